@@ -1,0 +1,174 @@
+"""The command line: generate, checkpoints, train."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from nemodiff.errors import NemodiffError, RequestError
+from nemodiff.trace import MODES, Event, Lane, Trace, first_difference
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; 0 when it worked, 2 with one sentence on stderr for input that cannot be used."""
+    parser = argparse.ArgumentParser(prog="nemodiff", description="One model, three ways to decode.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    _add_generate(commands)
+    commands.add_parser("checkpoints", help="list the checkpoints known by name").set_defaults(func=_checkpoints)
+    from nemodiff.training.cli import add_parser
+
+    add_parser(commands)
+    args = parser.parse_args(argv)
+    try:
+        return args.func(args)
+    except NemodiffError as error:
+        print(f"nemodiff: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _add_generate(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("generate", help="answer a prompt in one or all modes")
+    parser.add_argument("--prompt", help="the user's text")
+    parser.add_argument("--prompt-ids", help="token ids instead of text, such as 1,2,3")
+    parser.add_argument("--image", help="a picture, for checkpoints that see")
+    parser.add_argument("--mode", choices=[*MODES, "all"], default="all")
+    parser.add_argument("--checkpoint", help="a name of `checkpoints`, a folder or a hub id")
+    parser.add_argument("--max-new-tokens", type=int, default=128)
+    parser.add_argument("--block-length", type=int, help="positions a block (default: the checkpoint's)")
+    parser.add_argument(
+        "--threshold", type=float, help="confidence at which the sampler commits (default: the checkpoint's)"
+    )
+    parser.add_argument("--sampler", default="confidence", help="confidence, entropy or fixed")
+    parser.add_argument("--steps", type=int, help="forwards a block, for --sampler fixed")
+    parser.add_argument("--entropy-bound", type=float, default=0.3, help="nats a forward, for --sampler entropy")
+    parser.add_argument("--draft", default="linear", help="linear")
+    parser.add_argument(
+        "--adapter", action=argparse.BooleanOptionalAction, default=True, help="the draft LoRA, where there is one"
+    )
+    parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--ignore-eos", action="store_true")
+    parser.add_argument("--raw", action="store_true", help="skip the chat template")
+    parser.add_argument("--dtype", help="float32 or bfloat16 (default: what is fast here)")
+    parser.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
+    parser.add_argument("--trace", type=Path, help="also write the trace to this file")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(func=_generate)
+
+
+def _generate(args: argparse.Namespace) -> int:
+    from nemodiff.checkpoints import DEFAULT
+    from nemodiff.engine import load
+    from nemodiff.request import Request
+
+    if args.image:
+        raise RequestError(f"{args.checkpoint or DEFAULT} sees no pictures: leave --image out.")
+    if args.prompt is None and args.prompt_ids is None:
+        raise RequestError("There is no prompt: give --prompt TEXT or --prompt-ids 1,2,3.")
+    request = Request(
+        prompt=args.prompt or "",
+        prompt_ids=_ids(args.prompt_ids),
+        modes=MODES if args.mode == "all" else (args.mode,),
+        max_new_tokens=args.max_new_tokens,
+        block_length=args.block_length,
+        threshold=args.threshold,
+        sampler=args.sampler,
+        steps=args.steps,
+        entropy_bound=args.entropy_bound,
+        draft=args.draft,
+        adapter=args.adapter,
+        temperature=args.temperature,
+        seed=args.seed,
+        ignore_eos=args.ignore_eos,
+        raw=args.raw,
+    )
+    engine = load(args.checkpoint or DEFAULT, device=args.device, dtype=args.dtype, report=_report)
+    live = None if args.json else _Progress()
+    trace = engine.generate(request, live)
+    if args.trace:
+        try:
+            args.trace.write_text(trace.to_json(), encoding="utf-8")
+        except OSError as error:
+            raise RequestError(f"The trace could not be written to {args.trace}: {error.strerror}.") from error
+    if args.json:
+        lanes = {lane.mode: lane.figures() for lane in trace.lanes}
+        print(
+            json.dumps({"checkpoint": trace.checkpoint, "device": trace.device, "dtype": trace.dtype, "lanes": lanes})
+        )
+    else:
+        live.close()
+        _print(trace)
+    return 0
+
+
+def _ids(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise RequestError(f"--prompt-ids takes whole numbers separated by commas, not {text!r}.") from None
+
+
+def _report(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+class _Progress:
+    """A single line on a terminal: forwards so far."""
+
+    def __init__(self) -> None:
+        self._forwards: dict[str, int] = {}
+
+    def __call__(self, event: Event) -> None:
+        self._forwards[event.mode] = event.forward
+        if sys.stderr.isatty():
+            counts = " · ".join(f"{mode} {count}" for mode, count in self._forwards.items())
+            print(f"\r\033[Kforwards: {counts}", end="", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if sys.stderr.isatty():
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def _print(trace: Trace) -> None:
+    print(f"{trace.checkpoint} · {trace.device} · {trace.dtype}")
+    reference = trace.lane("ar")
+    for lane in trace.lanes:
+        print(f"\n── {lane.mode}: {_summary(lane, reference)}\n{lane.text}")
+
+
+def _summary(lane: Lane, reference: Lane | None) -> str:
+    figures = lane.figures()
+    parts = [
+        f"{len(lane.tokens)} tokens",
+        f"{lane.forwards} forwards",
+        f"{lane.seconds:.2f} s",
+        f"finish {lane.finish}",
+    ]
+    if lane.tpf:
+        parts.insert(2, f"{lane.tpf:.2f} tokens/forward")
+    if lengths := figures["acceptance_lengths"]:
+        parts.append(f"acceptance length {sum(lengths) / len(lengths):.2f}")
+    if reference is not None and lane is not reference:
+        parts.append(f"{reference.seconds / len(reference.tokens) / (lane.seconds / len(lane.tokens)):.2f}× AR")
+        place = first_difference(lane.tokens, reference.tokens)
+        parts.append("identical to AR" if place is None else f"differs from AR at token {place}")
+    return ", ".join(parts)
+
+
+def _checkpoints(args: argparse.Namespace) -> int:
+    from nemodiff.checkpoints import CATALOGUE
+
+    for entry in CATALOGUE:
+        size = f"{entry.parameters} parameters, {entry.bytes / 1e9:.1f} GB"
+        print(f"{entry.name}\n    {entry.title}: {size}, {entry.licence}. {entry.note}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

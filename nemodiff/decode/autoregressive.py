@@ -1,0 +1,22 @@
+"""Autoregressive decoding: causal prefill, then one token a forward."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nemodiff.decode.lane import LaneRun
+from nemodiff.trace import Event
+
+
+def autoregressive(lane: LaneRun) -> Iterator[Event]:
+    """Yield the prefill (which gives token 0), then a decode event a token."""
+    guess = lane.first()
+    finish = lane.ends(guess.tokens[0], 0)
+    yield lane.event("prefill", 0, 1, [guess.position(0, 0, "committed")], finish)
+    index = 0
+    while finish is None:
+        index += 1
+        guess = lane.forward(guess.tokens, index, causal=True)
+        lane.cache.keep(1)
+        finish = lane.ends(guess.tokens[0], index)
+        yield lane.event("decode", index, 1, [guess.position(0, index, "committed")], finish)

@@ -1,0 +1,80 @@
+"""Block diffusion: denoise a block with the prefix cached, refresh it causally, seed the next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nemodiff.decode.lane import Guesses, LaneRun
+from nemodiff.samplers import Proposal
+from nemodiff.trace import Event, Position
+
+
+def diffusion(lane: LaneRun) -> Iterator[Event]:
+    """Yield the prefill (whose last logits give the first seed), denoise events, and a refresh between blocks.
+
+    As released: the block is [seed, MASK × (B - 1)]; denoising forwards are bidirectional and write nothing; a
+    finished block runs once causally, which extends the cache and gives the next seed. A block ends early at an EOS
+    with no mask before it; the last block is not refreshed, nothing would read it.
+    """
+    length = lane.settings.block_length
+    start, guess = 0, lane.first()
+    finish = lane.ends(guess.tokens[0], 0)
+    yield lane.event("prefill", 0, 1, [guess.position(0, 0, "seed")], finish)
+    while finish is None:
+        block: list[int | None] = [guess.tokens[0], *[None] * (length - 1)]
+        step = 0
+        while finish is None and None in block:
+            positions, finish = _denoise(lane, block, start, step)
+            step += 1
+            yield lane.event("denoise", start, length, positions, finish)
+        if finish is None:
+            guess = lane.forward(block, start + length, causal=True, rows=slice(-1, None))
+            lane.cache.keep(length)
+            start += length
+            finish = lane.ends(guess.tokens[0], start)
+            yield lane.event("refresh", start, 1, [guess.position(0, start, "seed")], finish)
+
+
+def _denoise(lane: LaneRun, block: list[int | None], start: int, step: int) -> tuple[list[Position], str | None]:
+    """Run one denoising forward and commit into `block`; returns what it left of every position that was masked."""
+    sampler, mask = lane.settings.sampler, lane.model.config.mask_token_id
+    tokens = [mask if token is None else token for token in block]
+    guesses = lane.denoise(tokens, start, entropy=sampler.needs_entropy)
+    masked = [offset for offset, token in enumerate(block) if token is None]
+    proposal = Proposal(
+        confidence=[guesses.confidence[offset - 1] for offset in masked],
+        entropy=[guesses.entropy[offset - 1] for offset in masked] if sampler.needs_entropy else [],
+        step=step,
+        block_masks=len(block) - 1,
+    )
+    committed = {masked[i] for i in sampler.choose(proposal)}
+    scores = sampler.score(proposal) if sampler.score else [None] * len(masked)
+    for offset in committed:
+        block[offset] = guesses.tokens[offset - 1]
+    finish, kept = _finished(lane, block, start)
+    states = {offset: "committed" if offset in committed else "masked" for offset in masked}
+    if finish:
+        states |= dict.fromkeys(range(kept, len(block)), "discarded")
+    return [
+        _position(guesses, block, start, offset, state, scores[masked.index(offset)] if offset in masked else None)
+        for offset, state in sorted(states.items())
+    ], finish
+
+
+def _position(
+    guesses: Guesses, block: list[int | None], start: int, offset: int, state: str, score: float | None
+) -> Position:
+    position = guesses.position(offset - 1, start + offset, state, score=score)
+    if block[offset] not in (None, position.token):  # committed earlier, thrown away now: not this forward's guess
+        return Position(start + offset, block[offset], state)
+    return position
+
+
+def _finished(lane: LaneRun, block: list[int | None], start: int) -> tuple[str | None, int]:
+    """(reason, tokens of the block that stay) if the answer ends inside the filled head of the block."""
+    for offset, token in enumerate(block):
+        if token is None:
+            break
+        if reason := lane.ends(token, start + offset):
+            return reason, offset + 1
+    return None, len(block)

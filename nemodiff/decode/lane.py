@@ -1,0 +1,177 @@
+"""LaneRun: what a mode needs while it decodes: model, cache, clock, and reading tokens off logits."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nemodiff.model.cache import KVCache
+from nemodiff.model.transformer import Transformer
+from nemodiff.samplers import Sampler
+from nemodiff.trace import Event, Position
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """A Request with the checkpoint's defaults filled in. eos: ids that end an answer, empty to ignore them."""
+
+    max_new_tokens: int
+    block_length: int
+    sampler: Sampler
+    temperature: float
+    seed: int
+    eos: frozenset[int]
+    adapter: bool
+    alternatives: int
+
+
+@dataclass(frozen=True, slots=True)
+class Guesses:
+    """Tokens read off some rows of logits, as plain values: one list entry a row.
+
+    confidence: probability of the token (temperature 1). entropy: nats, empty unless asked for. top: alternatives.
+    """
+
+    tokens: list[int]
+    confidence: list[float]
+    entropy: list[float]
+    top: list[list[tuple[int, float]]]
+
+    def position(self, row: int, index: int, state: str, **more) -> Position:
+        return Position(index, self.tokens[row], state, self.confidence[row], top=self.top[row], **more)
+
+
+class Prefill:
+    """The causal forward over the prompt, run once and shared: every lane is charged its time and copies its cache."""
+
+    def __init__(self, model: Transformer, prompt: list[int], capacity: int) -> None:
+        self.cache = model.new_cache(capacity)
+        tokens = torch.tensor(prompt, device=model.device)
+        synchronise(model.device)
+        begin = time.perf_counter()
+        self.logits = model(tokens, self.cache, causal=True, last=True)
+        synchronise(model.device)
+        self.ms = (time.perf_counter() - begin) * 1000
+        self.cache.keep(len(prompt))
+
+    def copy_cache(self) -> KVCache:
+        cache = copy.copy(self.cache)
+        cache.keys, cache.values = self.cache.keys.clone(), self.cache.values.clone()
+        return cache
+
+
+class LaneRun:
+    """One mode's run after a prompt. Its clock counts model time alone: the forward and reading its tokens.
+
+    Making Events, alternatives, text and the page are outside the clock.
+    """
+
+    def __init__(self, mode: str, model: Transformer, prefill: Prefill, settings: Settings) -> None:
+        self.mode = mode
+        self.model = model
+        self.settings = settings
+        self.cache = prefill.copy_cache()
+        self._prefill = prefill
+        self.clock_ms = 0.0
+        self.forwards = 0
+
+    def first(self) -> Guesses:
+        """The prompt's own prediction: position 0 of the answer. Counts the prefill's time, not as a forward."""
+        self.clock_ms = self._prefill.ms
+        return self._read(lambda: self._prefill.logits, 0, False)
+
+    def forward(
+        self,
+        tokens: list[int],
+        index: int,
+        *,
+        causal: bool,
+        adapter: bool = False,
+        rows: slice = slice(None),
+        entropy: bool = False,
+    ) -> Guesses:
+        """Run token ids after the kept cache and read `rows` of the logits; the first read row predicts answer
+        position `index`. Bidirectional forwards never propose the mask itself."""
+        self.forwards += 1
+
+        def run() -> Tensor:
+            logits = self.model(
+                torch.tensor(tokens, device=self.model.device), self.cache, causal=causal, adapter=adapter
+            )[rows]
+            if not causal:
+                logits[:, self.model.config.mask_token_id] = -torch.inf
+            return logits
+
+        return self._read(run, index, entropy)
+
+    def denoise(self, block: list[int], start: int, *, adapter: bool = False, entropy: bool = False) -> Guesses:
+        """One bidirectional forward over a block whose first token stands at answer position `start`.
+
+        Returns guesses for positions start + 1 and on (len(block) - 1 rows), whichever row the checkpoint reads them
+        off: the position's own, or the one before it (`shift_logits`).
+        """
+        rows = slice(0, -1) if self.model.config.shift_logits else slice(1, None)
+        return self.forward(block, start + 1, causal=False, adapter=adapter, rows=rows, entropy=entropy)
+
+    def event(self, phase: str, start: int, length: int, positions: list[Position], finish: str | None = None) -> Event:
+        return Event(self.mode, self.forwards, phase, self.clock_ms, start, length, positions, finish)
+
+    def ends(self, token: int, index: int) -> str | None:
+        """Why an answer whose last token is `token`, at `index`, is finished; None when it goes on."""
+        if token in self.settings.eos:
+            return "eos"
+        return "length" if index + 1 >= self.settings.max_new_tokens else None
+
+    @torch.inference_mode()
+    def _read(self, run: Callable[[], Tensor], index: int, entropy: bool) -> Guesses:
+        synchronise(self.model.device)
+        begin = time.perf_counter()
+        logits = run().float()
+        probabilities = logits.softmax(-1)
+        if self.settings.temperature > 0:
+            tokens = (logits / self.settings.temperature + self._noise(logits, index)).argmax(-1)
+        else:
+            tokens = logits.argmax(-1)
+        chosen = [probabilities.gather(-1, tokens[:, None])[:, 0]]
+        if entropy:
+            chosen.append(torch.special.entr(probabilities).sum(-1))
+        # One copy to the host for all figures of the forward; it also waits for the device.
+        figures = torch.stack([tokens.double(), *(part.double() for part in chosen)]).tolist()
+        self.clock_ms += (time.perf_counter() - begin) * 1000
+        return Guesses(
+            tokens=[int(token) for token in figures[0]],
+            confidence=figures[1],
+            entropy=figures[2] if entropy else [],
+            top=_top(probabilities, self.settings.alternatives),
+        )
+
+    def _noise(self, logits: Tensor, index: int) -> Tensor:
+        """Gumbel noise [rows, vocab] that depends on seed and answer position alone.
+
+        argmax(logits / T + noise) draws from softmax(logits / T). Because every mode uses the same noise at a position,
+        self-speculation draws AR's very tokens at any temperature, and drafts drawn alike are accepted more often.
+        """
+        noise = torch.empty(logits.shape, dtype=torch.float32)
+        generator = torch.Generator()
+        for row in range(logits.shape[0]):
+            generator.manual_seed((self.settings.seed * 1_000_003 + index + row) % 2**63)
+            noise[row].exponential_(generator=generator)
+        return noise.log_().neg_().to(logits.device)
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _top(probabilities: Tensor, count: int) -> list[list[tuple[int, float]]]:
+    """The `count` most probable (token, probability) pairs of every row [rows, vocab], best first."""
+    if not count:
+        return [[] for _ in range(probabilities.shape[0])]
+    values, tokens = probabilities.topk(min(count, probabilities.shape[-1]), dim=-1)
+    return [list(zip(ids, ps, strict=True)) for ids, ps in zip(tokens.tolist(), values.tolist(), strict=True)]

@@ -1,0 +1,242 @@
+"""Engine: one loaded model. stream(request) → Events, generate(request) → Trace."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import torch
+
+from nemodiff import samplers
+from nemodiff.checkpoints import DEFAULT, resolve
+from nemodiff.decode import DECODERS, LaneRun, Prefill, Settings, race
+from nemodiff.errors import CheckpointError, RequestError
+from nemodiff.model.transformer import Transformer
+from nemodiff.model.weights import load_model, merge_adapter, read_config, read_json
+from nemodiff.recorder import Recorder
+from nemodiff.request import Request
+from nemodiff.tokenizer import Tokenizer
+from nemodiff.trace import Event, Trace
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What a Request's None means for this checkpoint."""
+
+    block_length: int = 8
+    threshold: float = 0.9
+
+
+class Engine:
+    """One model and its tokenizer. One run at a time: a second `stream` waits until the first is closed."""
+
+    def __init__(self, checkpoint: str, model: Transformer, tokenizer: Tokenizer, defaults: Defaults) -> None:
+        self.checkpoint = checkpoint
+        self.model = model
+        self.tokenizer = tokenizer
+        self.defaults = defaults
+        self.dtype = str(model.dtype).removeprefix("torch.")
+        self.device = describe_device(model.device)
+        self._lock = threading.Lock()
+        self._warm: set[int] = set()
+
+    @property
+    def context_length(self) -> int:
+        """Most tokens, prompt and answer together, that the model was made for."""
+        return self.model.config.context_length
+
+    def encode(self, request: Request) -> list[int]:
+        """The prompt's token ids. Raises RequestError when it does not fit the model."""
+        config = self.model.config
+        tokens = (
+            list(request.prompt_ids)
+            if request.prompt_ids is not None
+            else self.tokenizer.encode(request.prompt, request.raw)
+        )
+        if not tokens:
+            raise RequestError("The prompt is empty: write something for the model to answer.")
+        if bad := [token for token in tokens if not 0 <= token < config.vocab_size]:
+            raise RequestError(f"Token id {bad[0]} is not in the vocabulary (0 to {config.vocab_size - 1}).")
+        if len(tokens) + request.max_new_tokens > self.context_length:
+            raise RequestError(
+                f"The prompt's {len(tokens):,} tokens and {request.max_new_tokens:,} new ones exceed the "
+                f"model's context of {self.context_length:,}: shorten the prompt or ask for fewer."
+            )
+        if config.mask_token_id is None and set(request.modes) != {"ar"}:
+            raise RequestError(f"{self.checkpoint} has no mask token, so it decodes in mode ar only.")
+        return tokens
+
+    def fill(self, request: Request) -> Request:
+        """The request with this checkpoint's defaults in place of None."""
+        block_length = request.block_length or self.defaults.block_length
+        return dataclasses.replace(
+            request,
+            block_length=block_length,
+            threshold=self.defaults.threshold if request.threshold is None else request.threshold,
+            steps=min(request.steps or max(1, block_length // 2), block_length - 1),
+        )
+
+    def recorder(self, request: Request) -> Recorder:
+        """A Recorder for this request: its trace has everything but events."""
+        filled = self.fill(request)
+        head = Trace(
+            checkpoint=self.checkpoint,
+            tokenizer=self.tokenizer.name,
+            device=self.device,
+            dtype=self.dtype,
+            exact=self.model.exact,
+            versions={
+                "python": platform.python_version(),
+                "torch": version("torch"),
+                "transformers": version("transformers"),
+            },
+            request=filled.to_json(),
+            special=self.tokenizer.special_ids,
+        )
+        return Recorder(head, filled.modes, self.tokenizer.decode, self.tokenizer.token_text)
+
+    def stream(self, request: Request) -> Iterator[Event]:
+        """Decode in all asked modes at once; one Event a forward, of the lane that is furthest behind.
+
+        Raises RequestError here, before the first event. Closing the generator stops the model within one forward;
+        past `time_limit` it ends early, with lanes unfinished.
+        """
+        prompt = self.encode(request)
+        return self._run(prompt, self.fill(request))
+
+    def _run(self, prompt: list[int], request: Request) -> Iterator[Event]:
+        deadline = time.monotonic() + request.time_limit if request.time_limit is not None else None
+        with self._lock:
+            self._warm_up(request.block_length)
+            settings = self._settings(request)
+            prefill = Prefill(self.model, prompt, len(prompt) + request.max_new_tokens + request.block_length)
+            lanes = {mode: DECODERS[mode](LaneRun(mode, self.model, prefill, settings)) for mode in request.modes}
+            events = race(lanes)
+            try:
+                for event in events:
+                    yield event
+                    if deadline is not None and time.monotonic() > deadline:
+                        return
+            finally:
+                events.close()
+
+    def generate(self, request: Request, on_event: Callable[[Event], None] | None = None) -> Trace:
+        """Run a request to its end, or its time limit, and return the whole trace."""
+        recorder = self.recorder(request)
+        for event in self.stream(request):
+            recorder.add(event)
+            if on_event:
+                on_event(event)
+        trace = recorder.finish("time")
+        if self.model.device.type == "cuda":
+            for lane in trace.lanes:
+                lane.peak_memory = torch.cuda.max_memory_allocated(self.model.device)
+        return trace
+
+    def _settings(self, request: Request) -> Settings:
+        sampler = {
+            "confidence": lambda: samplers.confidence(request.threshold),
+            "fixed": lambda: samplers.fixed(request.steps),
+            "entropy": lambda: samplers.entropy(request.entropy_bound),
+        }[request.sampler]()
+        return Settings(
+            max_new_tokens=request.max_new_tokens,
+            block_length=request.block_length,
+            sampler=sampler,
+            temperature=request.temperature,
+            seed=request.seed,
+            eos=frozenset() if request.ignore_eos else frozenset(self.model.config.eos_token_ids),
+            adapter=request.adapter,
+            alternatives=request.alternatives,
+        )
+
+    def _warm_up(self, block_length: int) -> None:
+        """Run each shape once before it is timed: the first call of a shape also builds its kernel."""
+        shapes = {1, block_length} - self._warm
+        if shapes:
+            cache = self.model.new_cache(2 * block_length)
+            for rows in sorted(shapes):
+                self.model(torch.zeros(rows, dtype=torch.long, device=self.model.device), cache, causal=True)
+            self._warm |= shapes
+
+
+def load(
+    name: str = DEFAULT,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    report: Callable[[str], None] = lambda line: None,
+) -> Engine:
+    """Load a checkpoint: a catalogue name, a folder or a hub id.
+
+    device: "cpu" or "cuda" (default: cuda if there is one). dtype: "bfloat16" or "float32" (default: bfloat16 where
+    the device is fast at it). report: called with lines of progress. Raises CheckpointError.
+    """
+    target = pick_device(device)
+    if dtype is not None and dtype not in DTYPES:
+        raise CheckpointError(f"Unknown dtype {dtype!r}: choose {' or '.join(DTYPES)}.")
+    kind = DTYPES[dtype] if dtype else (torch.bfloat16 if fast_bfloat16(target) else torch.float32)
+    files = resolve(name, report)
+    config, defaults = read_config(files.weights), Defaults()
+    if files.adapter:
+        adapter = read_json(files.adapter / "adapter_config.json")
+        wanted = ("mask_token_id", "shift_logits", "block_size")
+        if missing := [key for key in wanted if key not in adapter]:
+            raise CheckpointError(
+                f"{files.name}/adapter_config.json has no {missing[0]}; the checkpoint is incomplete."
+            )
+        config = dataclasses.replace(config, **{key: adapter[key] for key in wanted})
+        defaults = Defaults(threshold=adapter.get("threshold", 0.9))
+    model = load_model(files.weights, target, kind, config)
+    if files.adapter:
+        merge_adapter(model, files.adapter)
+    tokenizer = Tokenizer(files.weights)
+    return Engine(
+        files.name, model, tokenizer, dataclasses.replace(defaults, block_length=max(2, min(config.block_size, 64)))
+    )
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The device to run on. Raises CheckpointError when a GPU is asked for and there is none."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise CheckpointError(f"Unknown device {name!r}: choose cpu or cuda.") from error
+    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not torch.cuda.is_available()):
+        raise CheckpointError(f"There is no {name} device on this machine: choose cpu.")
+    return device
+
+
+def fast_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 is computed in hardware here; emulated, it is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, probe, bool)() for probe in probes)
+
+
+def describe_device(device: torch.device) -> str:
+    """A name a reader can compare by: the GPU's, or the CPU's with torch's thread count."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{_cpu_name()} · {threads} thread{'s' if threads != 1 else ''}"
+
+
+def _cpu_name() -> str:
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip() + " CPU"
+    return f"{platform.processor() or platform.machine()} CPU"

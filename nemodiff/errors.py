@@ -1,0 +1,17 @@
+"""Errors a person can act on: one sentence that says what was wrong and what to do."""
+
+
+class NemodiffError(ValueError):
+    """Base of all expected errors; its text is shown on the page and by the command line as it is."""
+
+
+class RequestError(NemodiffError):
+    """The request cannot be run: a setting is out of range or does not fit the checkpoint."""
+
+
+class CheckpointError(NemodiffError):
+    """A checkpoint cannot be found, fetched or read."""
+
+
+class TraceError(NemodiffError):
+    """A trace file is too large, damaged or of another schema."""

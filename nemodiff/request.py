@@ -1,0 +1,101 @@
+"""What is asked of the engine: a Request, checked once when it is made."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from nemodiff.errors import RequestError
+from nemodiff.trace import MODES
+
+SAMPLERS = ("confidence", "entropy", "fixed")
+DRAFTS = ("linear",)
+MAX_BLOCK_LENGTH = 64
+MAX_NEW_TOKENS = 4096
+MAX_PROMPT_CHARACTERS = 100_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A prompt and how to decode it. Settings left None take the checkpoint's defaults.
+
+    prompt: the user's text, put through the chat template unless `raw`. prompt_ids: token ids instead of text.
+    modes: any of ar, diffusion, self-speculation. block_length: B, 2 to 64. threshold: the confidence at which a
+    masked position is committed. steps: denoising forwards a block (sampler "fixed"). entropy_bound: nats a forward
+    may commit in all (sampler "entropy"). temperature: 0 is greedy. time_limit: seconds of wall time for the run.
+    alternatives: how many of the most probable tokens each Position records.
+    Raises RequestError when a value is out of range.
+    """
+
+    prompt: str = ""
+    prompt_ids: tuple[int, ...] | None = None
+    modes: tuple[str, ...] = MODES
+    max_new_tokens: int = 128
+    block_length: int | None = None
+    threshold: float | None = None
+    sampler: str = "confidence"
+    steps: int | None = None
+    entropy_bound: float = 0.3
+    draft: str = "linear"
+    adapter: bool = True
+    temperature: float = 0.0
+    seed: int = 0
+    ignore_eos: bool = False
+    raw: bool = False
+    alternatives: int = 5
+    time_limit: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.prompt_ids is None:
+            if not isinstance(self.prompt, str) or not self.prompt.strip():
+                raise RequestError("The prompt is empty: write something for the model to answer.")
+            if len(self.prompt) > MAX_PROMPT_CHARACTERS:
+                raise RequestError(
+                    f"The prompt has {len(self.prompt):,} characters; shorten it to {MAX_PROMPT_CHARACTERS:,} or fewer."
+                )
+        elif not self.prompt_ids:
+            raise RequestError("The prompt has no token ids: give at least one.")
+        if not self.modes or len(set(self.modes)) != len(self.modes):
+            raise RequestError(f"Choose at least one mode, each once: {', '.join(MODES)}.")
+        for mode in self.modes:
+            _choice("mode", mode, MODES)
+        _choice("sampler", self.sampler, SAMPLERS)
+        _choice("draft", self.draft, DRAFTS)
+        _integer("max_new_tokens", self.max_new_tokens, 1, MAX_NEW_TOKENS)
+        if self.block_length is not None:
+            _integer("block_length", self.block_length, 2, MAX_BLOCK_LENGTH)
+        if self.steps is not None:
+            _integer("steps", self.steps, 1, MAX_BLOCK_LENGTH)
+        if self.threshold is not None:
+            _number("threshold", self.threshold, 0, 1)
+        _number("entropy_bound", self.entropy_bound, 0, 100)
+        _number("temperature", self.temperature, 0, 10)
+        _integer("seed", self.seed, 0, 2**63 - 1)
+        _integer("alternatives", self.alternatives, 0, 20)
+        if self.time_limit is not None:
+            _number("time_limit", self.time_limit, 0, 86_400)
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as plain JSON values, as a Trace carries them."""
+        data = asdict(self)
+        data["modes"] = list(self.modes)
+        data["prompt_ids"] = None if self.prompt_ids is None else list(self.prompt_ids)
+        return data
+
+
+def _choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise RequestError(f"Unknown {name} {value!r}: choose {' or '.join(allowed)}.")
+
+
+def _integer(name: str, value: Any, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise RequestError(f"{name} must be a whole number from {low} to {high}, not {value!r}.")
+
+
+def _number(name: str, value: Any, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise RequestError(f"{name} must be a number from {low} to {high}, not {value!r}.")
+    if not low <= value <= high:
+        raise RequestError(f"{name} must be from {low} to {high}, not {value}.")

@@ -1,0 +1,369 @@
+"""What happened in a run, forward by forward: Event, Position, Lane, Trace.
+
+A trace is plain data. It is made live by the engine or read from a file; the page, the charts and every figure are
+drawn from it alone. The JSON form (`nemodiff.trace/1`) is what `Trace.to_json` writes and `Trace.from_json` accepts.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from nemodiff.errors import TraceError
+
+SCHEMA = "nemodiff.trace/1"
+MAX_BYTES = 32 * 1024 * 1024
+
+MODES = ("ar", "diffusion", "self-speculation")
+PHASES = ("prefill", "decode", "denoise", "refresh", "draft", "verify")
+STATES = ("masked", "committed", "drafted", "accepted", "rejected", "corrected", "bonus", "seed", "discarded")
+FINISHES = ("eos", "length", "stopped", "time")
+#: States in which a position holds a token of the answer, for good.
+KEPT = frozenset({"committed", "accepted", "corrected", "bonus", "seed"})
+
+
+@dataclass(slots=True)
+class Position:
+    """One position of the answer as one forward left it.
+
+    index: place in the answer, from 0. token: id. confidence: the model's probability of `token` in [0, 1].
+    score: what the sampler made of it, when it is not the confidence. verifier: the AR pass's token where it
+    differs from a rejected draft. top: the most probable (token id, probability) pairs, best first.
+    """
+
+    index: int
+    token: int
+    state: str
+    confidence: float | None = None
+    score: float | None = None
+    verifier: int | None = None
+    top: list[tuple[int, float]] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        data: dict[str, Any] = {"index": self.index, "token": self.token, "state": self.state}
+        if self.confidence is not None:
+            data["confidence"] = round(self.confidence, 4)
+        if self.score is not None:
+            data["score"] = round(self.score, 4)
+        if self.verifier is not None:
+            data["verifier"] = self.verifier
+        if self.top:
+            data["top"] = [[token, round(p, 4)] for token, p in self.top]
+        return data
+
+
+@dataclass(slots=True)
+class Event:
+    """One model forward. `forward` counts from 1 after the prefill, which is 0. `clock_ms` is the lane's model time
+    at its end. `start` and `length` are its block, in positions of the answer. `finish` is set on a lane's last event.
+    """
+
+    mode: str
+    forward: int
+    phase: str
+    clock_ms: float
+    start: int
+    length: int
+    positions: list[Position] = field(default_factory=list)
+    finish: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        data = {
+            "forward": self.forward,
+            "phase": self.phase,
+            "clock_ms": round(self.clock_ms, 3),
+            "start": self.start,
+            "length": self.length,
+            "positions": [position.to_json() for position in self.positions],
+        }
+        if self.finish:
+            data["finish"] = self.finish
+        return data
+
+
+@dataclass(slots=True)
+class Lane:
+    """All that one mode did. `tokens` are the answer's ids (EOS included), `seconds` model time, prefill included."""
+
+    mode: str
+    events: list[Event] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    text: str = ""
+    finish: str | None = None
+    peak_memory: int | None = None
+
+    @property
+    def seconds(self) -> float:
+        return self.events[-1].clock_ms / 1000 if self.events else 0.0
+
+    @property
+    def prefill_seconds(self) -> float:
+        return self.events[0].clock_ms / 1000 if self.events else 0.0
+
+    @property
+    def forwards(self) -> int:
+        """Model forwards after the prefill."""
+        return self.events[-1].forward if self.events else 0
+
+    @property
+    def tpf(self) -> float | None:
+        """Tokens per forward; None before the first forward."""
+        return len(self.tokens) / self.forwards if self.forwards else None
+
+    @property
+    def nfe(self) -> int:
+        """What the released code counts: AR its tokens, diffusion denoising forwards plus one refresh a block
+        (the last block's too, which this engine does not run), self-speculation 1 + 2 a cycle."""
+        phases = [event.phase for event in self.events]
+        if self.mode == "ar":
+            return len(self.tokens)
+        if self.mode == "diffusion":
+            return phases.count("denoise") + len({event.start for event in self.events if event.phase == "denoise"})
+        return 1 + phases.count("draft") + phases.count("verify")
+
+    @property
+    def acceptance_lengths(self) -> list[int]:
+        """New tokens of every draft-verify cycle, 1 to k + 1 (fewer drafts count when EOS or the limit cut a cycle)."""
+        return [
+            sum(position.state in ("accepted", "corrected", "bonus") for position in event.positions)
+            for event in self.events
+            if event.phase == "verify"
+        ]
+
+    def figures(self) -> dict[str, Any]:
+        """The lane's figures as the command line and the page print them (design: "Words for figures")."""
+        seconds = self.seconds
+        return {
+            "tokens": self.tokens,
+            "text": self.text,
+            "forwards": self.forwards,
+            "nfe": self.nfe,
+            "tpf": round(self.tpf, 4) if self.tpf is not None else None,
+            "acceptance_lengths": self.acceptance_lengths,
+            "seconds": round(seconds, 4),
+            "tokens_per_second": round(len(self.tokens) / seconds, 2) if seconds else None,
+            "finish": self.finish,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        data = {
+            "mode": self.mode,
+            "events": [event.to_json() for event in self.events],
+            "tokens": self.tokens,
+            "text": self.text,
+            "finish": self.finish,
+            "seconds": round(self.seconds, 6),
+        }
+        if self.peak_memory is not None:
+            data["peak_memory"] = self.peak_memory
+        return data
+
+
+@dataclass(slots=True)
+class Trace:
+    """A whole run: where it ran, what was asked, the text of every token id in it, and one lane a mode.
+
+    `vocabulary` maps an id to its text. A token whose bytes are no complete UTF-8 stands in `byte_pieces` instead
+    (id → hex), so that pieces join exactly. `special` lists ids of control tokens such as EOS and the mask.
+    """
+
+    checkpoint: str
+    tokenizer: str
+    device: str
+    dtype: str
+    exact: bool
+    versions: dict[str, str]
+    request: dict[str, Any]
+    lanes: list[Lane] = field(default_factory=list)
+    vocabulary: dict[int, str] = field(default_factory=dict)
+    byte_pieces: dict[int, str] = field(default_factory=dict)
+    special: list[int] = field(default_factory=list)
+    recorded: str | None = None
+
+    def lane(self, mode: str) -> Lane | None:
+        return next((lane for lane in self.lanes if lane.mode == mode), None)
+
+    def head(self) -> dict[str, Any]:
+        """Everything but the lanes and the token table: what a page needs before the first event."""
+        return {
+            "schema": SCHEMA,
+            "checkpoint": self.checkpoint,
+            "tokenizer": self.tokenizer,
+            "device": self.device,
+            "dtype": self.dtype,
+            "exact": self.exact,
+            "versions": self.versions,
+            "request": self.request,
+            "recorded": self.recorded,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.head() | {
+            "tokens": {str(token): text for token, text in sorted(self.vocabulary.items())},
+            "byte_pieces": {str(token): piece for token, piece in sorted(self.byte_pieces.items())},
+            "special": sorted(self.special),
+            "lanes": [lane.to_json() for lane in self.lanes],
+        }
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Trace:
+        """Read an untrusted trace. Raises TraceError when it is too large, no JSON or not of this schema."""
+        if len(text) > MAX_BYTES:
+            raise TraceError(f"The trace is larger than {MAX_BYTES // 2**20} MB; load a shorter run.")
+        try:
+            data = json.loads(text, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise TraceError("The file is not a trace: it holds no valid JSON.") from error
+        return _read_trace(data)
+
+
+def first_difference(tokens: list[int], other: list[int]) -> int | None:
+    """Index of the first token in which two answers differ, None when they are identical."""
+    for index, (a, b) in enumerate(zip(tokens, other, strict=False)):
+        if a != b:
+            return index
+    return None if len(tokens) == len(other) else min(len(tokens), len(other))
+
+
+# Reading an untrusted trace: every value is checked for type and range, unknown keys are dropped.
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _fail(where: str) -> TraceError:
+    return TraceError(f"The file is not a {SCHEMA} trace: {where} is missing or not as expected.")
+
+
+def _take(data: Any, key: str, kind: type | tuple[type, ...], where: str, default: Any = ...) -> Any:
+    if not isinstance(data, dict):
+        raise _fail(where)
+    value = data.get(key, default)
+    if value is default and default is not ...:
+        return default
+    if value is ... or not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise _fail(f"{where}.{key}")
+    return value
+
+
+def _number(data: Any, key: str, where: str, low: float, high: float, default: Any = ...) -> Any:
+    value = _take(data, key, (int, float), where, default)
+    if value is not None and not (math.isfinite(value) and low <= value <= high):
+        raise _fail(f"{where}.{key}")
+    return value
+
+
+def _integer(data: Any, key: str, where: str, default: Any = ..., high: int = 2**31) -> Any:
+    value = _take(data, key, int, where, default)
+    if value is not None and not 0 <= value <= high:
+        raise _fail(f"{where}.{key}")
+    return value
+
+
+def _one_of(data: Any, key: str, allowed: tuple[str, ...], where: str, default: Any = ...) -> Any:
+    value = _take(data, key, str, where, default)
+    if value is not None and value not in allowed:
+        raise _fail(f"{where}.{key}")
+    return value
+
+
+def _read_table(data: dict, key: str, where: str) -> dict[int, str]:
+    table = _take(data, key, dict, where, {})
+    if not all(
+        id_.isascii() and id_.isdigit() and len(id_) < 10 and isinstance(text, str) for id_, text in table.items()
+    ):
+        raise _fail(f"{where}.{key}")
+    return {int(id_): text for id_, text in table.items()}
+
+
+def _read_trace(data: Any) -> Trace:
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        raise _fail("schema")
+    lanes = [_read_lane(lane, f"lanes[{i}]") for i, lane in enumerate(_take(data, "lanes", list, "trace"))]
+    if not lanes or len({lane.mode for lane in lanes}) != len(lanes):
+        raise _fail("lanes")
+    versions = _take(data, "versions", dict, "trace", {})
+    special = _take(data, "special", list, "trace", [])
+    pieces = _read_table(data, "byte_pieces", "trace")
+    if not all(type(token) is int for token in special) or not all(_is_hex(piece) for piece in pieces.values()):
+        raise _fail("special or byte_pieces")
+    return Trace(
+        checkpoint=_take(data, "checkpoint", str, "trace"),
+        tokenizer=_take(data, "tokenizer", str, "trace", ""),
+        device=_take(data, "device", str, "trace", ""),
+        dtype=_take(data, "dtype", str, "trace", ""),
+        exact=_take(data, "exact", bool, "trace", False),
+        versions={str(name): str(version) for name, version in versions.items()},
+        request=_take(data, "request", dict, "trace"),
+        recorded=_take(data, "recorded", (str, type(None)), "trace", None),
+        lanes=lanes,
+        vocabulary=_read_table(data, "tokens", "trace"),
+        byte_pieces=pieces,
+        special=special,
+    )
+
+
+def _is_hex(text: str) -> bool:
+    return re.fullmatch(r"([0-9a-f]{2}){1,64}", text) is not None
+
+
+def _is_alternative(pair: Any) -> bool:
+    if not (isinstance(pair, list) and len(pair) == 2 and type(pair[0]) is int and type(pair[1]) in (int, float)):
+        return False
+    return 0 <= pair[0] < 2**31 and 0 <= pair[1] <= 1
+
+
+def _read_lane(data: Any, where: str) -> Lane:
+    mode = _one_of(data, "mode", MODES, where)
+    events = [
+        _read_event(event, mode, f"{where}.events[{i}]") for i, event in enumerate(_take(data, "events", list, where))
+    ]
+    tokens = _take(data, "tokens", list, where)
+    if not all(isinstance(token, int) and not isinstance(token, bool) and 0 <= token < 2**31 for token in tokens):
+        raise _fail(f"{where}.tokens")
+    if any(b.clock_ms < a.clock_ms for a, b in zip(events, events[1:], strict=False)):
+        raise _fail(f"{where}.events' clock")
+    return Lane(
+        mode=mode,
+        events=events,
+        tokens=tokens,
+        text=_take(data, "text", str, where, ""),
+        finish=_one_of(data, "finish", FINISHES, where, None),
+        peak_memory=_integer(data, "peak_memory", where, None, high=2**50),
+    )
+
+
+def _read_event(data: Any, mode: str, where: str) -> Event:
+    positions = _take(data, "positions", list, where)
+    return Event(
+        mode=mode,
+        forward=_integer(data, "forward", where),
+        phase=_one_of(data, "phase", PHASES, where),
+        clock_ms=float(_number(data, "clock_ms", where, 0, 1e9)),
+        start=_integer(data, "start", where),
+        length=_integer(data, "length", where),
+        positions=[_read_position(position, f"{where}.positions[{i}]") for i, position in enumerate(positions)],
+        finish=_one_of(data, "finish", FINISHES, where, None),
+    )
+
+
+def _read_position(data: Any, where: str) -> Position:
+    top = _take(data, "top", list, where, [])
+    if not all(_is_alternative(pair) for pair in top):
+        raise _fail(f"{where}.top")
+    return Position(
+        index=_integer(data, "index", where, high=2**20),
+        token=_integer(data, "token", where),
+        state=_one_of(data, "state", STATES, where),
+        confidence=_number(data, "confidence", where, 0, 1, None),
+        score=_number(data, "score", where, -1e9, 1e9, None),
+        verifier=_integer(data, "verifier", where, None),
+        top=[(token, float(p)) for token, p in top],
+    )

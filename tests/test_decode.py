@@ -1,0 +1,236 @@
+"""Each mode against a slow, obvious re-implementation that runs transformers' model on whole sequences."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nemodiff.request import Request
+from nemodiff.trace import MODES
+from tests.conftest import EOS, MASK, VOCABULARY, open_engine, random_llama, random_ministral, write_llama
+
+
+def prompt_ids(seed: int, length: int = 12) -> tuple[int, ...]:
+    return tuple(torch.randint(0, VOCABULARY, (length,), generator=torch.Generator().manual_seed(seed)).tolist())
+
+
+class Obvious:
+    """No cache, no generator, no sharing: every forward runs the whole sequence with an explicit mask."""
+
+    def __init__(self, model, lora=None):
+        self.model, self.lora = model, lora
+
+    def logits(self, ids, bidirectional_from=None):
+        size = len(ids)
+        mask = torch.ones(size, size).tril().bool()
+        if bidirectional_from is not None:
+            mask[bidirectional_from:, bidirectional_from:] = True
+        with torch.no_grad():
+            return self.model(torch.tensor(ids)[None], attention_mask=mask[None, None]).logits[0]
+
+    def next(self, ids):
+        return int(self.logits(ids)[-1].argmax())
+
+    def autoregressive(self, prompt, count, eos):
+        answer = []
+        while len(answer) < count:
+            answer.append(self.next(list(prompt) + answer))
+            if answer[-1] in eos:
+                break
+        return answer
+
+    def diffusion(self, prompt, count, eos, block_length, threshold):
+        """Returns (tokens, denoising forwards a block)."""
+        answer, steps = [], []
+        while True:
+            block = [self.next(list(prompt) + answer)] + [None] * (block_length - 1)
+            steps.append(0)
+            while None in block:
+                head = block[: block.index(None)]
+                if any(token in eos for token in head) or len(answer) + len(head) >= count:
+                    break
+                ids = list(prompt) + answer + [MASK if token is None else token for token in block]
+                logits = self.logits(ids, len(prompt) + len(answer))[-block_length:].float()
+                logits[:, MASK] = -torch.inf
+                probability, token = logits.softmax(-1).max(-1)
+                masked = [i for i, t in enumerate(block) if t is None]
+                best = max(masked, key=lambda i: float(probability[i]))
+                for i in masked:
+                    if float(probability[i]) >= threshold or i == best:
+                        block[i] = int(token[i])
+                steps[-1] += 1
+            for token in block:
+                if token is None:
+                    break
+                answer.append(token)
+                if token in eos or len(answer) == count:
+                    return answer, [s for s in steps if s]
+
+
+@pytest.fixture(scope="module")
+def llama_obvious():
+    return Obvious(random_llama())
+
+
+@pytest.fixture(scope="module")
+def nvidia_obvious():
+    return Obvious(random_ministral())
+
+
+def run(engine, **settings):
+    return engine.generate(Request(**settings))
+
+
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 10**6), length=st.integers(1, 80), count=st.integers(1, 40))
+def test_ar_equals_the_obvious_loop(llama_engine, llama_obvious, seed, length, count):
+    prompt = prompt_ids(seed, length)
+    lane = run(llama_engine, prompt_ids=prompt, modes=("ar",), max_new_tokens=count).lanes[0]
+    assert lane.tokens == llama_obvious.autoregressive(prompt, count, {EOS})
+    assert lane.nfe == len(lane.tokens)
+    assert lane.forwards == len(lane.tokens) - 1
+    assert lane.finish == ("eos" if lane.tokens[-1] == EOS else "length")
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    block_length=st.integers(2, 17),
+    threshold=st.sampled_from([0.0, 0.02, 0.05, 0.1, 0.3, 0.9, 1.0]),
+    count=st.integers(1, 40),
+    ignore_eos=st.booleans(),
+)
+@pytest.mark.parametrize("kind", ["llama", "nvidia"])
+def test_diffusion_equals_the_obvious_loop(kind, request, seed, block_length, threshold, count, ignore_eos):
+    engine, obvious = request.getfixturevalue(f"{kind}_engine"), request.getfixturevalue(f"{kind}_obvious")
+    prompt = prompt_ids(seed, 60 if kind == "nvidia" else 12)  # nvidia: runs past the original context of 64
+    lane = run(
+        engine,
+        prompt_ids=prompt,
+        modes=("diffusion",),
+        max_new_tokens=count,
+        block_length=block_length,
+        threshold=threshold,
+        ignore_eos=ignore_eos,
+    ).lanes[0]
+    tokens, steps = obvious.diffusion(prompt, count, set() if ignore_eos else {EOS}, block_length, threshold)
+    assert lane.tokens == tokens
+    assert lane.nfe == sum(steps) + len(steps)
+    assert sum(event.phase == "denoise" for event in lane.events) == sum(steps)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    block_length=st.integers(2, 33),
+    count=st.integers(1, 60),
+    temperature=st.sampled_from([0.0, 0.0, 0.7, 1.5]),
+    adapter=st.booleans(),
+)
+@pytest.mark.parametrize("kind", ["llama", "nvidia"])
+def test_self_speculation_equals_ar(kind, request, seed, block_length, count, temperature, adapter):
+    engine = request.getfixturevalue(f"{kind}_engine")
+    trace = run(
+        engine,
+        prompt_ids=prompt_ids(seed, 60 if kind == "nvidia" else 9),
+        modes=("ar", "self-speculation"),
+        max_new_tokens=count,
+        block_length=block_length,
+        temperature=temperature,
+        adapter=adapter,
+        seed=seed,
+    )
+    ar, speculation = trace.lanes
+    assert speculation.tokens == ar.tokens
+    assert speculation.finish == ar.finish
+    lengths = speculation.acceptance_lengths
+    assert all(1 <= length <= block_length for length in lengths)
+    assert 1 + sum(lengths) == len(speculation.tokens)
+    assert speculation.nfe == 1 + 2 * len(lengths)
+
+
+def test_drafts_of_an_untrained_model_are_sometimes_accepted(llama_engine):
+    """So that the equality above is not carried by rejections alone."""
+    lanes = [
+        run(
+            llama_engine, prompt_ids=prompt_ids(s), modes=("self-speculation",), max_new_tokens=60, ignore_eos=True
+        ).lanes[0]
+        for s in range(8)
+    ]
+    assert any(length > 1 for lane in lanes for length in lane.acceptance_lengths)
+
+
+def test_the_adapter_changes_drafts_only(nvidia_engine):
+    prompt = prompt_ids(3)
+    drafts = []
+    for adapter in (True, False):
+        lane = run(
+            nvidia_engine,
+            prompt_ids=prompt,
+            modes=("self-speculation",),
+            max_new_tokens=24,
+            adapter=adapter,
+            block_length=8,
+        ).lanes[0]
+        drafts.append([[p.token for p in e.positions] for e in lane.events if e.phase == "draft"])
+        tokens = lane.tokens
+    assert drafts[0] != drafts[1]
+    assert tokens == run(nvidia_engine, prompt_ids=prompt, modes=("ar",), max_new_tokens=24).lanes[0].tokens
+
+
+def test_shifted_logits_read_the_row_before(tmp_path):
+    """With shift_logits, one mask after the seed is read off the seed's own row: a causal model drafts AR's token."""
+    folder = write_llama(random_llama(), tmp_path / "shifted", shift_logits=True)
+    engine, obvious = open_engine(folder), Obvious(random_llama())
+    prompt = list(prompt_ids(5))
+    lane = run(
+        engine, prompt_ids=tuple(prompt), modes=("self-speculation",), max_new_tokens=2, block_length=2, ignore_eos=True
+    ).lanes[0]
+    draft = next(event for event in lane.events if event.phase == "draft")
+    logits = obvious.logits([*prompt, lane.tokens[0], MASK], len(prompt))
+    logits[:, MASK] = -torch.inf
+    assert draft.positions[0].token == int(logits[-2].argmax())
+
+
+def test_seeds_decide_sampled_text(llama_engine):
+    def text(seed):
+        return (
+            run(llama_engine, prompt_ids=prompt_ids(1), max_new_tokens=30, temperature=1.0, seed=seed, modes=("ar",))
+            .lanes[0]
+            .tokens
+        )
+
+    assert text(1) == text(1)
+    assert len({tuple(text(seed)) for seed in range(4)}) > 1
+
+
+def test_sampling_follows_the_models_distribution(llama_engine):
+    """First tokens drawn with many seeds against the softmax they are drawn from (total variation)."""
+    prompt, draws = prompt_ids(2), 1500
+    logits = Obvious(random_llama()).logits(list(prompt))[-1]
+    expected = (logits / 1.3).softmax(-1)
+    counts = torch.zeros(VOCABULARY)
+    for seed in range(draws):
+        trace = run(
+            llama_engine, prompt_ids=prompt, modes=("ar",), max_new_tokens=1, temperature=1.3, seed=seed, alternatives=0
+        )
+        counts[trace.lanes[0].tokens[0]] += 1
+    assert 0.5 * (counts / draws - expected).abs().sum() < 0.12
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_token_is_set_once_and_for_good(llama_engine, mode):
+    lane = run(
+        llama_engine, prompt_ids=prompt_ids(4), modes=(mode,), max_new_tokens=50, threshold=0.05, ignore_eos=True
+    ).lanes[0]
+    kept = {}
+    for event in lane.events:
+        for position in event.positions:
+            if position.state in ("committed", "accepted", "corrected", "bonus", "seed"):
+                assert position.index not in kept
+                kept[position.index] = position.token
+                assert position.top and 0 <= position.confidence <= 1
+    assert [kept[i] for i in range(50)] == lane.tokens
+    assert [event.forward for event in lane.events] == list(range(len(lane.events)))
+    clocks = [event.clock_ms for event in lane.events]
+    assert clocks == sorted(clocks)
