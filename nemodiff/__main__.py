@@ -1,8 +1,9 @@
-"""The command line: generate, checkpoints, train."""
+"""The command line: generate, checkpoints, bench, train."""
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import sys
 from pathlib import Path
@@ -17,9 +18,11 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     _add_generate(commands)
     commands.add_parser("checkpoints", help="list the checkpoints known by name").set_defaults(func=_checkpoints)
-    from nemodiff.training.cli import add_parser
+    from nemodiff import bench
+    from nemodiff.training import cli as training
 
-    add_parser(commands)
+    bench.add_parser(commands)
+    training.add_parser(commands)
     args = parser.parse_args(argv)
     try:
         return args.func(args)
@@ -90,6 +93,7 @@ def _generate(args: argparse.Namespace) -> int:
     live = None if args.json else _Progress()
     trace = engine.generate(request, live)
     if args.trace:
+        trace.recorded = datetime.date.today().isoformat()
         try:
             args.trace.write_text(trace.to_json(), encoding="utf-8")
         except OSError as error:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nemodiff.model.cache import CHUNK, KVCache
-from nemodiff.model.config import RopeConfig
+from nemodiff.model.config import ModelConfig, RopeConfig
 
 #: Query rows of one fixed-shape product.
 ROWS = 8
@@ -37,15 +37,25 @@ class Rotary:
             scale = 1 + rope.query_beta * torch.log(1 + torch.floor(positions / rope.original_context))
             self.query_scale = scale.to(device, dtype)[:, None, None]
 
-    def rotate(self, x: Tensor, start: int) -> Tensor:
-        """Rotate x [rows, heads, head_dim] whose first row stands at position `start`."""
-        rows = slice(start, start + x.shape[0])
-        return x * self.cos[rows] + x.roll(x.shape[-1] // 2, -1) * self.sin[rows]
+    def at(self, start: int, rows: int) -> Rotation:
+        """What rotates `rows` rows whose first stands at position `start`."""
+        part = slice(start, start + rows)
+        scale = None if self.query_scale is None else self.query_scale[part]
+        return Rotation(self.cos[part], self.sin[part], scale)
 
-    def scale_queries(self, queries: Tensor, start: int) -> Tensor:
-        if self.query_scale is None:
-            return queries
-        return queries * self.query_scale[start : start + queries.shape[0]]
+
+class Rotation:
+    """A slice of the tables: cos, sin [rows, 1, head_dim] and the queries' scale [rows, 1, 1] or None."""
+
+    def __init__(self, cos: Tensor, sin: Tensor, query_scale: Tensor | None) -> None:
+        self._cos, self._sin, self._query_scale = cos, sin, query_scale
+
+    def rotate(self, x: Tensor) -> Tensor:
+        """Rotate x [rows, heads, head_dim]."""
+        return x * self._cos + x.roll(x.shape[-1] // 2, -1) * self._sin
+
+    def scale_queries(self, queries: Tensor) -> Tensor:
+        return queries if self._query_scale is None else queries * self._query_scale
 
 
 def _inverse_frequencies(rope: RopeConfig, head_dim: int) -> Tensor:
@@ -66,46 +76,50 @@ def _inverse_frequencies(rope: RopeConfig, head_dim: int) -> Tensor:
     return frequencies / rope.factor * interpolated + frequencies * (1 - interpolated)
 
 
-def fixed_mask(start: int, rows: int, causal: bool, device: torch.device) -> Tensor:
-    """Additive mask for `attend_fixed`: [row blocks, chunks, 1, ROWS, CHUNK], 0 where a row may look."""
-    blocks, chunks = -(-rows // ROWS), -(-(start + rows) // CHUNK)
-    keys = torch.arange(chunks * CHUNK, device=device)
-    last = torch.full((blocks * ROWS,), start + rows - 1, device=device)
-    if causal:
-        last = torch.minimum(last, start + torch.arange(blocks * ROWS, device=device))
-    hidden = keys[None] > last[:, None]
-    # Finite, so that a chunk hidden as a whole gives exp(...) = 0 and no NaN.
-    mask = torch.zeros(hidden.shape, device=device).masked_fill_(hidden, -1e30)
-    return mask.view(blocks, ROWS, chunks, CHUNK).transpose(1, 2).unsqueeze(2).contiguous()
+class FixedShape:
+    """The masks of one block-shaped forward, made once and used by every layer.
+
+    masks: one a block of ROWS rows, additive, [chunks * kv_heads, group * ROWS, CHUNK], 0 where a row may look.
+    """
+
+    def __init__(self, config: ModelConfig, cache: KVCache, rows: int, causal: bool) -> None:
+        start, device = cache.length, cache.keys.device
+        self.rows, self.blocks, self.chunks = rows, -(-rows // ROWS), -(-(start + rows) // CHUNK)
+        self.kv_heads, self.group = config.num_kv_heads, config.num_heads // config.num_kv_heads
+        keys = torch.arange(self.chunks * CHUNK, device=device)
+        last = torch.full((self.blocks * ROWS,), start + rows - 1, device=device)
+        if causal:
+            last = torch.minimum(last, start + torch.arange(self.blocks * ROWS, device=device))
+        hidden = keys > last[:, None]
+        # Finite, so that a chunk hidden as a whole gives exp(...) = 0 and no NaN.
+        mask = torch.zeros(hidden.shape, device=device, dtype=cache.keys.dtype).masked_fill_(hidden, -1e30)
+        mask = mask.view(self.blocks, 1, 1, ROWS, self.chunks, CHUNK).permute(0, 4, 1, 2, 3, 5)
+        shape = (self.blocks, self.chunks, self.kv_heads, self.group, ROWS, CHUNK)
+        self.masks = mask.expand(shape).reshape(self.blocks, -1, self.group * ROWS, CHUNK)
 
 
-def attend_fixed(queries: Tensor, cache: KVCache, layer: int, mask: Tensor) -> Tensor:
-    """Attention in products of one fixed shape, ROWS * group queries by CHUNK keys, summed chunk by chunk.
+def attend_fixed(queries: Tensor, cache: KVCache, layer: int, shape: FixedShape) -> Tensor:
+    """Attention in products of one fixed shape, group * ROWS queries by CHUNK keys, summed chunk by chunk.
 
-    queries: [rows, heads, head_dim], rotated; mask: from `fixed_mask`. Returns [rows, heads * head_dim].
+    queries: [rows, heads, head_dim], rotated. Returns [rows, heads * head_dim].
     """
     rows, heads, head_dim = queries.shape
-    blocks, chunks = mask.shape[:2]
-    kv_heads = cache.keys.shape[2]
-    group = heads // kv_heads
-    work = cache.keys.dtype
-    padded = queries.new_zeros(blocks * ROWS, heads, head_dim, dtype=work)
+    blocks, chunks, kv_heads, group = shape.blocks, shape.chunks, shape.kv_heads, shape.group
+    # Heads of a group share their keys, so they become rows: [blocks, kv_heads, group, ROWS, head_dim].
+    padded = torch.zeros(blocks * ROWS, heads, head_dim, device=queries.device, dtype=cache.keys.dtype)
     padded[:rows] = queries
-    padded *= head_dim**-0.5
-    # [blocks, kv_heads, group * ROWS, head_dim]: heads of a group share their keys, so they become rows.
-    by_block = padded.view(blocks, ROWS, kv_heads, group, head_dim).permute(0, 2, 3, 1, 4).flatten(2, 3)
-    keys = cache.keys[layer, :chunks].flatten(0, 1)
+    padded = padded.view(blocks, ROWS, kv_heads, group, head_dim).permute(0, 2, 3, 1, 4)
+    keys = cache.keys[layer, :chunks].flatten(0, 1).transpose(1, 2)
     values = cache.values[layer, :chunks].flatten(0, 1)
     outputs = []
     for block in range(blocks):
-        q = by_block[block].expand(chunks, -1, -1, -1).reshape(chunks * kv_heads, group * ROWS, head_dim)
-        scores = torch.bmm(q, keys.transpose(1, 2)).float()
-        scores = scores.view(chunks, kv_heads, group, ROWS, CHUNK) + mask[block].unsqueeze(2)
-        weights = (scores - scores.amax((0, 4), keepdim=True)).exp_()
-        total = _sum_in_order(weights.sum(-1, keepdim=True))
-        mixed = torch.bmm(weights.view(chunks * kv_heads, group * ROWS, CHUNK).to(work), values).float()
-        mixed = _sum_in_order(mixed.view(chunks, kv_heads, group, ROWS, head_dim)) / total
-        outputs.append(mixed.permute(2, 0, 1, 3).reshape(ROWS, heads * head_dim))
+        q = padded[block].expand(chunks, -1, -1, -1, -1).reshape(chunks * kv_heads, group * ROWS, head_dim)
+        scores = torch.baddbmm(shape.masks[block], q, keys, alpha=head_dim**-0.5)
+        by_chunk = scores.view(chunks, kv_heads, group * ROWS, CHUNK)
+        by_chunk.sub_(by_chunk.amax((0, 3), keepdim=True)).exp_()
+        total = _sum_in_order(by_chunk.sum(-1, keepdim=True))
+        mixed = _sum_in_order(torch.bmm(scores, values).view(chunks, kv_heads, group * ROWS, head_dim)) / total
+        outputs.append(mixed.view(kv_heads, group, ROWS, head_dim).permute(2, 0, 1, 3).reshape(ROWS, heads * head_dim))
     joined = outputs[0] if blocks == 1 else torch.cat(outputs)
     return joined[:rows].to(queries.dtype)
 
@@ -113,8 +127,8 @@ def attend_fixed(queries: Tensor, cache: KVCache, layer: int, mask: Tensor) -> T
 def _sum_in_order(parts: Tensor) -> Tensor:
     """Sum over the first axis from left to right: later zero parts then change nothing, to the last bit."""
     total = parts[0]
-    for part in parts[1:]:
-        total = total + part
+    for i in range(1, parts.shape[0]):
+        total = total + parts[i]
     return total
 
 

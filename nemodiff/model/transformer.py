@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nemodiff.model.attention import Rotary, attend, attend_fixed, fixed_mask
+from nemodiff.model.attention import FixedShape, Rotary, attend, attend_fixed
 from nemodiff.model.cache import KVCache
 from nemodiff.model.config import ModelConfig
 from nemodiff.model.rows import BLOCK_ROWS, RowShapes
@@ -103,8 +103,8 @@ class Transformer(nn.Module):
         rows, start, config = x.shape[0], cache.length, self.config
         block = self.exact and rows <= BLOCK_ROWS
         shapes = self.rows if block else None
-        mask = fixed_mask(start, rows, causal, x.device) if block else None
-        rotary = self.rotary(cache.capacity)
+        fixed = FixedShape(config, cache, rows, causal) if block else None
+        rotation = self.rotary(cache.capacity).at(start, rows)
         rotated = config.num_heads + config.num_kv_heads
         padding = shapes.padded(rows) - rows if shapes else 0
         if padding:
@@ -112,10 +112,12 @@ class Transformer(nn.Module):
         for index, layer in enumerate(self.layers):
             h = F.rms_norm(x, (config.hidden_size,), layer.input_norm, config.rms_norm_eps)
             qkv = _linear(h, layer.qkv.weight, shapes)[:rows].view(rows, -1, config.head_dim)
-            qk = rotary.rotate(qkv[:, :rotated], start)
+            qk = rotation.rotate(qkv[:, :rotated])
             cache.write(index, qk[:, config.num_heads :], qkv[:, rotated:])
-            queries = rotary.scale_queries(qk[:, : config.num_heads], start)
-            mixed = attend_fixed(queries, cache, index, mask) if block else attend(queries, cache, index, start, causal)
+            queries = rotation.scale_queries(qk[:, : config.num_heads])
+            mixed = (
+                attend_fixed(queries, cache, index, fixed) if fixed else attend(queries, cache, index, start, causal)
+            )
             if padding:
                 mixed = F.pad(mixed, (0, 0, 0, padding))
             out = _linear(mixed, layer.o.weight, shapes)

@@ -1,0 +1,105 @@
+"""`python -m nemodiff bench`: the example prompts in all modes, in one run on one machine, as a table."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from nemodiff.engine import Engine, load
+from nemodiff.examples import EXAMPLES, Example
+from nemodiff.request import Request
+from nemodiff.trace import Lane, Trace, first_difference
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("bench", help="decode the ten example prompts in all modes and print a table")
+    parser.add_argument("--checkpoint", help="a name of `checkpoints`, a folder or a hub id")
+    parser.add_argument("--max-new-tokens", type=int, default=128)
+    parser.add_argument("--block-length", type=int)
+    parser.add_argument("--threshold", type=float)
+    parser.add_argument("--dtype")
+    parser.add_argument("--device")
+    parser.add_argument("--texts", action="store_true", help="print every answer too")
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from nemodiff.checkpoints import DEFAULT
+
+    requests = {
+        example: Request(
+            prompt=example.prompt,
+            max_new_tokens=args.max_new_tokens,
+            block_length=args.block_length,
+            threshold=args.threshold,
+            alternatives=0,
+        )
+        for example in EXAMPLES
+    }
+    engine = load(args.checkpoint or DEFAULT, device=args.device, dtype=args.dtype)
+    traces: dict[Example, Trace] = {}
+    for example, request in requests.items():
+        print(f"{example.label} …", file=sys.stderr, flush=True)
+        traces[example] = engine.generate(request)
+    print(table(engine, traces))
+    if args.texts:
+        for example, trace in traces.items():
+            for lane in trace.lanes:
+                print(f"\n## {example.label}, {lane.mode}\n{lane.text}")
+    return 0
+
+
+def table(engine: Engine, traces: dict[Example, Trace]) -> str:
+    """A markdown table: a row a prompt, then means. Speed-ups are ratios of model seconds a token, against AR's."""
+    request = next(iter(traces.values())).request
+    head = (
+        f"{engine.checkpoint} · {engine.device} · {engine.dtype} · exact · block {request['block_length']}, "
+        f"threshold {request['threshold']}, greedy, at most {request['max_new_tokens']} new tokens\n\n"
+        "| prompt | AR tokens | AR tokens/s | diffusion TPF | diffusion × AR | agrees with AR | acceptance length | "
+        "self-spec. TPF | self-spec. × AR | identical to AR |\n"
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    )
+    rows = {example: _figures(trace) for example, trace in traces.items()}
+    lines = [head, *(_line(example.label, figures) for example, figures in rows.items())]
+    for name, kind in (("mean, structured", True), ("mean, open-ended", False), ("mean, all", None)):
+        chosen = [figures for example, figures in rows.items() if kind is None or example.structured is kind]
+        lines.append(_line(f"**{name}**", [sum(column) / len(column) for column in zip(*chosen, strict=True)]))
+    return "\n".join(lines)
+
+
+def _figures(trace: Trace) -> list[float]:
+    ar, diffusion, speculation = (trace.lane(mode) for mode in ("ar", "diffusion", "self-speculation"))
+
+    def speed_up(lane: Lane) -> float:
+        return (ar.seconds / len(ar.tokens)) / (lane.seconds / len(lane.tokens))
+
+    place = first_difference(diffusion.tokens, ar.tokens)
+    lengths = speculation.acceptance_lengths or [1]
+    return [
+        len(ar.tokens),
+        len(ar.tokens) / ar.seconds,
+        diffusion.tpf or 0.0,
+        speed_up(diffusion),
+        1.0 if place is None else place / len(ar.tokens),
+        sum(lengths) / len(lengths),
+        speculation.tpf or 0.0,
+        speed_up(speculation),
+        float(first_difference(speculation.tokens, ar.tokens) is None),
+    ]
+
+
+def _line(label: str, figures: list[float]) -> str:
+    tokens, rate, d_tpf, d_speed, agrees, acceptance, s_tpf, s_speed, same = figures
+    cells = [
+        label,
+        f"{tokens:.0f}",
+        f"{rate:.1f}",
+        f"{d_tpf:.2f}",
+        f"{d_speed:.2f}×",
+        f"{agrees:.0%}",
+        f"{acceptance:.2f}",
+        f"{s_tpf:.2f}",
+        f"{s_speed:.2f}×",
+        f"{same:.0%}",
+    ]
+    return "| " + " | ".join(cells) + " |"

@@ -1,0 +1,46 @@
+"""Ten prompts to start from, from very predictable to open-ended: the page offers them and the bench runs them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A prompt, a short label for it, and whether its answer is structured (else open-ended)."""
+
+    label: str
+    prompt: str
+    structured: bool
+
+
+EXAMPLES: tuple[Example, ...] = (
+    Example("Count to 40", "Count from 1 to 40, separated by commas.", True),
+    Example("Days as JSON", "List the days of the week as a JSON array.", True),
+    Example(
+        "JSON person",
+        "Write a JSON object for a person with name Maria, age 34, city Lisbon and the hobbies reading, hiking and "
+        "cooking.",
+        True,
+    ),
+    Example(
+        "CSV to table",
+        "Convert this CSV to a markdown table:\nname,price,stock\napple,0.40,120\npear,0.55,80\nplum,0.30,200",
+        True,
+    ),
+    Example(
+        "Dataclass",
+        "Write a Python dataclass named Book with the fields title: str, author: str, year: int and pages: int.",
+        True,
+    ),
+    Example(
+        "SQL inserts",
+        "Write SQL INSERT statements for the table cities (name, country, population) with these rows:\n"
+        "Lisbon, Portugal, 545000\nKyoto, Japan, 1460000\nQuito, Ecuador, 1980000",
+        True,
+    ),
+    Example("Blue sky", "Explain why the sky is blue.", False),
+    Example("Sleep", "Give me three tips for sleeping better.", False),
+    Example("Breakfast", "What does a healthy breakfast look like?", False),
+    Example("Lighthouse", "Write a two-sentence story about a lighthouse keeper.", False),
+)
