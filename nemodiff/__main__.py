@@ -1,4 +1,4 @@
-"""The command line: generate, checkpoints, bench, train."""
+"""The command line: generate, checkpoints, bench, sweep, train."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ def main(argv: list[str] | None = None) -> int:
     _add_generate(commands)
     commands.add_parser("checkpoints", help="list the checkpoints known by name").set_defaults(func=_checkpoints)
     from nemodiff import bench
+    from nemodiff.analysis import sweep
     from nemodiff.training import cli as training
 
     bench.add_parser(commands)
+    sweep.add_parser(commands)
     training.add_parser(commands)
     args = parser.parse_args(argv)
     try:

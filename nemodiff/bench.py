@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 
+from nemodiff.analysis.agreement import agreement, speed_up
 from nemodiff.engine import Engine, load
 from nemodiff.examples import EXAMPLES, Example
 from nemodiff.request import Request
-from nemodiff.trace import Lane, Trace, first_difference
+from nemodiff.trace import Trace
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -69,22 +70,17 @@ def table(engine: Engine, traces: dict[Example, Trace]) -> str:
 
 def _figures(trace: Trace) -> list[float]:
     ar, diffusion, speculation = (trace.lane(mode) for mode in ("ar", "diffusion", "self-speculation"))
-
-    def speed_up(lane: Lane) -> float:
-        return (ar.seconds / len(ar.tokens)) / (lane.seconds / len(lane.tokens))
-
-    place = first_difference(diffusion.tokens, ar.tokens)
     lengths = speculation.acceptance_lengths or [1]
     return [
         len(ar.tokens),
         len(ar.tokens) / ar.seconds,
         diffusion.tpf or 0.0,
-        speed_up(diffusion),
-        1.0 if place is None else place / len(ar.tokens),
+        speed_up(diffusion, ar) or 0.0,
+        agreement(diffusion, ar),
         sum(lengths) / len(lengths),
         speculation.tpf or 0.0,
-        speed_up(speculation),
-        float(first_difference(speculation.tokens, ar.tokens) is None),
+        speed_up(speculation, ar) or 0.0,
+        float(speculation.tokens == ar.tokens),
     ]
 
 

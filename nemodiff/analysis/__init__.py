@@ -1,0 +1,1 @@
+"""What whole runs say: sweeps over settings, agreement between modes."""

@@ -1,0 +1,149 @@
+"""Sweep: threshold and block length over prompts, against AR in the same run on the same machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any
+
+from nemodiff.analysis.agreement import agreement, speed_up
+from nemodiff.engine import Engine, load
+from nemodiff.errors import RequestError
+from nemodiff.examples import EXAMPLES
+from nemodiff.request import Request
+from nemodiff.trace import Lane
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Means over the prompts of one setting. threshold is None for self-speculation. seconds: model seconds a token.
+
+    identical: share of prompts whose text is AR's; agreement: see `nemodiff.analysis.agreement`.
+    """
+
+    mode: str
+    block_length: int
+    threshold: float | None
+    tpf: float
+    seconds: float
+    speed_up: float
+    agreement: float
+    identical: float
+    prompts: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: round(v, 4) if isinstance(v, float) else v for name, v in asdict(self).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a sweep is: runs done of all, and the point that was finished by this run, if one was."""
+
+    done: int
+    total: int
+    point: Point | None = None
+
+
+def sweep(
+    engine: Engine,
+    prompts: Sequence[str],
+    block_lengths: Sequence[int],
+    thresholds: Sequence[float],
+    max_new_tokens: int = 96,
+) -> Iterator[Progress]:
+    """Run AR once a prompt, then every setting of diffusion and self-speculation; yields after every run.
+
+    Close the generator to stop within one run. Raises RequestError before the first run when a setting is invalid.
+    """
+    settings: list[dict[str, Any]] = [
+        {"modes": ("diffusion",), "block_length": length, "threshold": threshold}
+        for length in block_lengths
+        for threshold in thresholds
+    ] + [{"modes": ("self-speculation",), "block_length": length} for length in block_lengths]
+    common = {"max_new_tokens": max_new_tokens, "alternatives": 0}
+    plan = [[Request(prompt=prompt, **setting, **common) for prompt in prompts] for setting in settings]
+    first = [Request(prompt=prompt, modes=("ar",), **common) for prompt in prompts]
+    return _run(engine, first, plan)
+
+
+def _run(engine: Engine, first: list[Request], plan: list[list[Request]]) -> Iterator[Progress]:
+    total = len(first) * (len(plan) + 1)
+    done = 0
+    references: list[Lane] = []
+    for request in first:
+        references.append(engine.generate(request).lanes[0])
+        done += 1
+        yield Progress(done, total)
+    for requests in plan:
+        lanes: list[Lane] = []
+        for request in requests:
+            lanes.append(engine.generate(request).lanes[0])
+            done += 1
+            point = _point(requests[0], lanes, references) if len(lanes) == len(requests) else None
+            yield Progress(done, total, point)
+
+
+def _point(request: Request, lanes: list[Lane], references: list[Lane]) -> Point:
+    pairs = list(zip(lanes, references, strict=True))
+    agreements = [agreement(lane, reference) for lane, reference in pairs]
+    return Point(
+        mode=request.modes[0],
+        block_length=request.block_length,
+        threshold=request.threshold,
+        tpf=fmean(lane.tpf or 0.0 for lane in lanes),
+        seconds=fmean(lane.seconds / max(len(lane.tokens), 1) for lane in lanes),
+        speed_up=fmean(speed_up(lane, reference) or 0.0 for lane, reference in pairs),
+        agreement=fmean(agreements),
+        identical=fmean(share == 1.0 for share in agreements),
+        prompts=len(lanes),
+    )
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("sweep", help="thresholds and block lengths over the example prompts, against AR")
+    parser.add_argument("--checkpoint", help="a name of `checkpoints`, a folder or a hub id")
+    parser.add_argument("--block-lengths", default="4,8,16")
+    parser.add_argument("--thresholds", default="0.7,0.8,0.9,0.95,0.97,0.99")
+    parser.add_argument("--max-new-tokens", type=int, default=96)
+    parser.add_argument("--dtype")
+    parser.add_argument("--device")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    parser.set_defaults(func=main)
+
+
+def main(args: argparse.Namespace) -> int:
+    from nemodiff.checkpoints import DEFAULT
+
+    block_lengths = _numbers(args.block_lengths, int, "--block-lengths")
+    thresholds = _numbers(args.thresholds, float, "--thresholds")
+    engine = load(args.checkpoint or DEFAULT, device=args.device, dtype=args.dtype)
+    prompts = [example.prompt for example in EXAMPLES]
+    if not args.json:
+        print(f"{engine.checkpoint} · {engine.device} · {engine.dtype} · {len(prompts)} prompts\n")
+        print("| mode | block | threshold | TPF | s/token | × AR | agreement | identical |")
+        print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for step in sweep(engine, prompts, block_lengths, thresholds, args.max_new_tokens):
+        if sys.stderr.isatty():
+            print(f"\r{step.done} of {step.total} runs", end="\r", file=sys.stderr, flush=True)
+        if step.point is not None:
+            print(json.dumps(step.point.to_json()) if args.json else _line(step.point), flush=True)
+    return 0
+
+
+def _numbers(text: str, kind: type, name: str) -> list:
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        raise RequestError(f"{name} takes numbers separated by commas, not {text!r}.") from None
+
+
+def _line(point: Point) -> str:
+    threshold = "" if point.threshold is None else f"{point.threshold:g}"
+    return (
+        f"| {point.mode} | {point.block_length} | {threshold} | {point.tpf:.2f} | {point.seconds:.4f} | "
+        f"{point.speed_up:.2f}× | {point.agreement:.0%} | {point.identical:.0%} |"
+    )
