@@ -61,6 +61,7 @@ class Engine:
             if request.prompt_ids is not None
             else self.tokenizer.encode(request.prompt, request.raw)
         )
+        tokens += request.answer_ids
         if not tokens:
             raise RequestError("The prompt is empty: write something for the model to answer.")
         if bad := [token for token in tokens if not 0 <= token < config.vocab_size]:

@@ -25,6 +25,8 @@ class Recorder:
         self._decode = decode
         self._token_text = token_text
         self._answers: dict[str, dict[int, int]] = {}
+        for token in head.request.get("answer_ids", ()):
+            self._learn(token, {"tokens": {}, "byte_pieces": {}})
         for mode in modes:
             head.lanes.append(Lane(mode))
             self._answers[mode] = {}

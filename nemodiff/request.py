@@ -21,6 +21,8 @@ class Request:
     """A prompt and how to decode it. Settings left None take the checkpoint's defaults.
 
     prompt: the user's text, put through the chat template unless `raw`. prompt_ids: token ids instead of text.
+    answer_ids: tokens that the answer begins with (a branch of another run): decoding goes on after them, and
+    positions count from the first new token.
     modes: any of ar, diffusion, self-speculation. block_length: B, 2 to 64. threshold: the confidence at which a
     masked position is committed. steps: denoising forwards a block (sampler "fixed"). entropy_bound: nats a forward
     may commit in all (sampler "entropy"). temperature: 0 is greedy. time_limit: seconds of wall time for the run.
@@ -30,6 +32,7 @@ class Request:
 
     prompt: str = ""
     prompt_ids: tuple[int, ...] | None = None
+    answer_ids: tuple[int, ...] = ()
     modes: tuple[str, ...] = MODES
     max_new_tokens: int = 128
     block_length: int | None = None
@@ -80,6 +83,7 @@ class Request:
         """The settings as plain JSON values, as a Trace carries them."""
         data = asdict(self)
         data["modes"] = list(self.modes)
+        data["answer_ids"] = list(self.answer_ids)
         data["prompt_ids"] = None if self.prompt_ids is None else list(self.prompt_ids)
         return data
 

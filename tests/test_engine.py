@@ -94,6 +94,15 @@ def test_request_is_checked_before_the_first_event(llama_engine):
     assert trace.lanes[0].tokens
 
 
+def test_a_branch_goes_on_after_given_tokens(llama_engine):
+    settings = {"prompt_ids": PROMPT, "modes": ("ar",), "ignore_eos": True}
+    whole = llama_engine.generate(Request(max_new_tokens=12, **settings)).lanes[0]
+    branch = llama_engine.generate(Request(max_new_tokens=7, answer_ids=tuple(whole.tokens[:5]), **settings))
+    assert branch.lanes[0].tokens == whole.tokens[5:]
+    assert branch.request["answer_ids"] == whole.tokens[:5]
+    assert set(whole.tokens[:5]) <= set(branch.vocabulary)
+
+
 def test_a_checkpoint_without_a_mask_decodes_in_ar_only(tmp_path):
     engine = open_engine(write_llama(random_llama(), tmp_path / "plain", mask_token_id=None))
     with pytest.raises(RequestError, match="mode ar only"):
