@@ -1,0 +1,116 @@
+"""`python -m nemodiff train …`: distil chat from the base, train jointly, export an adapter from a saved state."""
+
+import argparse
+from pathlib import Path
+
+DEFAULT_BASE = Path("~/.cache/nemodiff/smollm2-135m-instruct")
+DEFAULT_CHAT = Path("runs/chat.jsonl")
+DEFAULT_RUN = Path("runs/joint")
+DEFAULT_ADAPTER = Path("assets/checkpoints/smollm2-135m-tri")
+
+
+def _distill(args: argparse.Namespace) -> int:
+    from nemodiff.training.distill import distill
+
+    kept = distill(
+        args.base.expanduser(),
+        args.out,
+        limit=args.limit,
+        batch=args.batch,
+        max_new_tokens=args.max_new_tokens,
+        device=args.device,
+    )
+    print(f"{kept} answers kept in {args.out}")
+    return 0
+
+
+def _joint(args: argparse.Namespace) -> int:
+    from nemodiff.training.joint import Settings, train
+
+    chat = args.chat if args.chat.exists() else None
+    if chat is None:
+        print(
+            f"{args.chat} is not there: training on structured tasks alone. "
+            "Make it with `python -m nemodiff train distill`."
+        )
+    train(
+        Settings(
+            base=str(args.base.expanduser()),
+            out=str(args.out),
+            chat=str(chat) if chat else None,
+            minutes=args.minutes,
+            rank=args.rank,
+            budget=args.budget,
+            copies=args.copies,
+            learning_rate=args.learning_rate,
+            workers=args.workers,
+            device=args.device,
+            seed=args.seed,
+            save_minutes=args.save_minutes,
+        ),
+        resume=args.resume,
+    )
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from nemodiff.training.joint import export
+
+    path = export(args.run / "state.pt", args.out)
+    print(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
+    return 0
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    """Add `train` with its steps `distill`, `joint` and `export` to the command line; each sets func(args) -> exit
+    code."""
+    parser = subparsers.add_parser("train", help="make the small tri-mode checkpoint")
+    _add_steps(parser)
+    return parser
+
+
+def _add_steps(parser: argparse.ArgumentParser) -> None:
+    steps = parser.add_subparsers(dest="step", required=True)
+    distill = steps.add_parser("distill", help="greedy answers of the base to our open prompts; resumable")
+    distill.add_argument("--base", type=Path, default=DEFAULT_BASE, help="folder of the base checkpoint")
+    distill.add_argument("--out", type=Path, default=DEFAULT_CHAT)
+    distill.add_argument("--limit", type=int, default=3000, help="how many prompts")
+    distill.add_argument("--batch", type=int, default=128)
+    distill.add_argument("--max-new-tokens", type=int, default=128)
+    distill.add_argument("--device", default="cpu")
+    distill.set_defaults(func=_distill)
+
+    joint = steps.add_parser("joint", help="joint training of the low-rank update")
+    joint.add_argument("--base", type=Path, default=DEFAULT_BASE, help="folder of the base checkpoint")
+    joint.add_argument("--chat", type=Path, default=DEFAULT_CHAT, help="JSONL made by `distill`")
+    joint.add_argument("--out", type=Path, default=DEFAULT_RUN, help="folder for log.jsonl and state.pt")
+    joint.add_argument(
+        "--minutes", type=float, default=75.0, help="training time in all; the learning rate falls towards its end"
+    )
+    joint.add_argument("--resume", action="store_true", help="go on from the state in --out")
+    joint.add_argument("--rank", type=int, default=64)
+    joint.add_argument("--budget", type=int, default=2400, help="stream tokens a worker and step")
+    joint.add_argument("--copies", type=int, default=2, help="noisy copies a clean sequence")
+    joint.add_argument("--learning-rate", type=float, default=1e-3)
+    joint.add_argument("--workers", type=int, default=2, help="processes of one thread each (CPU only)")
+    joint.add_argument("--device", default="cpu", help="cpu, or cuda (one process)")
+    joint.add_argument("--seed", type=int, default=0)
+    joint.add_argument("--save-minutes", type=float, default=3.0)
+    joint.set_defaults(func=_joint)
+
+    export = steps.add_parser("export", help="a saved state → adapter.safetensors and adapter_config.json")
+    export.add_argument("--run", type=Path, default=DEFAULT_RUN, help="folder of the run")
+    export.add_argument("--out", type=Path, default=DEFAULT_ADAPTER)
+    export.set_defaults(func=_export)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The same steps without the rest of the command line: `python -m nemodiff.training.cli joint …`."""
+    parser = argparse.ArgumentParser(prog="python -m nemodiff.training.cli", description=__doc__)
+    _add_steps(parser)
+    args = parser.parse_args(argv)
+    return args.func(args)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

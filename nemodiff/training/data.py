@@ -1,0 +1,344 @@
+"""From instances to batches: tokenised sequences, noisy copies of their answers, and the flat stream the forward runs
+over."""
+
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nemodiff.training.distill import read_answers
+from nemodiff.training.dual_stream import Span, Stream
+from nemodiff.training.families import TRAINED_FAMILIES, instance
+
+BLOCK_SIZES = (4, 6, 8, 8, 8, 12, 16, 16)
+MAX_PADS = 6  # how many ends of text after the end are predicted
+PAD_WEIGHT = 0.3
+DECAY = 0.95  # weight of a prediction one position further from the clean text
+
+
+@dataclass(slots=True)
+class Sequence:
+    """A conversation of one turn: prompt ids up to where the answer begins, answer ids, and whether these end with
+    the end-of-turn id."""
+
+    prompt: list[int]
+    answer: list[int]
+    chat: bool = False
+    ended: bool = True
+
+
+@dataclass(slots=True)
+class Noisy:
+    """One noisy copy of an answer, position by position; `target` is the index in the answer that a position
+    predicts, -1 for none.
+
+    Labels are shifted: position i predicts the token at i + 1. `start` is where (in the answer) its block begins,
+    with a clean token.
+    """
+
+    tokens: list[int] = field(default_factory=list)
+    index: list[int] = field(default_factory=list)
+    masked: list[bool] = field(default_factory=list)
+    start: list[int] = field(default_factory=list)
+    target: list[int] = field(default_factory=list)
+    label: list[int] = field(default_factory=list)
+    weight: list[float] = field(default_factory=list)
+    distance: list[int] = field(default_factory=list)
+
+
+def _visible(size: int, rng: random.Random) -> list[bool]:
+    """Which positions of a block are clean: the first always, then by one of three ways of masking."""
+    draw = rng.random()
+    if draw < 0.65:  # as a draft sees it
+        return [True] + [False] * (size - 1)
+    if draw < 0.86:  # as a denoising step may see it
+        ratio = rng.random()
+        return [True] + [rng.random() >= ratio for _ in range(size - 1)]
+    known = rng.randint(1, max(1, size - 1))  # committed from the left, as denoising mostly does
+    return [i < known or (i > known and rng.random() < 0.1) for i in range(size)]
+
+
+def noisy_copy(
+    answer: list[int],
+    ended: bool,
+    end_id: int,
+    mask_id: int,
+    rng: random.Random,
+    *,
+    block: int | None = None,
+    full: bool = False,
+) -> Noisy:
+    """A noisy copy of `answer` in blocks of one size, the first one shorter by chance, so that any position can begin
+    a block.
+
+    With `full` every block is [clean token, MASK, …] of exactly `block` tokens from the answer's first token on (for
+    tests and measurements).
+    """
+    size = block or rng.choice(BLOCK_SIZES)
+    noisy, start = Noisy(), 0
+    length = size if full else rng.randint(2, size)
+    limit = len(answer) + (MAX_PADS if ended else 0)
+    while start < len(answer) - ended:
+        end = min(start + length, limit)
+        visible = [True] + [False] * (end - start - 1) if full else _visible(end - start, rng)
+        distance = 0
+        for i in range(start, end):
+            shown = visible[i - start]
+            distance = 1 if shown else distance + 1
+            inside = i + 1 < end
+            # The last position of a fully masked block may predict the first token after it; a token that is shown
+            # needs no prediction.
+            wanted = (inside and not visible[i + 1 - start]) or (
+                not inside and not any(visible[1:]) and i + 1 < len(answer)
+            )
+            past = i + 1 >= len(answer)
+            token = answer[i] if i < len(answer) else end_id
+            noisy.tokens.append(token if shown else mask_id)
+            noisy.index.append(i)
+            noisy.masked.append(not shown)
+            noisy.start.append(start)
+            noisy.target.append(i + 1 if wanted else -1)
+            noisy.label.append(end_id if past else answer[i + 1])
+            noisy.weight.append((PAD_WEIGHT if past else DECAY ** (distance - 1)) if wanted else 0.0)
+            noisy.distance.append(distance)
+        start, length = end, size
+    return noisy
+
+
+@dataclass
+class Batch:
+    """A packed batch. Rows are indices into the flat stream, labels are ids of the restricted vocabulary (-1: not in
+    it).
+
+    Clean rows predict answers (and, for chat, the user's words); of a clean row, `teacher` is its row in the frozen
+    base's stream or -1. Noisy rows are the masked predictions; of a noisy row, `clean` is the clean row (an index
+    into `clean_rows`) of the same target or -1.
+    """
+
+    stream: Stream
+    clean_rows: Tensor
+    clean_labels: Tensor
+    clean_weights: Tensor
+    teacher: Tensor
+    noisy_rows: Tensor
+    noisy_labels: Tensor
+    noisy_weights: Tensor
+    noisy_clean: Tensor
+    distances: Tensor
+    base_stream: Stream | None
+    answer_tokens: int
+
+
+def _masks(
+    length: int, prefix: int, noisy: list[Noisy], prompt: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor | None]:
+    """Additive masks of one sequence: its clean tokens [length, prefix + length], its noisy ones [noisy, prefix +
+    length + noisy].
+
+    `length` counts clean tokens after the common prefix, `prompt` those of them before the answer.
+    """
+    order = torch.arange(length)
+    clean = torch.cat((torch.ones(length, prefix, dtype=torch.bool), order[:, None] >= order[None, :]), 1)
+    blocked = torch.zeros(clean.shape, dtype=dtype).masked_fill_(~clean, float("-inf"))
+    if not noisy:
+        return blocked, None
+    start = torch.tensor([prompt + start for copy in noisy for start in copy.start])
+    copies = torch.tensor([i for i, copy in enumerate(noisy) for _ in copy.start])
+    before = order[None, :] < start[:, None]
+    own = (start[:, None] == start[None, :]) & (copies[:, None] == copies[None, :])
+    seen = torch.cat((torch.ones(len(start), prefix, dtype=torch.bool), before, own), 1)
+    return blocked, torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, float("-inf"))
+
+
+def _stream(
+    sequences: list[Sequence], prefix: int, copies: list[list[Noisy]], dtype: torch.dtype
+) -> tuple[Stream, list[int], list[int]]:
+    """The flat stream [prefix | clean, clean, … | noisy, noisy, …] with where each sequence's clean and noisy tokens
+    begin."""
+    tokens = list(sequences[0].prompt[:prefix])
+    positions, masked = list(range(prefix)), [False] * prefix
+    clean_at, noisy_at = [], []
+    for sequence in sequences:
+        clean_at.append(len(tokens))
+        whole = sequence.prompt + sequence.answer
+        tokens += whole[prefix:]
+        positions += range(prefix, len(whole))
+        masked += [False] * (len(whole) - prefix)
+    for sequence, noisy in zip(sequences, copies, strict=True):
+        noisy_at.append(len(tokens))
+        for copy in noisy:
+            tokens += copy.tokens
+            positions += [len(sequence.prompt) + i for i in copy.index]
+            masked += copy.masked
+    spans = []
+    if prefix:
+        mask, _ = _masks(prefix, 0, [], 0, dtype)
+        spans.append(Span((0, prefix), [(0, prefix)], mask))
+    for sequence, noisy, first, second in zip(sequences, copies, clean_at, noisy_at, strict=True):
+        prompt = len(sequence.prompt) - prefix
+        length = prompt + len(sequence.answer)
+        clean_mask, noisy_mask = _masks(length, prefix, noisy, prompt, dtype)
+        keys = ([(0, prefix)] if prefix else []) + [(first, first + length)]
+        spans.append(Span((first, first + length), keys, clean_mask))
+        if noisy_mask is not None and len(noisy_mask):
+            spans.append(
+                Span((second, second + len(noisy_mask)), [*keys, (second, second + len(noisy_mask))], noisy_mask)
+            )
+    return Stream(torch.tensor(tokens), torch.tensor(positions), torch.tensor(masked), spans), clean_at, noisy_at
+
+
+def common_prefix(sequences: list[Sequence]) -> int:
+    """How many tokens all prompts begin with, leaving each at least one of its own."""
+    shortest = min(len(sequence.prompt) for sequence in sequences) - 1
+    first = sequences[0].prompt
+    return next(
+        (i for i in range(shortest) if any(sequence.prompt[i] != first[i] for sequence in sequences)), max(shortest, 0)
+    )
+
+
+def pack(
+    sequences: list[Sequence],
+    copies: list[list[Noisy]],
+    restricted: Tensor,
+    *,
+    dtype: torch.dtype,
+    prompt_weight: float = 0.3,
+) -> Batch:
+    """Sequences and their noisy copies → one Batch; `restricted` [vocabulary] maps a token id to its restricted id or
+    -1."""
+    prefix = common_prefix(sequences)
+    stream, clean_at, noisy_at = _stream(sequences, prefix, copies, dtype)
+    chats = [sequence for sequence in sequences if sequence.chat]
+    base_stream, base_at = None, []
+    if chats:
+        base_stream, base_at, _ = _stream(chats, prefix, [[] for _ in chats], dtype)
+    rows, labels, weights, teacher = [], [], [], []
+    noisy_rows, noisy_labels, noisy_weights, noisy_clean, distances = [], [], [], [], []
+    chat = 0
+    for sequence, noisy, first, second in zip(sequences, copies, clean_at, noisy_at, strict=True):
+        own = len(sequence.prompt) - prefix
+        whole = (sequence.prompt + sequence.answer)[prefix:]
+        answer_row: dict[int, int] = {}
+        for i in range(0 if sequence.chat else own - 1, len(whole) - 1):
+            if i >= own - 1:
+                answer_row[i - own + 1] = len(rows)
+            rows.append(first + i)
+            labels.append(whole[i + 1])
+            weights.append(1.0 if i >= own - 1 else prompt_weight)
+            teacher.append(base_at[chat] + i if sequence.chat else -1)
+        chat += sequence.chat
+        at = second
+        for copy in noisy:
+            for i, target in enumerate(copy.target):
+                if target >= 0:
+                    noisy_rows.append(at + i)
+                    noisy_labels.append(copy.label[i])
+                    noisy_weights.append(copy.weight[i])
+                    noisy_clean.append(answer_row.get(target, -1))
+                    distances.append(copy.distance[i])
+            at += len(copy.tokens)
+    clean_labels, masked_labels = (
+        restricted[torch.tensor(labels)],
+        restricted[torch.tensor(noisy_labels, dtype=torch.long)],
+    )
+    return Batch(
+        stream,
+        torch.tensor(rows),
+        clean_labels,
+        torch.tensor(weights) * (clean_labels >= 0),
+        torch.tensor(teacher),
+        torch.tensor(noisy_rows, dtype=torch.long),
+        masked_labels,
+        torch.tensor(noisy_weights) * (masked_labels >= 0),
+        torch.tensor(noisy_clean, dtype=torch.long),
+        torch.tensor(distances, dtype=torch.long),
+        base_stream,
+        sum(len(sequence.answer) for sequence in sequences),
+    )
+
+
+class Mixture:
+    """Draws batches of structured tasks and distilled chat; a batch depends on (seed, step, worker) alone, so a
+    resumed run goes on."""
+
+    def __init__(
+        self,
+        tokenizer,
+        chat_file: Path | None,
+        *,
+        seed: int = 0,
+        chat_share: float = 0.35,
+        max_answer: int = 140,
+        mask_id: int = 16,
+    ):
+        self.tokenizer, self.seed, self.chat_share, self.max_answer, self.mask_id = (
+            tokenizer,
+            seed,
+            chat_share,
+            max_answer,
+            mask_id,
+        )
+        self.end_id = tokenizer.eos_token_id
+        self.chat: list[Sequence] = []
+        for record in read_answers(chat_file) if chat_file else []:
+            if record["kept"]:
+                ids = record["answer_ids"]
+                self.chat.append(
+                    Sequence(self.prompt_ids(record["prompt"]), ids, chat=True, ended=ids[-1] == self.end_id)
+                )
+
+    def prompt_ids(self, prompt: str) -> list[int]:
+        """Ids of the chat template around one user message, up to where the answer begins."""
+        text = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+        )
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def structured(self, name: str, seed: int | str, *, held_out: bool = False) -> Sequence:
+        """One instance of a family as a Sequence."""
+        prompt, answer = instance(name, seed, held_out=held_out)
+        return Sequence(
+            self.prompt_ids(prompt), [*self.tokenizer.encode(answer, add_special_tokens=False), self.end_id]
+        )
+
+    def vocabulary(self, size: int, *, instances: int = 120, frequent: int = 4000) -> Tensor:
+        """Sorted ids that the data uses, with the `frequent` lowest ids (the tokenizer's most frequent merges): the
+        restricted head."""
+        used = set(range(min(frequent, size)))
+        for sequence in self.chat:
+            used.update(sequence.prompt, sequence.answer)
+        for name in TRAINED_FAMILIES:
+            for i in range(instances):
+                used.update(self.structured(name, f"vocabulary-{i}").answer)
+        return torch.tensor(sorted(used))
+
+    def sequences(self, step: int, worker: int, budget: int, copies: int) -> list[Sequence]:
+        """Sequences for one batch of about `budget` stream tokens, chat and structured in the mixture's proportion of
+        answer tokens."""
+        rng = random.Random(f"{self.seed}/{step}/{worker}")
+        chosen, tokens, chat = [], 0, 0
+        answers = rng.randint(0, 150)  # where the proportion starts counting: a few tokens of either kind ahead
+        chat_credit = self.chat_share * answers * rng.choice((0, 2))
+        while tokens < budget:
+            if self.chat and chat + chat_credit <= self.chat_share * answers:
+                sequence = rng.choice(self.chat)
+                chat += len(sequence.answer)
+            else:
+                sequence = self.structured(rng.choice(TRAINED_FAMILIES), rng.getrandbits(48))
+                if len(sequence.answer) > self.max_answer:
+                    continue
+            answers += len(sequence.answer)
+            tokens += len(sequence.prompt) + (1 + copies) * len(sequence.answer) - 20
+            chosen.append(sequence)
+        return chosen
+
+    def batch(
+        self, step: int, worker: int, restricted: Tensor, *, budget: int, copies: int, dtype: torch.dtype
+    ) -> Batch:
+        """The batch of `worker` at `step`."""
+        chosen = self.sequences(step, worker, budget, copies)
+        rng = random.Random(f"{self.seed}/{step}/{worker}/noise")
+        noisy = [[noisy_copy(s.answer, s.ended, self.end_id, self.mask_id, rng) for _ in range(copies)] for s in chosen]
+        return pack(chosen, noisy, restricted, dtype=dtype)

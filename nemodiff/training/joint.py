@@ -1,0 +1,271 @@
+"""Joint training of one low-rank update for all three modes: AR on the clean stream, block diffusion on noisy copies,
+in one pass.
+
+On a CPU two processes of one thread each average their gradients (faster than one process of two threads); with
+`device="cuda"` one process runs alone. The GPU path uses the same code but has not been tried on one.
+"""
+
+import json
+import math
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from nemodiff.training.data import Batch, Mixture
+from nemodiff.training.dual_stream import Backbone
+from nemodiff.training.lora import Lora, export_adapter
+from nemodiff.training.objective import Figures, joint_loss
+
+
+@dataclass
+class Settings:
+    """What a run is made of; stored in its state. `minutes` is training time in all, resumed parts included."""
+
+    base: str
+    out: str
+    chat: str | None = None
+    minutes: float = 75.0
+    rank: int = 64
+    budget: int = 2400  # stream tokens a worker and step
+    copies: int = 2
+    learning_rate: float = 1e-3
+    mask_learning_rate: float = 3e-3
+    alpha: float = 1.0
+    warmup: int = 20
+    workers: int = 2
+    device: str = "cpu"
+    dtype: str = "bfloat16"
+    seed: int = 0
+    save_minutes: float = 3.0
+    mask_token_id: int = 16
+
+
+def rate(step: int, progress: float, warmup: int) -> float:
+    """Factor of the learning rate: warm-up by steps, constant to half of the time, then linear down to 3 %."""
+    ramp = min(1.0, (step + 1) / warmup)
+    fall = 1.0 if progress < 0.5 else max(0.03, 1.0 - (progress - 0.5) / 0.5 * 0.97)
+    return ramp * fall
+
+
+def to_device(batch: Batch, device: str) -> Batch:
+    """The batch with every tensor on `device`."""
+    if device == "cpu":
+        return batch
+    for stream in (batch.stream, batch.base_stream):
+        if stream is not None:
+            stream.tokens, stream.positions, stream.masked = (
+                t.to(device) for t in (stream.tokens, stream.positions, stream.masked)
+            )
+            for span in stream.spans:
+                span.mask = span.mask.to(device)
+    for name, value in vars(batch).items():
+        if isinstance(value, Tensor):
+            setattr(batch, name, value.to(device))
+    return batch
+
+
+class Trainer:
+    """One worker's run: model, update, optimiser, data; worker 0 also writes the log and the state."""
+
+    def __init__(self, settings: Settings, worker: int = 0, state: dict | None = None):
+        from transformers import AutoTokenizer
+
+        from nemodiff.model.weights import load_model
+
+        self.settings, self.worker = settings, worker
+        self.dtype = getattr(torch, settings.dtype)
+        model = load_model(Path(settings.base), settings.device, self.dtype)
+        self.backbone = Backbone.of(model)
+        self.lora = Lora(
+            self.backbone.layers, settings.rank, self.backbone.embedding.float().mean(0), seed=settings.seed
+        )
+        tokenizer = AutoTokenizer.from_pretrained(settings.base)
+        self.data = Mixture(
+            tokenizer,
+            Path(settings.chat) if settings.chat else None,
+            seed=settings.seed,
+            mask_id=settings.mask_token_id,
+        )
+        vocabulary = state["vocabulary"] if state else self.data.vocabulary(self.backbone.head.shape[0])
+        self.vocabulary = vocabulary
+        self.restricted = torch.full((self.backbone.head.shape[0],), -1, dtype=torch.long)
+        self.restricted[vocabulary] = torch.arange(len(vocabulary))
+        self.head = self.backbone.head[vocabulary.to(settings.device)].contiguous()
+        values = torch.nn.Parameter(self.lora.values)
+        values.grad = self.lora.grads
+        groups = [
+            {"params": [values], "lr": settings.learning_rate},
+            {"params": [self.lora.mask_embedding], "lr": settings.mask_learning_rate},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+        self.rates = [group["lr"] for group in groups]
+        self.step, self.tokens, self.targets, self.seconds = 0, 0, 0, 0.0
+        if state:
+            self.lora.values.copy_(state["values"])
+            self.lora.mask_embedding.data.copy_(state["mask_embedding"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step, self.tokens, self.targets, self.seconds = (
+                state[name] for name in ("step", "tokens", "targets", "seconds")
+            )
+            self.lora.merge()
+
+    @property
+    def out(self) -> Path:
+        return Path(self.settings.out)
+
+    def average(self, figures: Tensor, elapsed: float, tokens: int) -> tuple[Tensor, float, int]:
+        """Mean gradients over the workers; sums of figures and tokens; worker 0's clock, so that all see one
+        schedule."""
+        extra = torch.tensor([elapsed if self.worker == 0 else 0.0, float(tokens)])
+        tail = torch.cat((figures.cpu(), extra))
+        if self.settings.workers > 1:
+            packed = torch.cat((self.lora.grads, self.lora.mask_embedding.grad, tail))
+            dist.all_reduce(packed)
+            count = len(self.lora.grads)
+            self.lora.grads.copy_(packed[:count]).div_(self.settings.workers)
+            self.lora.mask_embedding.grad.copy_(packed[count : count + len(self.lora.mask_embedding)]).div_(
+                self.settings.workers
+            )
+            tail = packed[count + len(self.lora.mask_embedding) :]
+        return tail[:-2], float(tail[-2]), int(tail[-1])
+
+    def train_step(self, batch: Batch, progress: float, elapsed: float) -> tuple[Figures, float, int]:
+        """Forward, backward, averaging, clipping and the optimiser's step."""
+        settings = self.settings
+        self.lora.zero_grad()
+        loss, figures = joint_loss(
+            self.backbone, self.lora, to_device(batch, settings.device), self.head, alpha=settings.alpha
+        )
+        loss.backward()
+        sums, elapsed, tokens = self.average(figures.sums, elapsed, len(batch.stream.tokens))
+        norm = math.hypot(float(self.lora.grads.norm()), float(self.lora.mask_embedding.grad.norm()))
+        if not math.isfinite(norm):
+            return Figures(sums), elapsed, tokens  # a batch that overflowed is skipped, on all workers alike
+        if norm > 1.0:
+            self.lora.grads.div_(norm)
+            self.lora.mask_embedding.grad.div_(norm)
+        factor = rate(self.step, progress, settings.warmup)
+        for group, base in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = base * factor
+        self.optimizer.step()
+        self.lora.merge()
+        return Figures(sums), elapsed, tokens
+
+    def save(self) -> None:
+        """Write the state beside the old one and then in its place, so that a stopped run never leaves half a file."""
+        state = {
+            "settings": asdict(self.settings),
+            "values": self.lora.values,
+            "mask_embedding": self.lora.mask_embedding.detach(),
+            "vocabulary": self.vocabulary,
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "tokens": self.tokens,
+            "targets": self.targets,
+            "seconds": self.seconds,
+        }
+        torch.save(state, self.out / "state.new")
+        os.replace(self.out / "state.new", self.out / "state.pt")
+
+    def run(self) -> None:
+        """Train until the time is up."""
+        settings, total = self.settings, self.settings.minutes * 60.0
+        self.out.mkdir(parents=True, exist_ok=True)
+        before, started, saved = self.seconds, time.monotonic(), time.monotonic()
+        while self.seconds < total:
+            began = time.monotonic()
+            batch = self.data.batch(
+                self.step,
+                self.worker,
+                self.restricted,
+                budget=settings.budget,
+                copies=settings.copies,
+                dtype=self.dtype,
+            )
+            figures, elapsed, tokens = self.train_step(batch, self.seconds / total, before + time.monotonic() - started)
+            # Worker 0's clock decides for all, so that all stop at the same step.
+            self.seconds = elapsed if elapsed > self.seconds else self.seconds + 1e-3
+            self.step += 1
+            self.tokens += tokens
+            line = figures.as_dict()
+            self.targets += line["targets"]
+            if self.worker == 0:
+                speed = tokens / (time.monotonic() - began)
+                line = {
+                    "step": self.step,
+                    "seconds": round(self.seconds, 1),
+                    "tokens": self.tokens,
+                    "tokens_per_second": round(speed, 1),
+                    "rate": round(rate(self.step, self.seconds / total, settings.warmup), 4),
+                    **line,
+                }
+                with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(line) + "\n")
+                print(json.dumps(line), flush=True)
+                if time.monotonic() - saved > settings.save_minutes * 60:
+                    self.save()
+                    saved = time.monotonic()
+        if self.worker == 0:
+            self.save()
+
+
+def _work(worker: int, settings: Settings, resume: bool, rendezvous: str) -> None:
+    if settings.workers > 1:
+        torch.set_num_threads(1)
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # workers share one machine
+        dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=worker, world_size=settings.workers)
+    path = Path(settings.out) / "state.pt"
+    state = torch.load(path, map_location="cpu", weights_only=True) if resume and path.exists() else None
+    Trainer(settings, worker, state).run()
+    if settings.workers > 1:
+        dist.destroy_process_group()
+
+
+def train(settings: Settings, *, resume: bool = False) -> None:
+    """Run the training; with `resume` from the state in `settings.out`, where there is one."""
+    out = Path(settings.out)
+    out.mkdir(parents=True, exist_ok=True)
+    if settings.device != "cpu":
+        settings.workers = 1
+    rendezvous = out.resolve() / f"rendezvous-{os.getpid()}"
+    if settings.workers == 1:
+        _work(0, settings, resume, "")
+        return
+    try:
+        torch.multiprocessing.spawn(_work, (settings, resume, str(rendezvous)), nprocs=settings.workers)
+    finally:
+        rendezvous.unlink(missing_ok=True)
+
+
+def export(state_file: Path, folder: Path) -> Path:
+    """Turn a saved state into a shippable adapter folder: int8 factors with row scales, mask embedding,
+    adapter_config.json."""
+    from nemodiff.model.weights import load_model
+
+    state = torch.load(state_file, map_location="cpu", weights_only=True)
+    settings = Settings(**state["settings"])
+    backbone = Backbone.of(load_model(Path(settings.base), "cpu", torch.bfloat16))
+    lora = Lora(backbone.layers, settings.rank, state["mask_embedding"])
+    lora.values.copy_(state["values"])
+    config = {
+        "base": Path(settings.base).name,
+        "mask_token_id": settings.mask_token_id,
+        "shift_logits": True,
+        "block_size": 8,
+        "trained": {
+            "steps": state["step"],
+            "tokens": state["tokens"],
+            "diffusion_targets": state["targets"],
+            "minutes": round(state["seconds"] / 60, 1),
+            "seed": settings.seed,
+            "workers": settings.workers,
+            "budget": settings.budget,
+            "learning_rate": settings.learning_rate,
+        },
+    }
+    return export_adapter(lora, folder, config)

@@ -1,0 +1,136 @@
+"""The low-rank update that training learns: factors in one flat fp32 buffer, merged weights in bf16, int8 files for
+shipping."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional
+
+LINEARS = ("qkv", "o", "gate_up", "down")
+
+
+class _MergedLinear(torch.autograd.Function):
+    """y = x @ (W + scale·B@A)ᵀ with the sum formed beforehand; the backward reaches A and B through their rank alone.
+
+    Cheaper than adding x@Aᵀ@Bᵀ to x@Wᵀ (four products of rank r a step instead of six, and no additions of
+    activations), and the forward is exactly what decoding sees after merging: W + scale·B@A rounded to the weights'
+    dtype.
+    """
+
+    @staticmethod
+    def forward(
+        ctx, x: Tensor, a: Tensor, b: Tensor, merged: Tensor, a_low: Tensor, b_low: Tensor, scale: float
+    ) -> Tensor:
+        ctx.save_for_backward(x, merged, a_low, b_low)
+        ctx.scale = scale
+        return functional.linear(x, merged)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        x, merged, a_low, b_low = ctx.saved_tensors
+        grad_a = ((grad @ b_low).t() @ x).float()
+        grad_b = (grad.t() @ (x @ a_low.t())).float()
+        if ctx.scale != 1.0:
+            grad_a, grad_b = grad_a * ctx.scale, grad_b * ctx.scale
+        grad_x = grad @ merged if ctx.needs_input_grad[0] else None
+        return grad_x, grad_a, grad_b, None, None, None, None
+
+
+class Lora:
+    """Factors A [rank, in] and B [out, rank] for each linear of each layer, and the mask embedding [hidden].
+
+    `values` and `grads` are flat fp32 buffers over all factors: one all-reduce, one norm and one fused AdamW step
+    serve them all. `merged[layer][name]` are the weights W + scale·B@A in the base's dtype; `merge()` renews them
+    after every optimiser step.
+    """
+
+    def __init__(
+        self, base: list[dict[str, Tensor]], rank: int, mask_embedding: Tensor, *, scale: float = 1.0, seed: int = 0
+    ):
+        self.base, self.rank, self.scale = base, rank, scale
+        shapes = [(layer, name, *base[layer][name].shape) for layer in range(len(base)) for name in LINEARS]
+        total = sum(rank * (rows + columns) for _, _, rows, columns in shapes)
+        device = mask_embedding.device
+        self.values = torch.zeros(total, device=device)
+        self.grads = torch.zeros(total, device=device)
+        self.mask_embedding = torch.nn.Parameter(mask_embedding.detach().float().clone())
+        self.mask_embedding.grad = torch.zeros_like(self.mask_embedding)
+        self.factors: dict[tuple[int, str], tuple[Tensor, Tensor]] = {}
+        generator = torch.Generator().manual_seed(seed)
+        offset = 0
+        for layer, name, rows, columns in shapes:
+            pair = []
+            for shape in ((rank, columns), (rows, rank)):
+                size = shape[0] * shape[1]
+                parameter = torch.nn.Parameter(self.values[offset : offset + size].view(shape))
+                # With a gradient in place autograd adds into it, so that `grads` collects everything.
+                parameter.grad = self.grads[offset : offset + size].view(shape)
+                pair.append(parameter)
+                offset += size
+            pair[0].data.copy_(torch.randn(rank, columns, generator=generator) / columns**0.5)
+            self.factors[layer, name] = (pair[0], pair[1])
+        self.merged: list[dict[str, Tensor]] = [
+            {name: torch.empty_like(layer[name]) for name in LINEARS} for layer in base
+        ]
+        self.low: dict[tuple[int, str], tuple[Tensor, Tensor]] = {}
+        self.merge()
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Renew the merged weights and the low-precision factors from the fp32 factors."""
+        for (layer, name), (a, b) in self.factors.items():
+            weight = self.base[layer][name]
+            a_low, b_low = a.to(weight.dtype), b.to(weight.dtype)
+            self.low[layer, name] = (a_low, b_low)
+            # One rounding at the end: the product is added to the weight before it leaves the accumulator.
+            torch.addmm(weight, b_low, a_low, alpha=self.scale, out=self.merged[layer][name])
+
+    def linear(self, x: Tensor, layer: int, name: str) -> Tensor:
+        """x [tokens, in] → [tokens, out] under the merged weight; gradients reach A and B."""
+        return _MergedLinear.apply(
+            x, *self.factors[layer, name], self.merged[layer][name], *self.low[layer, name], self.scale
+        )
+
+    def zero_grad(self) -> None:
+        self.grads.zero_()
+        self.mask_embedding.grad.zero_()
+
+
+def quantize_rows(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """[rows, columns] float → int8 of the same shape and a float32 scale a row, so that int8 · scale is close to the
+    matrix."""
+    matrix = matrix.detach().float().cpu()
+    scale = (matrix.abs().amax(dim=1) / 127.0).clamp_min(1e-12)
+    return torch.round(matrix / scale[:, None]).clamp(-127, 127).to(torch.int8), scale
+
+
+def export_adapter(lora: Lora, folder: Path, config: dict) -> Path:
+    """Write adapter.safetensors (int8 factors with row scales, mask embedding) and adapter_config.json into
+    `folder`."""
+    tensors: dict[str, Tensor] = {"mask_embedding": lora.mask_embedding.detach().float().cpu().contiguous()}
+    for (layer, name), pair in lora.factors.items():
+        for which, matrix in zip(("lora_A", "lora_B"), pair, strict=True):
+            key = f"layers.{layer}.{name}.{which}"
+            tensors[key], tensors[f"{key}.scale"] = quantize_rows(matrix)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / "adapter.safetensors")
+    config = {"model_type": "nemodiff_adapter", **config, "rank": lora.rank, "scale": lora.scale}
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return folder / "adapter.safetensors"
+
+
+def read_adapter(folder: Path) -> Iterator[tuple[int, str, Tensor, Tensor]]:
+    """(layer, linear, A, B) of an exported adapter, dequantised to float32."""
+    tensors = load_file(folder / "adapter.safetensors")
+    for key in sorted(key for key in tensors if key.endswith(".lora_A")):
+        stem = key.removesuffix(".lora_A")
+        _, layer, name = stem.split(".")
+        a, b = (
+            tensors[f"{stem}.{which}"].float() * tensors[f"{stem}.{which}.scale"][:, None]
+            for which in ("lora_A", "lora_B")
+        )
+        yield int(layer), name, a, b

@@ -1,0 +1,109 @@
+"""A real Chromium on a real app with the real engine. Nothing here sleeps: the page says in data-* what it does."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.browser.made import PATIENCE, trace_of
+
+playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright comes with requirements-dev.txt")
+
+ROOT = Path(__file__).parents[2]
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if not path:
+        pytest.fail("Chromium is missing: install it (apt-get install chromium) or name it in $CHROMIUM.")
+    return path
+
+
+@pytest.fixture(scope="session")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a running app whose bundled recording is a small made one."""
+    folder = tmp_path_factory.mktemp("recordings")
+    words = {"1": "One", "2": " two", "3": "\n", "4": "  three", "5": "."}
+    trace = trace_of(words, [1, 2, 3, 4, 5], recorded="2026-01-02", device="Test CPU")
+    (folder / "made.json").write_text(json.dumps(trace), encoding="utf-8")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {
+        "GRADIO_SERVER_PORT": str(port),
+        "GRADIO_SERVER_NAME": "127.0.0.1",
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "NEMODIFF_RECORDINGS": str(folder),
+    }
+    if checkpoint := os.environ.get("NEMODIFF_TEST_CHECKPOINT"):
+        environment["NEMODIFF_CHECKPOINT"] = checkpoint
+    log = folder.parent / "app.log"
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        while not _answers(address):
+            try:
+                server.wait(0.25)
+                pytest.fail(f"app.py ended at once:\n{log.read_text(encoding='utf-8')[-2000:]}")
+            except subprocess.TimeoutExpired:
+                continue
+        yield address
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=5):
+            return True
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+@pytest.fixture(scope="session")
+def browser(chromium: str) -> Iterator[playwright_api.Browser]:
+    with playwright_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: playwright_api.Browser, app: str) -> Iterator[playwright_api.Page]:
+    """The page with its recording loaded, motion reduced so that it stands at its end. Fails on a script error."""
+    context = browser.new_context(viewport={"width": 1400, "height": 1000}, reduced_motion="reduce")
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(app)
+    playwright_api.expect(page.locator("#stage")).to_have_attribute("data-state", "replay", timeout=PATIENCE)
+    yield page
+    context.close()
+    assert not errors, errors

@@ -1,0 +1,124 @@
+"""The player alone, without Gradio or a server: what a self-contained replay would be."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.made import PATIENCE, trace_of
+from ui import player
+
+LENGTH = 400
+
+
+@pytest.fixture
+def alone(browser: Browser):
+    context = browser.new_context(viewport={"width": 1200, "height": 900}, reduced_motion="reduce", offline=True)
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    page.set_content(player.template())
+    page.add_style_tag(content=player.STYLE.read_text(encoding="utf-8"))
+    page.add_script_tag(content=player.script() + "\nwindow.stage = mount(document.getElementById('stage'));")
+    yield page
+    context.close()
+
+
+def long_trace() -> dict:
+    """400 AR forwards and, beside them, diffusion blocks of 8 in which a guess changes before it is committed."""
+    trace = trace_of({str(i): f" w{i}" for i in range(50)}, [1, 2, 3])
+    tokens = [i % 50 for i in range(LENGTH)]
+    ar, diffusion, forward = [], [], 0
+    for i, token in enumerate(tokens):
+        position = {"index": i, "token": token, "state": "committed", "confidence": 0.9}
+        common = {"forward": i, "phase": "decode" if i else "prefill", "clock_ms": i + 1.0, "start": i, "length": 1}
+        ar.append(common | {"positions": [position]})
+    for start in range(0, LENGTH, 8):
+        for step in range(4):
+            positions = [
+                {"index": i, "token": tokens[i], "state": "committed", "confidence": 0.95}
+                if i < start + 2 * (step + 1)
+                else {"index": i, "token": (tokens[i] + 1 + step) % 50, "state": "masked", "confidence": 0.3}
+                for i in range(start + 2 * step, start + 8)
+            ]
+            forward += 1
+            block = {"forward": forward, "phase": "denoise", "clock_ms": forward * 1.2, "start": start, "length": 8}
+            diffusion.append(block | {"positions": positions})
+    trace["request"]["modes"] = ["ar", "diffusion"]
+    trace["lanes"] = [
+        {"mode": "ar", "events": ar, "tokens": tokens, "finish": "length"},
+        {"mode": "diffusion", "events": diffusion, "tokens": tokens, "finish": "length"},
+    ]
+    return trace
+
+
+def ingest(page: Page, data: dict) -> None:
+    page.evaluate("text => window.stage.ingest(text)", json.dumps(data))
+
+
+def test_a_state_after_a_jump_is_the_state_played_to(alone: Page) -> None:
+    same = alone.evaluate(
+        """trace => {
+          const look = (state) => JSON.stringify(state.cells.map((c) => [c.token, c.state, c.k]));
+          const jumping = Log.fromTrace(trace, "replay").lanes.get("diffusion");
+          const playing = Log.fromTrace(trace, "replay").lanes.get("diffusion");
+          const played = playing.events.map((_, k) => look(playing.at(k)));
+          let seed = 7;
+          for (let i = 0; i < 300; i++) {
+            seed = (seed * 1103515245 + 12345) % 2147483648;
+            const k = seed % played.length;
+            if (look(jumping.at(k)) !== played[k]) return k;
+          }
+          return "same";
+        }""",
+        long_trace(),
+    )
+    assert same == "same"
+
+
+def test_text_keeps_its_place_from_the_first_forward_to_the_last(alone: Page) -> None:
+    ingest(alone, {"kind": "replay", "run": "r", "trace": long_trace()})
+    expect(alone.locator("#stage")).to_have_attribute("data-total", str(LENGTH - 1))
+    places = """() => Array.from(document.querySelectorAll('[data-lane="diffusion"] .t[data-index]')).slice(0, 16)
+        .map((n) => [n.offsetLeft, n.offsetTop])"""
+    final = alone.evaluate(places)
+    for cursor in (2, 5, 7):
+        alone.evaluate("cursor => { window.stage.transport.seek(cursor) }", cursor)
+        expect(alone.locator("#stage")).to_have_attribute("data-cursor", str(cursor))
+        shown = alone.evaluate(places)
+        assert shown == final[: len(shown)]
+
+
+def live(run: str, numbers: list[int], head: bool = True, **more) -> dict:
+    events = [
+        {"q": q, "mode": "ar", "forward": q - 1, "phase": "decode", "clock_ms": float(q), "start": q - 1, "length": 1}
+        | {"positions": [{"index": q - 1, "token": 1, "state": "committed"}]}
+        for q in numbers
+    ]
+    start = {"head": {"checkpoint": "made", "request": {"modes": ["ar"]}}} if head else {}
+    return {"run": run, "ev": events, "tokens": {"1": "x"}} | start | more
+
+
+def test_repeated_batches_count_once_and_a_lost_one_is_a_gap(alone: Page) -> None:
+    ingest(alone, live("r", [1, 2]))
+    ingest(alone, live("r", [1, 2]))
+    expect(alone.locator('[data-lane="ar"] .t[data-index]')).to_have_count(2)
+    expect(alone.locator("#stage")).to_have_attribute("data-gaps", "0")
+    ingest(alone, live("r", [4], head=False))
+    expect(alone.locator("#stage")).to_have_attribute("data-gaps", "1")
+
+
+def test_what_was_lost_is_asked_for_again_at_the_end(alone: Page) -> None:
+    whole = live("r", [1, 2, 3], full=True, end={"finish": {"ar": "length"}, "events": 3})
+    alone.set_content(player.template())
+    alone.evaluate(
+        "whole => { window.stage = mount(document.getElementById('stage'), { resync: async () => whole }) }",
+        json.dumps(whole),
+    )
+    ingest(alone, live("r", [1]))
+    ingest(alone, live("r", [3], head=False))
+    ingest(alone, {"run": "r", "ev": [], "end": {"finish": {"ar": "length"}, "events": 3}})
+    expect(alone.locator("#stage")).to_have_attribute("data-state", "done")
+    expect(alone.locator("#stage")).to_have_attribute("data-gaps", "0")
+    expect(alone.locator('[data-lane="ar"] .t[data-index]')).to_have_count(3)

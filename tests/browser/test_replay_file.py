@@ -1,0 +1,81 @@
+"""The replay file, opened from disk in a Chromium without network, plays to its end; hostile text stays text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nemodiff.trace import Trace
+from tests.browser.made import PATIENCE, trace_of
+from ui.export import replay_html
+
+playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright comes with requirements-dev.txt")
+expect = playwright_api.expect
+
+HOSTILE = {
+    "1": "<img src=x onerror=window.hacked=1>",
+    "2": "${window.hacked=2}",
+    "3": "</script><script>window.hacked=3</script>",
+    "4": "<!-- \u2028 \u2029",
+    "5": "end",
+}
+
+
+def open_replay(browser: playwright_api.Browser, folder: Path, **context) -> tuple[playwright_api.Page, list[str]]:
+    """The page of a replay of the hostile trace, offline; the list gathers requests, errors and policy violations."""
+    trace = Trace.from_json(json.dumps(trace_of(HOSTILE, [1, 2, 3, 4, 5], recorded="2026-01-02", device="Test CPU")))
+    path = folder / "replay.html"
+    path.write_text(replay_html(trace), encoding="utf-8")
+    page = browser.new_context(offline=True, **context).new_page()
+    page.set_default_timeout(PATIENCE)
+    trouble: list[str] = []
+    page.on("request", lambda request: trouble.append(request.url) if request.url != path.as_uri() else None)
+    page.on("pageerror", lambda error: trouble.append(str(error)))
+    page.on("console", lambda message: trouble.append(message.text) if message.type == "error" else None)
+    page.goto(path.as_uri())
+    return page, trouble
+
+
+def test_a_replay_plays_to_its_end_from_disk(browser, tmp_path):
+    page, trouble = open_replay(browser, tmp_path)
+    stage = page.locator("#stage")
+    expect(stage).to_have_attribute("data-state", "replay", timeout=PATIENCE)
+    expect(stage).to_have_attribute("data-total", "4", timeout=PATIENCE)
+    expect(stage).to_have_attribute("data-cursor", "4", timeout=PATIENCE)
+    expect(stage).to_have_attribute("data-playing", "no", timeout=PATIENCE)
+    expect(page.locator('[data-lane="ar"] [data-figure="tokens"] b')).to_have_text("5", timeout=PATIENCE)
+    expect(page.locator("#stage .badge")).to_contain_text("Test CPU", timeout=PATIENCE)
+    assert HOSTILE["1"] in page.locator('[data-lane="ar"] .text').inner_text()
+    assert page.evaluate("window.hacked === undefined")
+    assert trouble == []
+
+
+def test_a_replay_can_neither_fetch_nor_run_another_script(browser, tmp_path):
+    page, _ = open_replay(browser, tmp_path, reduced_motion="reduce")
+    expect(page.locator("#stage")).to_have_attribute("data-cursor", "4", timeout=PATIENCE)
+    refused = page.evaluate(
+        """async () => {
+          const seen = new Promise((resolve) => document.addEventListener("securitypolicyviolation",
+            (event) => resolve(event.effectiveDirective), { once: true }));
+          const script = document.createElement("script");
+          script.textContent = "window.hacked = 4";
+          document.body.append(script);
+          return [await seen, window.hacked === undefined, await fetch("data:,x").then(() => false, () => true)];
+        }"""
+    )
+    assert refused == ["script-src-elem", True, True]
+
+
+def test_a_replay_can_be_saved_as_a_trace(browser, tmp_path):
+    page, trouble = open_replay(browser, tmp_path, reduced_motion="reduce")
+    expect(page.locator("#stage")).to_have_attribute("data-cursor", "4", timeout=PATIENCE)
+    with page.expect_download() as download:
+        page.locator('[data-do="save"]').click()
+    saved = tmp_path / "saved.json"
+    download.value.save_as(saved)
+    trace = Trace.from_json(saved.read_bytes())
+    assert trace.lane("ar").tokens == [1, 2, 3, 4, 5]
+    assert trace.vocabulary == {int(token): text for token, text in HOSTILE.items()}
+    assert trouble == []

@@ -1,0 +1,165 @@
+"""Prompts, structured families and noisy copies: deterministic, parseable, held out where they should be."""
+
+import ast
+import csv
+import io
+import json
+import random
+import re
+
+import pytest
+
+from nemodiff.training.data import BLOCK_SIZES, MAX_PADS, PAD_WEIGHT, Sequence, common_prefix, noisy_copy
+from nemodiff.training.distill import keep_answer, read_answers, repeated_share
+from nemodiff.training.families import FAMILIES, HELD_OUT_FAMILIES, TRAINED_FAMILIES, instance, is_held_out
+from nemodiff.training.prompts import HELD_OUT_PROMPTS, open_prompts
+
+SEEDS = range(25)
+
+
+def answers(name: str) -> list[tuple[str, str]]:
+    return [instance(name, seed) for seed in SEEDS]
+
+
+def test_open_prompts_are_many_distinct_and_not_held_out():
+    prompts = [prompt for _, prompt in open_prompts()]
+    assert len(prompts) == len(set(prompts)) >= 2000
+    assert len(HELD_OUT_PROMPTS) >= 20 and "Explain why the sky is blue." in HELD_OUT_PROMPTS
+    assert not set(prompts) & set(HELD_OUT_PROMPTS)
+    assert open_prompts() == open_prompts(0) != open_prompts(1)
+
+
+def test_loops_are_filtered_out():
+    assert repeated_share([1, 2, 3, 4, 5, 6]) == 0.0
+    assert repeated_share([1, 2] * 20) > 0.9
+    assert keep_answer(list(range(40))) and not keep_answer([1, 2] * 20) and not keep_answer([1, 2])
+
+
+def test_read_answers_skips_a_line_cut_off(tmp_path):
+    file = tmp_path / "chat.jsonl"
+    file.write_text('{"prompt": "a", "answer_ids": [1], "kept": true}\n{"prompt": "b", "ans', encoding="utf-8")
+    assert [record["prompt"] for record in read_answers(file)] == ["a"]
+    assert read_answers(tmp_path / "none.jsonl") == []
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_family_is_deterministic_and_clean(name):
+    first, again = answers(name), answers(name)
+    assert first == again
+    assert len({prompt for prompt, _ in first}) > len(SEEDS) * 0.6
+    for prompt, answer in first:
+        assert prompt == prompt.strip() and answer == answer.strip() and answer
+        assert not is_held_out(prompt) and is_held_out(instance(name, 0, held_out=True)[0])
+
+
+def test_families_are_many_and_some_are_held_out():
+    assert len(TRAINED_FAMILIES) >= 30
+    assert set(HELD_OUT_FAMILIES) <= set(FAMILIES) and not set(HELD_OUT_FAMILIES) & set(TRAINED_FAMILIES)
+
+
+@pytest.mark.parametrize("name", ["json_array", "json_object", "json_indented", "csv_to_json"])
+def test_json_answers_parse(name):
+    for prompt, answer in answers(name):
+        parsed = json.loads(answer)
+        cells = (
+            parsed
+            if name == "json_array"
+            else [v for row in (parsed if name == "csv_to_json" else [parsed]) for v in row.values()]
+        )
+        for cell in cells:
+            if isinstance(cell, str):
+                assert cell in prompt
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dataclass",
+        "python_class",
+        "python_dict",
+        "python_list",
+        "argparse_options",
+        "getters",
+        "enum_class",
+        "print_lines",
+    ],
+)
+def test_python_answers_parse(name):
+    for _, answer in answers(name):
+        code = re.fullmatch(r"```python\n(.*)\n```", answer, re.S)
+        assert code and ast.parse(code[1]).body
+
+
+def test_tables_have_their_cells():
+    for name in ("markdown_table", "json_to_csv"):
+        for prompt, answer in answers(name):
+            rows = (
+                [line.strip("| ").split(" | ") for line in answer.split("\n")]
+                if name == "markdown_table"
+                else list(csv.reader(io.StringIO(answer)))
+            )
+            assert len({len(row) for row in rows}) == 1
+            assert all(cell in prompt or cell == "---" or cell in ("true", "false") for row in rows for cell in row)
+
+
+def test_sequences_and_copies_are_right():
+    for prompt, answer in answers("counting"):
+        numbers = [int(number) for number in re.findall(r"\d+", answer)]
+        steps = {b - a for a, b in zip(numbers, numbers[1:], strict=False)}
+        assert len(steps) == 1 and str(numbers[0]) in prompt and str(numbers[-1]) in prompt
+    for prompt, answer in answers("copy_text"):
+        assert answer in prompt
+    for prompt, answer in answers("sort_words"):
+        items = answer.split(", ")
+        if all(item.isdigit() for item in items):
+            assert items == sorted(items, key=int, reverse="largest to" in prompt)
+        else:
+            assert items == sorted(items, key=str.lower)
+    for _, answer in answers("times_table"):
+        for line in answer.split("\n"):
+            left, right = line.replace("x", "*").split("=")
+            assert eval(left) == int(right)  # noqa: S307 (our own arithmetic)
+
+
+ANSWER = list(range(100, 123)) + [2]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_noisy_copy(seed):
+    """Blocks begin with a clean token, cover the answer in order, and predict exactly what is hidden (labels shifted
+    by one)."""
+    noisy = noisy_copy(ANSWER, True, 2, 16, random.Random(seed))
+    assert noisy.index == list(range(len(noisy.index)))
+    padded = ANSWER + [2] * MAX_PADS
+    assert len(ANSWER) - 1 <= len(noisy.index) <= len(padded)
+    starts = sorted(set(noisy.start))
+    sizes = [noisy.start.count(start) for start in starts]
+    assert max(sizes) <= max(BLOCK_SIZES)
+    for i, start in enumerate(noisy.start):
+        assert (i == start) <= (not noisy.masked[i])
+        assert noisy.tokens[i] == (16 if noisy.masked[i] else padded[i])
+        last = i + 1 == len(noisy.start) or noisy.start[i + 1] != start
+        if not last:
+            assert (noisy.target[i] == i + 1) == noisy.masked[i + 1]
+        if noisy.target[i] >= 0:
+            assert noisy.label[i] == padded[i + 1]
+            assert noisy.weight[i] == (PAD_WEIGHT if i + 1 >= len(ANSWER) else 0.95 ** (noisy.distance[i] - 1))
+        else:
+            assert noisy.weight[i] == 0.0
+
+
+def test_full_copy_is_what_a_draft_sees():
+    noisy = noisy_copy(ANSWER[:-1], False, 2, 16, random.Random(0), block=8, full=True)
+    assert noisy.start == [i // 8 * 8 for i in range(23)]
+    assert noisy.masked == [i % 8 != 0 for i in range(23)]
+    assert noisy.distance == [i % 8 + 1 for i in range(23)]
+    assert noisy.target == [*range(1, 23), -1]
+
+
+def test_common_prefix_leaves_every_prompt_a_token():
+    def sequence(*prompt):
+        return Sequence(list(prompt), [5, 2])
+
+    assert common_prefix([sequence(1, 2, 3, 4), sequence(1, 2, 9)]) == 2
+    assert common_prefix([sequence(1, 2), sequence(1, 2, 3)]) == 1
+    assert common_prefix([sequence(1, 2, 3)]) == 2

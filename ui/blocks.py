@@ -1,0 +1,204 @@
+"""The page: prompt and settings above, the stage below, and what connects them."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from nemodiff.errors import RequestError
+from nemodiff.examples import EXAMPLES
+from nemodiff.request import SAMPLERS, Request
+from nemodiff.trace import MODES
+from ui import player, stream
+from ui.runs import Runs
+from ui.settings import Settings
+
+BUSY = "The run could not start: the server is busy or the connection was lost. Try again in a moment."
+STYLES = [Path(__file__).parent / "page.css", player.STYLE]
+MODE_NAMES = (("Autoregressive", "ar"), ("Diffusion", "diffusion"), ("Self-speculation", "self-speculation"))
+FONTS = ["system-ui", "-apple-system", "Segoe UI", "DejaVu Sans", "sans-serif"]
+MONO = ["ui-monospace", "DejaVu Sans Mono", "Menlo", "Consolas", "monospace"]
+
+
+def theme() -> gr.themes.Base:
+    """System fonts, so that nothing is fetched; colours are page.css's."""
+    return gr.themes.Base(font=FONTS, font_mono=MONO)
+
+
+def build(
+    engine: Any,
+    settings: Settings,
+    *,
+    problem: str = "",
+    gpu: Callable[[Callable], Callable] = lambda function: function,
+) -> gr.Blocks:
+    """The page around an engine. Without one (`engine` None) traces still replay, and Generate answers `problem`.
+
+    gpu: a decorator for the function that uses the model, such as `spaces.GPU`.
+    """
+    runs = Runs()
+
+    def generate(
+        prompt: str,
+        modes: list[str],
+        block_length: float | None,
+        sampler: str,
+        threshold: float | None,
+        entropy_bound: float | None,
+        steps: float | None,
+        temperature: float | None,
+        seed: float | None,
+        max_new_tokens: float | None,
+        ignore_eos: bool,
+        raw: bool,
+        visitor: gr.Request,
+    ) -> Iterator[str]:
+        try:
+            if engine is None:
+                raise RequestError(problem or "No model is loaded, so only recorded runs can be played.")
+            request = Request(
+                prompt=prompt,
+                modes=tuple(mode for mode in MODES if mode in (modes or [])),
+                block_length=whole("block length", block_length),
+                sampler=sampler,
+                threshold=threshold,
+                entropy_bound=0.3 if entropy_bound is None else entropy_bound,
+                steps=whole("steps", steps),
+                temperature=given("temperature", temperature),
+                seed=given("seed", whole("seed", seed)),
+                max_new_tokens=given("max new tokens", whole("max new tokens", max_new_tokens)),
+                ignore_eos=bool(ignore_eos),
+                raw=bool(raw),
+                time_limit=settings.time_limit,
+            )
+            if request.max_new_tokens > settings.max_new_tokens:
+                raise RequestError(
+                    f"This page makes up to {settings.max_new_tokens} new tokens a run: ask for no more than that."
+                )
+        except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
+            yield stream.failure(stream.explain(error))
+            return
+        yield from stream.stream(engine, request, runs, visitor.session_hash)
+
+    def stop(visitor: gr.Request) -> Any:
+        return stream.stop(runs, visitor.session_hash) or gr.skip()
+
+    def resync(run: str) -> str:
+        return stream.resync(runs, run)
+
+    def open_trace(path: str | None) -> Any:
+        if not path:
+            return gr.skip()
+        try:
+            return stream.replay(stream.read_trace(path))
+        except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
+            return stream.failure(stream.explain(error))
+
+    block_length, threshold = (engine.defaults.block_length, engine.defaults.threshold) if engine else (8, 0.9)
+    with gr.Blocks(title="nemodiff", fill_width=True, delete_cache=(3600, 3600), analytics_enabled=False) as page:
+        gr.HTML(header(engine), elem_id="top", apply_default_css=False, js_on_load=None)
+        with gr.Row(elem_id="ask"):
+            prompt = gr.Textbox(
+                value=next(one.prompt for one in EXAMPLES if one.label == "JSON person"),
+                placeholder="Ask the model something",
+                show_label=False,
+                label="Prompt",
+                lines=1,
+                max_lines=6,
+                container=False,
+                autofocus=False,
+                elem_id="prompt",
+            )
+            halt = gr.Button("Stop", elem_id="stop", min_width=80, scale=0)
+            start = gr.Button("Generate", variant="primary", elem_id="generate", min_width=110, scale=0)
+        examples = gr.Dataset(
+            components=[prompt],
+            samples=[[one.prompt] for one in EXAMPLES],
+            sample_labels=[one.label for one in EXAMPLES],
+            show_label=False,
+            samples_per_page=len(EXAMPLES),
+            type="index",
+            elem_id="examples",
+        )
+        with gr.Row(elem_id="options"):
+            modes = gr.CheckboxGroup(MODE_NAMES, value=list(MODES), show_label=False, label="Modes", elem_id="modes")
+            block = _number("block length", block_length, "block-length")
+            sampler = gr.Dropdown(
+                list(SAMPLERS), value=SAMPLERS[0], label="sampler", filterable=False, elem_id="sampler", min_width=60
+            )
+            limit = _number("threshold", threshold, "threshold", step=0.05)
+            bound = _number("entropy bound", 0.3, "entropy-bound", step=0.05, visible=False)
+            steps = _number("steps a block", max(1, block_length // 2), "steps", visible=False)
+            temperature = _number("temperature", 0, "temperature", step=0.1)
+            length = _number("new tokens", min(128, settings.max_new_tokens), "max-new-tokens")
+        with gr.Accordion("More", open=False, elem_id="more"), gr.Row(elem_id="extras"):
+            seed = _number("seed", 0, "seed")
+            ignore_eos = gr.Checkbox(False, label="go on after EOS", elem_id="ignore-eos", min_width=60)
+            raw = gr.Checkbox(False, label="raw prompt, no chat template", elem_id="raw", min_width=60)
+        stage = gr.HTML(
+            value=stream.recording(settings.recordings),
+            html_template=player.template(),
+            js_on_load=player.script("gradio.js"),
+            apply_default_css=False,
+            server_functions=[resync],
+            elem_id="stage-host",
+        )
+
+        # The stage's own "Open trace" presses this one, which is kept out of sight.
+        opener = gr.UploadButton("Open a trace", file_types=[".json"], elem_id="open-trace")
+
+        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        going = gr.on(
+            [start.click, prompt.submit],
+            gpu(generate),
+            [prompt, modes, block, sampler, limit, bound, steps, temperature, seed, length, ignore_eos, raw],
+            stage,
+            concurrency_id="model",
+            concurrency_limit=1,
+            trigger_mode="once",
+            **quiet,
+        )
+        going.failure(lambda: stream.failure(BUSY), None, stage, queue=False, **quiet)
+        halt.click(stop, None, stage, cancels=[going], queue=False, **quiet)
+        opener.upload(open_trace, opener, stage, **quiet)
+        examples.click(lambda index: EXAMPLES[index].prompt, examples, prompt, queue=False, **quiet)
+        sampler.change(_shown, sampler, [limit, bound, steps], queue=False, **quiet)
+    return page
+
+
+def _number(label: str, value: float, name: str, step: float = 1, visible: bool = True) -> gr.Number:
+    # No minimum or maximum: the request says in a sentence what is wrong, Gradio would only show a toast.
+    return gr.Number(value, label=label, step=step, visible=visible, elem_id=name, min_width=60)
+
+
+def _shown(sampler: str) -> list[dict[str, Any]]:
+    return [gr.update(visible=sampler == name) for name in ("confidence", "entropy", "fixed")]
+
+
+def whole(name: str, value: float | None) -> int | None:
+    """A number field's value as an int; None stays None. Raises RequestError when it is no whole number."""
+    if value is None:
+        return None
+    if isinstance(value, float) and not value.is_integer():
+        raise RequestError(f"{name} must be a whole number, not {value}.")
+    return int(value)
+
+
+def given(name: str, value: Any) -> Any:
+    """Raises RequestError when a field was left empty."""
+    if value is None:
+        raise RequestError(f"{name} is empty: give a number.")
+    return value
+
+
+def header(engine: Any) -> str:
+    """Title, and what the page runs on."""
+    if engine is None:
+        chip = "no model loaded: recorded runs only"
+    else:
+        chip = f"<b>{html.escape(engine.checkpoint)}</b> · {html.escape(engine.device)} · {html.escape(engine.dtype)}"
+    return f'<header><h1>nemodiff</h1><p>One model, three ways to decode.</p><span class="chip">{chip}</span></header>'

@@ -1,0 +1,19 @@
+"""The stage: HTML, CSS and JavaScript of the player, independent of the page around it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+STYLE = FOLDER / "stage.css"
+SCRIPTS = ("dom.js", "text.js", "log.js", "lanes.js", "strip.js", "tooltip.js", "transport.js", "stage.js")
+
+
+def template() -> str:
+    """The stage's constant markup. No text of a model or a person is ever put into it."""
+    return (FOLDER / "stage.html").read_text(encoding="utf-8")
+
+
+def script(*more: str) -> str:
+    """The player's code as one scope, `mount(root, hooks)` its entry; `more` names files that follow it."""
+    return "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in (*SCRIPTS, *more))

@@ -1,0 +1,214 @@
+// A lane: its figures, its text, its verdict. Tokens keep their place while it plays: what the log already knows of
+// later forwards is laid out invisibly, so that nothing reflows.
+
+const SHOWN = 8192;
+const FIGURES = [
+  ["tokens", "tokens"],
+  ["forwards", "forwards"],
+  ["tpf", "tokens / forward"],
+  ["time", "model time"],
+  ["rate", "tokens / s"],
+];
+
+class LaneView {
+  constructor(root, mode) {
+    this.root = root;
+    this.mode = mode;
+    this.finish = root.querySelector(".finish");
+    this.figures = {};
+    const figures = make("div", "figures");
+    for (const [key, label] of FIGURES) {
+      const figure = make("div", "figure");
+      figure.dataset.figure = key;
+      const value = figure.appendChild(make("b", "", "–"));
+      const name = figure.appendChild(make("span", "", label));
+      this.figures[key] = { value, name };
+      figures.append(figure);
+    }
+    this.verdict = make("p", "verdict");
+    this.text = make("div", "text");
+    this.text.setAttribute("role", "group");
+    this.text.setAttribute("aria-label", `${root.getAttribute("aria-label")}: answer, token by token`);
+    this.rest = make("span", "rest");
+    this.rest.setAttribute("aria-hidden", "true");
+    this.rejected = make("span", "t");
+    this.strip = make("div", "strip");
+    root.append(figures, this.verdict, this.text, this.strip);
+    this.clear();
+  }
+
+  clear() {
+    this.nodes = [];
+    this.text.replaceChildren(this.rest);
+    this.final = null;
+    this.finalAt = -1;
+    this.painted = null;
+    this.text.scrollTop = 0;
+  }
+
+  /** Draw the lane after event k; what changed comes into view, what a reader scrolled to stays otherwise. */
+  paint(log, lane, k, settings) {
+    const key = `${k}/${lane.events.length}/${lane.finish}/${log.ended}/${log.lanes.get("ar")?.events.length}`;
+    const figuresKey = `${key}/${settings.arEvent}/${settings.clock === "seconds" ? "" : settings.cursor}`;
+    if (figuresKey !== this.figuresKey || log !== this.log) this.paintFigures(log, lane, k, settings);
+    this.figuresKey = figuresKey;
+    if (key === this.painted && log === this.log) return;
+    this.painted = key;
+    this.log = log;
+    const comparison = log.compare(this.mode);
+    const state = lane.at(k);
+    this.paintText(log, lane, state, comparison?.first ?? null);
+    this.paintVerdict(lane, k, comparison);
+    drawStrip(this.strip, log, lane, k);
+    if (k !== this.revealed) this.reveal(lane, k);
+    this.revealed = k;
+  }
+
+  paintFigures(log, lane, k, settings) {
+    const event = lane.events[k];
+    const figures = this.figures;
+    const atEnd = k === lane.events.length - 1;
+    setText(figures.tokens.value, event ? String(event.kept) : "0");
+    setText(figures.forwards.value, event ? String(event.forward) : "0");
+    setText(figures.tpf.value, event?.forward ? (event.kept / event.forward).toFixed(2) : "–");
+    setText(figures.time.value, event ? seconds(event.clock) : "0.00 s");
+    const rate = rateOf(event);
+    setText(figures.rate.value, rate ? (rate < 100 ? rate.toFixed(1) : rate.toFixed(0)) : "–");
+    const ar = this.mode === "ar" ? 0 : rateOf(log.lanes.get("ar")?.events[settings.arEvent]);
+    setText(figures.rate.name, rate && ar ? `tokens / s · ${(rate / ar).toFixed(1)}×` : "tokens / s");
+    figures.rate.name.title = rate && ar ? "Speed-up: seconds a token of AR over this lane's, same run, same machine" : "";
+    setText(this.finish, atEnd && lane.finish ? FINISHES[lane.finish] || lane.finish : "");
+    setData(this.root, "finish", atEnd ? lane.finish : null);
+  }
+
+  paintVerdict(lane, k, comparison) {
+    const event = lane.events[k];
+    if (this.mode === "ar" || !comparison || !event) {
+      setText(this.verdict, "");
+      setData(this.verdict, "same", null);
+      return;
+    }
+    const n = Math.min(event.prefix, comparison.n);
+    const differs = comparison.first !== null && event.prefix > comparison.first;
+    const done = k === lane.events.length - 1 && comparison.whole;
+    const lossless = this.mode === "self-speculation" ? "lossless: " : "";
+    if (differs || (done && comparison.first !== null)) {
+      const lead = this.mode === "self-speculation" ? "not lossless: " : "";
+      setText(this.verdict, `≠ ${lead}first differs from AR at token ${comparison.first}`);
+      setData(this.verdict, "same", "no");
+    } else if (n === 0) {
+      setText(this.verdict, "");
+      setData(this.verdict, "same", null);
+    } else {
+      setText(this.verdict, `✓ ${lossless}identical to AR${done ? "" : " so far"}, ${n} of ${n} tokens`);
+      setData(this.verdict, "same", "yes");
+    }
+  }
+
+  /** The texts of the whole answer as far as the log knows it: what later forwards will put into each place. */
+  layout(log, lane) {
+    if (this.finalAt !== lane.events.length) {
+      const ids = Array.from({ length: Math.min(lane.tip.cells.length, SHOWN) }, (_, i) => lane.tip.cells[i]?.token ?? -1);
+      this.final = log.table.join(ids).map((text, i) => (ids[i] < 0 ? "" : text));
+      this.finalAt = lane.events.length;
+    }
+    return this.final;
+  }
+
+  paintText(log, lane, state, first) {
+    const cells = state.cells;
+    const count = Math.min(cells.length, SHOWN);
+    const hold = this.layout(log, lane);
+    const texts = log.table.join(Array.from({ length: count }, (_, i) => cells[i]?.token ?? -1));
+    while (this.nodes.length > count) this.nodes.pop().remove();
+    for (let i = 0; i < count; i++) {
+      let node = this.nodes[i];
+      if (!node) {
+        node = make("span", "t");
+        node.tabIndex = -1;
+        this.text.insertBefore(node, this.rest);
+        this.nodes.push(node);
+      }
+      const cell = cells[i];
+      if (cell) paintCell(node, cell, texts[i], hold[i] ?? texts[i], state.k - cell.k, log.table, i === first);
+      else if (node.key !== "") {
+        node.key = "";
+        node.replaceChildren();
+        delete node.dataset.index;
+        delete node.dataset.state;
+      }
+    }
+    const rest = hold.slice(count).join("");
+    setData(this.rest, "hold", rest || null);
+    this.paintRejected(state.rejected, texts, log.table);
+    if (this.nodes.length && !this.nodes.includes(this.focusable)) this.focusable = null;
+    const focus = this.nodes[this.nodes.length - 1];
+    if (focus && !this.focusable?.matches(":focus")) {
+      if (this.focusable) this.focusable.tabIndex = -1;
+      focus.tabIndex = 0;
+      this.focusable = focus;
+    }
+  }
+
+  /** The rejected draft hangs below the token that took its place. */
+  paintRejected(rejected, texts, table) {
+    const node = this.rejected;
+    const owner = rejected ? this.nodes[rejected.index] : null;
+    if (!owner) {
+      node.remove();
+      return;
+    }
+    node.dataset.state = "rejected";
+    node.dataset.index = rejected.index;
+    node.cell = rejected;
+    setText(node, table.short(rejected.token));
+    node.style.marginLeft = `-${Array.from((texts[rejected.index] || "").trim()).length}ch`;
+    if (owner.nextSibling !== node) owner.after(node);
+  }
+
+  reveal(lane, k) {
+    const event = lane.events[k];
+    const node = this.nodes[Math.min(this.nodes.length - 1, event?.positions.length ? event.positions[event.positions.length - 1].index : 0)];
+    if (!node) {
+      this.text.scrollTop = 0;
+      return;
+    }
+    this.text.scrollTop = Math.max(0, node.offsetTop + node.offsetHeight + 22 - this.text.clientHeight);
+  }
+}
+
+const rateOf = (event) => (event && event.clock > 0 ? event.kept / (event.clock / 1000) : 0);
+
+function ageOf(state, distance) {
+  if (distance <= 0) return 0;
+  if (state === "masked" || state === "discarded" || state === "drafted") return null;
+  return distance <= 2 ? 1 : distance <= 5 ? 2 : null;
+}
+
+function paintCell(node, cell, text, hold, distance, table, differs) {
+  const age = ageOf(cell.state, distance);
+  const special = table.special.has(cell.token);
+  const key = `${cell.state}|${age}|${special}|${differs}|${text}|${hold}`;
+  node.cell = cell;
+  if (node.key === key) return;
+  node.key = key;
+  setData(node, "state", cell.state);
+  setData(node, "index", cell.index);
+  setData(node, "age", age);
+  setData(node, "differs", differs ? "" : null);
+  setData(node, "special", special ? "" : null);
+  setData(node, "blank", isBlank(text) ? glyphs(text) : null);
+  if (text === hold) {
+    setText(node, text);
+    return;
+  }
+  // Another text stands here now: it is drawn over the room of the final one.
+  const space = hold.match(/^\s*/)[0];
+  const word = hold.slice(space.length);
+  const box = make("span", "box");
+  const guess = make("span", "guess", (space ? text.trimStart() : text) || text);
+  guess.style.setProperty("--room", word ? Array.from(word).length : space.includes("\n") ? 8 : Math.max(1, space.length));
+  box.append(guess);
+  if (word) box.dataset.hold = word;
+  node.replaceChildren(...(word ? [space, box] : [box, space]));
+}

@@ -1,0 +1,187 @@
+// The event log of a run. Every lane's state can be rebuilt at any event from the keyframe before it.
+
+const MODES = ["ar", "diffusion", "self-speculation"];
+const KEYFRAME = 64;
+const KEPT = new Set(["committed", "accepted", "corrected", "bonus", "seed"]);
+const TRANSIENT = new Set(["drafted", "discarded"]);
+
+class Lane {
+  constructor(mode) {
+    this.mode = mode;
+    this.events = [];
+    this.keyframes = []; // keyframes[n]: the cells after event n * KEYFRAME
+    this.tip = { k: -1, cells: [], rejected: null };
+    this.kept = 0;
+    this.prefix = 0;
+    this.cycles = 0;
+    this.cycleTokens = 0;
+    this.finish = null;
+    this.closed = null; // what the server said of a finished lane: tokens, text, peak_memory
+    this.seen = { k: -1, cells: [], rejected: null };
+  }
+
+  get forwards() {
+    return this.events.length ? this.events[this.events.length - 1].forward : 0;
+  }
+
+  get milliseconds() {
+    return this.events.length ? this.events[this.events.length - 1].clock : 0;
+  }
+
+  add(raw) {
+    const k = this.events.length;
+    const common = { k, forward: raw.forward, phase: raw.phase };
+    const positions = raw.positions.map((position) => Object.freeze({ ...position, ...common }));
+    const event = { raw, k, forward: raw.forward, phase: raw.phase, clock: raw.clock_ms, start: raw.start, length: raw.length, positions };
+    this.events.push(event);
+    this.apply(this.tip, event, true);
+    while (this.prefix < this.tip.cells.length && isKept(this.tip.cells[this.prefix])) this.prefix += 1;
+    if (event.phase === "verify") {
+      this.cycles += 1;
+      event.gained = positions.filter((p) => p.state === "accepted" || p.state === "corrected" || p.state === "bonus").length;
+      this.cycleTokens += event.gained;
+    }
+    event.kept = this.kept;
+    event.prefix = this.prefix;
+    event.cycle = this.cycles;
+    event.cycleTokens = this.cycleTokens;
+    if (k % KEYFRAME === 0) this.keyframes.push(this.tip.cells.slice());
+    if (raw.finish) this.finish = raw.finish;
+  }
+
+  apply(state, event, counting = false) {
+    state.k = event.k;
+    state.rejected = null;
+    if (event.phase === "draft") dropTransient(state.cells, event);
+    for (const position of event.positions) {
+      if (position.state === "rejected") {
+        state.rejected = position;
+        continue;
+      }
+      if (counting) this.kept += Number(KEPT.has(position.state)) - Number(isKept(state.cells[position.index]));
+      if (counting && !KEPT.has(position.state) && position.index < this.prefix) this.prefix = position.index;
+      state.cells[position.index] = position;
+    }
+  }
+
+  /** The lane after event k (-1: before the first). The object is reused: read it at once. */
+  at(k) {
+    const state = this.seen;
+    if (k < state.k || k - state.k > KEYFRAME) {
+      const frame = k < 0 ? -1 : Math.floor(k / KEYFRAME);
+      state.cells = frame < 0 ? [] : this.keyframes[frame].slice();
+      state.rejected = null;
+      state.k = frame < 0 ? -1 : frame * KEYFRAME;
+      if (state.k >= 0) state.rejected = this.events[state.k].positions.find((p) => p.state === "rejected") || null;
+    }
+    while (state.k < k) this.apply(state, this.events[state.k + 1]);
+    return state;
+  }
+
+  /** Index of the last event at or before a place on a clock. */
+  find(clock, cursor) {
+    const key = clock === "seconds" ? "clock" : "forward";
+    let low = 0;
+    let high = this.events.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.events[middle][key] <= cursor) low = middle + 1;
+      else high = middle;
+    }
+    return low - 1;
+  }
+
+  get answer() {
+    return this.closed?.tokens || this.tip.cells.slice(0, this.prefix).map((cell) => cell.token);
+  }
+}
+
+const isKept = (cell) => cell !== undefined && KEPT.has(cell.state);
+
+function dropTransient(cells, event) {
+  const first = event.positions.length ? event.positions[0].index : event.start;
+  for (let i = cells.length - 1; i >= first && cells[i] && TRANSIENT.has(cells[i].state); i--) cells.length = i;
+}
+
+class Log {
+  constructor(head, kind) {
+    this.head = head;
+    this.kind = kind; // live, recorded or replay
+    this.table = new TokenTable();
+    this.lanes = new Map();
+    this.seq = 0;
+    this.gaps = 0;
+    this.ended = false;
+    const asked = head.request?.modes || [];
+    for (const mode of MODES) if (asked.includes(mode)) this.lanes.set(mode, new Lane(mode));
+  }
+
+  add(wire) {
+    if (wire.q <= this.seq) return;
+    if (wire.q > this.seq + 1) this.gaps += 1;
+    this.seq = wire.q;
+    if (!this.lanes.has(wire.mode)) this.lanes.set(wire.mode, new Lane(wire.mode));
+    this.lanes.get(wire.mode).add(wire);
+  }
+
+  close(lanes) {
+    for (const [mode, closed] of Object.entries(lanes || {})) {
+      const lane = this.lanes.get(mode);
+      if (!lane) continue;
+      lane.closed = { ...lane.closed, ...closed };
+      lane.finish = closed.finish || lane.finish;
+    }
+  }
+
+  static fromTrace(trace, kind) {
+    const { lanes, tokens, byte_pieces, special, ...head } = trace;
+    const log = new Log(head, kind);
+    log.lanes.clear();
+    log.table.add(tokens, byte_pieces, special);
+    for (const mode of MODES) {
+      const lane = lanes.find((one) => one.mode === mode);
+      if (!lane) continue;
+      log.lanes.set(mode, new Lane(mode));
+      for (const event of lane.events) log.lanes.get(mode).add(event);
+      log.close({ [mode]: { tokens: lane.tokens, text: lane.text, finish: lane.finish, peak_memory: lane.peak_memory } });
+    }
+    log.ended = true;
+    return log;
+  }
+
+  /** The run as a nemodiff.trace/1 object. */
+  toTrace() {
+    const lanes = Array.from(this.lanes.values(), (lane) => {
+      const tokens = lane.answer;
+      const data = {
+        mode: lane.mode,
+        events: lane.events.map(({ raw: { q, mode, ...event } }) => event),
+        tokens,
+        text: lane.closed?.text ?? this.table.decode(tokens),
+        finish: lane.finish,
+        seconds: lane.milliseconds / 1000,
+      };
+      if (lane.closed?.peak_memory != null) data.peak_memory = lane.closed.peak_memory;
+      return data;
+    });
+    return { ...this.head, ...this.table.toJSON(), lanes };
+  }
+
+  total(clock) {
+    const lanes = Array.from(this.lanes.values());
+    return Math.max(0, ...lanes.map((lane) => (clock === "seconds" ? Math.ceil(lane.milliseconds) : lane.forwards)));
+  }
+
+  /** How a lane's tokens stand against AR's: the first index that differs, and how many could be compared. */
+  compare(mode) {
+    const ar = this.lanes.get("ar");
+    const lane = this.lanes.get(mode);
+    if (!ar || !lane || mode === "ar") return null;
+    const a = ar.answer;
+    const b = lane.answer;
+    const whole = [ar, lane].every((one) => one.finish === "eos" || one.finish === "length");
+    const n = Math.min(a.length, b.length);
+    for (let i = 0; i < n; i++) if (a[i] !== b[i]) return { first: i, n, whole };
+    return { first: whole && a.length !== b.length ? n : null, n, whole };
+  }
+}

@@ -1,0 +1,177 @@
+// The stage: takes what the server sends (or a whole trace), keeps the log, draws the lanes.
+
+/** hooks.resync(run) → promise of a full payload of a live run; hooks.open() → ask the viewer for a trace file. Both
+ * may be missing: a stage needs no server. Returns {ingest, wait, unwait, fail, transport, log}. */
+function mount(root, hooks = {}) {
+  let log = null;
+  let run = null;
+  let frame = 0;
+  const finished = new Set(); // runs whose end was shown
+  const views = new Map();
+  for (const lane of root.querySelectorAll("[data-lane]")) views.set(lane.dataset.lane, new LaneView(lane, lane.dataset.lane));
+  const message = root.querySelector(".message");
+  const announce = root.querySelector(".announce");
+  const transport = new Transport(root, schedule);
+  const tooltip = new Tooltip(root, () => log);
+  root.querySelector('[data-do="save"]').addEventListener("click", save);
+  const opener = root.querySelector('[data-do="open"]');
+  opener.hidden = !hooks.open;
+  opener.addEventListener("click", () => hooks.open?.());
+
+  function schedule() {
+    if (!frame) frame = requestAnimationFrame(paint);
+  }
+
+  function paint() {
+    frame = 0;
+    transport.paint();
+    if (!log) return;
+    const cursor = transport.cursor;
+    const clock = transport.clock;
+    const ar = log.lanes.get("ar");
+    const settings = {
+      clock,
+      cursor: Math.floor(cursor),
+      arEvent: ar ? ar.find(clock, cursor) : -1,
+    };
+    for (const [mode, view] of views) {
+      const lane = log.lanes.get(mode);
+      view.root.hidden = !lane;
+      if (lane) view.paint(log, lane, lane.find(clock, cursor), settings);
+    }
+    tooltip.refresh();
+  }
+
+  function open(next, state, options) {
+    log = next;
+    for (const view of views.values()) view.clear();
+    root.style.setProperty("--lanes", log.lanes.size);
+    setData(root, "state", state);
+    say("");
+    describe();
+    transport.open(log, options);
+  }
+
+  function describe() {
+    const head = log.head;
+    const badge = root.querySelector(".badge");
+    const recorded = head.recorded || (log.kind === "live" ? "" : "date unknown");
+    badge.hidden = log.kind === "live";
+    setText(badge, log.kind === "live" ? "" : ["Recorded run", head.device, recorded].filter(Boolean).join(" · "));
+    const prompt = root.querySelector(".prompt");
+    setText(prompt, promptOf(head.request));
+    prompt.title = prompt.textContent;
+    const where = [head.checkpoint, log.kind === "live" ? head.device : "", head.dtype, head.exact ? "exact" : "fast, inexact", ...settingsOf(head.request)];
+    setText(root.querySelector(".where"), where.filter(Boolean).join(" · "));
+    root.querySelector('[data-do="save"]').disabled = false;
+  }
+
+  function say(text) {
+    setText(message, text);
+    message.hidden = !text;
+    setData(root, "waiting", null);
+  }
+
+  function fail(text) {
+    setData(root, "state", "error");
+    say(text);
+  }
+
+  function ingest(text) {
+    const data = typeof text === "string" ? JSON.parse(text) : text;
+    if (data.trace) {
+      run = data.run || null;
+      open(Log.fromTrace(data.trace, data.kind || "replay"), "replay", { play: true });
+      setData(root, "gaps", 0);
+      return;
+    }
+    if (data.full && finished.has(data.run)) return;
+    if (data.run !== undefined && (data.run !== run || data.full)) begin(data);
+    if (data.ev && log) take(data);
+    if (data.error) fail(data.error);
+  }
+
+  function begin(data) {
+    if (!data.head) {
+      // The head was lost: everything is asked for again.
+      if (!data.full) recover(data.run);
+      return;
+    }
+    run = data.run;
+    const follow = !data.full || transport.follow || root.dataset.state !== "live";
+    open(new Log(data.head, "live"), "live", { follow });
+  }
+
+  function take(data) {
+    if (data.run !== run) return;
+    log.table.add(data.tokens, data.byte_pieces, data.special);
+    for (const event of data.ev) log.add(event);
+    log.close(data.lanes);
+    setData(root, "gaps", log.gaps);
+    transport.grown();
+    if (data.end && !log.ended) {
+      if ((log.gaps || log.seq < data.end.events) && !data.full) recover(run);
+      else finish(data.end);
+    }
+  }
+
+  function finish(end) {
+    for (const [mode, reason] of Object.entries(end.finish || {})) log.close({ [mode]: { finish: reason } });
+    log.ended = true;
+    finished.add(run);
+    transport.ended();
+    setData(root, "state", "done");
+    const parts = Array.from(log.lanes.values(), (lane) => `${lane.mode} ${plural(lane.kept, "token")} in ${plural(lane.forwards, "forward")}, ${seconds(lane.milliseconds)}`);
+    setText(announce, `Run finished: ${parts.join("; ")}.`);
+  }
+
+  function recover(lost) {
+    if (!hooks.resync || !lost) return;
+    Promise.resolve(hooks.resync(lost)).then((text) => {
+      if (text) ingest(text);
+    });
+  }
+
+  function save() {
+    if (!log) return;
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([JSON.stringify(log.toTrace())], { type: "application/json" }));
+    link.download = `nemodiff-${log.head.checkpoint.replace(/[^\w.-]+/g, "-").slice(0, 40)}.trace.json`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  }
+
+  /** Between Generate and the first forward: the earlier run stays, one line says what is going on. */
+  function wait(text) {
+    if (root.dataset.state === "live") return;
+    if (root.dataset.state === "error") setData(root, "state", log ? (log.kind === "live" ? "done" : "replay") : "idle");
+    say(text);
+    setData(root, "waiting", "");
+  }
+
+  /** Stop was pressed: a run that only waited leaves its line. */
+  function unwait() {
+    if ("waiting" in root.dataset) say("");
+  }
+
+  schedule();
+  return { ingest, wait, unwait, fail, transport, get log() { return log; } };
+}
+
+function promptOf(request) {
+  if (!request) return "";
+  if (request.prompt) return request.prompt;
+  return request.prompt_ids ? `${request.prompt_ids.length} token ids` : "";
+}
+
+function settingsOf(request) {
+  if (!request) return [];
+  const parts = [];
+  if (request.block_length) parts.push(`block ${request.block_length}`);
+  if (request.sampler === "fixed") parts.push(`${request.steps || "fixed"} steps a block`);
+  else if (request.sampler === "entropy") parts.push(`entropy ≤ ${request.entropy_bound}`);
+  else if (request.threshold != null) parts.push(`confidence ≥ ${Number(request.threshold).toFixed(2)}`);
+  if (request.temperature != null) parts.push(`temperature ${request.temperature}`);
+  if (request.temperature > 0) parts.push(`seed ${request.seed}`);
+  return parts;
+}

@@ -1,0 +1,128 @@
+// The strip under a lane explains the forward in view: AR's next-token bars, diffusion's confidence columns against
+// the threshold, self-speculation's draft above its verifier.
+
+function drawStrip(root, log, lane, k) {
+  const event = lane.events[k];
+  root.replaceChildren();
+  const title = root.appendChild(make("h3"));
+  const left = title.appendChild(make("span", "", "waiting for the first forward"));
+  const right = title.appendChild(make("span"));
+  if (!event) return;
+  if (lane.mode === "ar") drawNextToken(root, left, right, log, event);
+  else if (lane.mode === "diffusion") drawBlock(root, left, right, log, lane, event);
+  else drawCycle(root, left, right, log, lane, event);
+}
+
+const forwardName = (event) => (event.forward ? `forward ${event.forward}` : "prefill");
+
+function drawNextToken(root, left, right, log, event) {
+  setText(left, `next token, ${forwardName(event)}`);
+  setText(right, "probability");
+  const position = event.positions[0];
+  if (!position) return;
+  const list = root.appendChild(make("div", "bars"));
+  const top = position.top?.length ? position.top : [[position.token, position.confidence ?? 0]];
+  for (const [token, p] of top.slice(0, 5)) {
+    const row = list.appendChild(make("div", token === position.token ? "chosen" : ""));
+    row.append(make("span", "", log.table.name(token)));
+    const bar = row.appendChild(make("u")).appendChild(make("i"));
+    bar.style.width = `${Math.min(1, p) * 100}%`;
+    row.append(make("span", "", probability(p)));
+  }
+}
+
+function blockOf(log, lane, event) {
+  if (event.phase === "denoise") return [event.start, event.length];
+  const length = Number(log.head.request?.block_length) || event.length || 1;
+  return [event.positions[0]?.index ?? event.start, length];
+}
+
+function drawBlock(root, left, right, log, lane, event) {
+  const request = log.head.request || {};
+  const [start, length] = blockOf(log, lane, event);
+  const cells = lane.at(event.k).cells;
+  const committed = event.positions.filter((p) => p.state === "committed").length;
+  const number = new Set(lane.events.slice(0, event.k + 1).filter((e) => e.phase === "denoise").map((e) => e.start)).size;
+  if (event.phase === "denoise") {
+    const masked = event.positions.filter((p) => p.state === "masked" || p.state === "committed").length;
+    setText(left, `block ${number}: ${committed} of ${masked} committed`);
+  } else if (event.phase === "refresh") setText(left, "block cached, next block's seed");
+  else setText(left, "prefill: the first block's seed");
+  const sampler = request.sampler || "confidence";
+  const threshold = sampler === "confidence" ? request.threshold : null;
+  setText(right, threshold != null ? `threshold ${Number(threshold).toFixed(2)}` : sampler === "fixed" ? `${request.steps || "fixed"} steps` : sampler);
+  const shown = Math.min(length, 64);
+  const columns = root.appendChild(make("div", "columns"));
+  columns.dataset.dense = shown > 12 ? "yes" : "no";
+  columns.style.setProperty("--n", shown);
+  for (let i = start; i < start + shown; i++) {
+    const cell = cells[i];
+    const column = columns.appendChild(make("div", "column"));
+    const bar = column.appendChild(make("div", "bar2"));
+    const fill = bar.appendChild(make("i"));
+    const fresh = cell && cell.k === event.k;
+    column.dataset.kind = !cell ? "open" : !isKept(cell) ? (cell.state === "discarded" ? "cut" : "wait") : fresh ? "now" : "was";
+    fill.style.height = `${Math.min(1, cell ? (cell.confidence ?? 1) : 0) * 100}%`;
+    column.append(make("em", "", cell ? log.table.short(cell.token) : "▁"));
+    if (cell) column.title = columnTitle(log, cell);
+  }
+  if (threshold != null) {
+    const line = columns.appendChild(make("b", "threshold"));
+    line.style.setProperty("--at", threshold);
+  }
+}
+
+function columnTitle(log, cell) {
+  const score = cell.score == null ? "" : `, score ${cell.score.toFixed(2)}`;
+  return `${log.table.name(cell.token)} · confidence ${probability(cell.confidence)}${score} · ${cell.state}`;
+}
+
+const VERDICTS = {
+  accepted: ["✓", "ok"],
+  corrected: ["★", "own"],
+  bonus: ["★", "own"],
+  drafted: ["·", "none"],
+  discarded: ["–", "none"],
+};
+
+function drawCycle(root, left, right, log, lane, event) {
+  if (event.cycle) setText(right, `acceptance length ${(event.cycleTokens / event.cycle).toFixed(2)}`);
+  if (event.phase === "draft") setText(left, `cycle ${event.cycle + 1}: ${plural(event.positions.length, "draft")}`);
+  else if (event.phase === "verify") setText(left, verifyTitle(event));
+  else setText(left, "prefill: the first token");
+  const drafts = event.phase === "verify" ? lane.events[event.k - 1] : event;
+  const grid = root.appendChild(make("div", "cycle"));
+  const indexes = Array.from(new Set([...(drafts?.positions || []), ...event.positions].map((p) => p.index))).sort((a, b) => a - b);
+  grid.style.setProperty("--n", Math.max(indexes.length, Number(log.head.request?.block_length) || 1));
+  const draftOf = new Map((drafts?.phase === "draft" ? drafts.positions : []).map((p) => [p.index, p]));
+  grid.append(make("span", "k", "draft"));
+  for (const [i, index] of indexes.entries()) {
+    const draft = draftOf.get(index);
+    const kept = event.positions.find((p) => p.index === index && p.state !== "rejected");
+    const rejected = event.positions.find((p) => p.index === index && p.state === "rejected");
+    place(grid, draft ? log.table.short(draft.token) : "", rejected ? "rejected" : draft ? kept?.state || "drafted" : "none", 1, i, draft);
+    if (event.phase === "draft") place(grid, "·", "none", 2, i);
+    else place(grid, kept && kept.state !== "discarded" ? log.table.short(kept.token) : "·", kept?.state || "none", 2, i, kept);
+    const [glyph, tone] = VERDICTS[event.phase === "draft" ? "drafted" : kept?.state] || ["·", "none"];
+    const verdict = grid.appendChild(make("span", "v", glyph));
+    verdict.dataset.tone = tone;
+    verdict.style.gridArea = `3 / ${i + 2}`;
+  }
+  const verify = grid.appendChild(make("span", "k", "verify"));
+  verify.style.gridArea = "2 / 1";
+}
+
+function verifyTitle(event) {
+  const count = (state) => event.positions.filter((p) => p.state === state).length;
+  const accepted = count("accepted");
+  const drafts = accepted + count("rejected") + (count("rejected") ? count("discarded") : 0);
+  const own = count("corrected") ? ", ★ corrected" : count("bonus") ? ", ★ bonus" : "";
+  return `cycle ${event.cycle}: ${accepted} of ${drafts} kept${own}`;
+}
+
+function place(grid, text, state, row, column, cell) {
+  const node = grid.appendChild(make("span", "cell", text));
+  node.dataset.kind = state;
+  node.style.gridArea = `${row} / ${column + 2}`;
+  if (cell) node.title = `${text} · ${probability(cell.confidence)} · ${cell.state}`;
+}

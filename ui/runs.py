@@ -1,0 +1,154 @@
+"""Run: one live decoding, made in its own thread; Runs: the recent ones, so that a page can ask for what it missed."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from collections import OrderedDict
+from contextlib import closing
+from typing import Any
+
+from nemodiff.errors import NemodiffError
+from nemodiff.recorder import Recorder
+from nemodiff.request import Request
+
+logger = logging.getLogger(__name__)
+
+UNEXPECTED = "Something went wrong on the server; the run was ended. Try again, or with other settings."
+
+
+class Run:
+    """Events of one request as they come, numbered from 1. The model is stopped within one forward by `stop`.
+
+    The engine's generator is advanced and closed by one thread alone; everything else reads what that thread left.
+    """
+
+    def __init__(self, engine: Any, request: Request) -> None:
+        """Raises RequestError when the engine refuses the request."""
+        self.id = secrets.token_urlsafe(12)
+        self.recorder: Recorder = engine.recorder(request)
+        self.head = self.recorder.trace.head()
+        self.special = list(self.recorder.trace.special)
+        self.error = ""
+        self._stream = engine.stream(request)
+        self._events: list[tuple[dict[str, Any], dict[str, dict[str, str]]]] = []
+        self._changed = threading.Condition()
+        self._stopping = threading.Event()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._work, name=f"run-{self.id}", daemon=True)
+
+    @property
+    def ended(self) -> bool:
+        return self._ended.is_set()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the model to stop. Sets a flag only, so it may be called from anywhere."""
+        self._stopping.set()
+
+    def join(self, seconds: float) -> bool:
+        """Wait for the run's end; False when it goes on after `seconds`."""
+        return self._ended.wait(seconds)
+
+    def wait(self, sent: int, seconds: float) -> int:
+        """Wait until there are more than `sent` events or the run has ended; returns how many there are."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._events) > sent or self.ended, seconds)
+            return len(self._events)
+
+    def batch(self, start: int, stop: int) -> dict[str, Any]:
+        """Events start+1 … stop with the token table's entries that they need for the first time."""
+        tokens: dict[str, str] = {}
+        pieces: dict[str, str] = {}
+        events = []
+        for wire, fresh in self._events[start:stop]:
+            events.append(wire)
+            tokens |= fresh["tokens"]
+            pieces |= fresh["byte_pieces"]
+        data: dict[str, Any] = {"run": self.id, "ev": events}
+        if start == 0:
+            data |= {"head": self.head, "special": self.special}
+        if tokens:
+            data["tokens"] = tokens
+        if pieces:
+            data["byte_pieces"] = pieces
+        return data
+
+    def answers(self) -> dict[str, Any]:
+        """What each lane came to, once the run has ended."""
+        return {
+            lane.mode: {"tokens": lane.tokens, "text": lane.text, "finish": lane.finish}
+            | ({} if lane.peak_memory is None else {"peak_memory": lane.peak_memory})
+            for lane in self.recorder.trace.lanes
+        }
+
+    def end(self) -> dict[str, Any]:
+        """The small last message: how each lane finished and how many events there were."""
+        end = {
+            "finish": {lane.mode: lane.finish for lane in self.recorder.trace.lanes},
+            "events": len(self._events),
+        }
+        return {"run": self.id, "ev": [], "end": end} | ({"error": self.error} if self.error else {})
+
+    def everything(self) -> dict[str, Any]:
+        """The whole run so far in one message."""
+        with self._changed:
+            data = self.batch(0, len(self._events)) | {"full": True}
+            if self.ended:
+                data |= {"lanes": self.answers()} | {k: v for k, v in self.end().items() if k in ("end", "error")}
+        return data
+
+    def _work(self) -> None:
+        reason = "time"
+        try:
+            with closing(self._stream) as stream:
+                for event in stream:
+                    fresh = self.recorder.add(event)
+                    with self._changed:
+                        wire = {"q": len(self._events) + 1, "mode": event.mode, **event.to_json()}
+                        self._events.append((wire, fresh))
+                        self._changed.notify_all()
+                    if self._stopping.is_set():
+                        reason = "stopped"
+                        break
+        except NemodiffError as error:
+            self.error, reason = str(error), "stopped"
+        except Exception:  # A visitor gets one sentence, the log gets the reason.
+            logger.exception("run %s failed", self.id)
+            self.error, reason = UNEXPECTED, "stopped"
+        finally:
+            with self._changed:
+                self.recorder.finish(reason)
+                self._ended.set()
+                self._changed.notify_all()
+
+
+class Runs:
+    """The most recent runs by id, and each visitor's latest."""
+
+    def __init__(self, keep: int = 12) -> None:
+        self._keep = keep
+        self._runs: OrderedDict[str, Run] = OrderedDict()
+        self._latest: OrderedDict[str, Run] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def add(self, run: Run, session: str | None = None) -> None:
+        with self._lock:
+            self._runs[run.id] = run
+            if session:
+                self._latest[session] = run
+                self._latest.move_to_end(session)
+            for table in (self._runs, self._latest):
+                while len(table) > self._keep:
+                    table.popitem(last=False)
+
+    def get(self, run: str) -> Run | None:
+        with self._lock:
+            return self._runs.get(run)
+
+    def latest(self, session: str | None) -> Run | None:
+        with self._lock:
+            return self._latest.get(session) if session else None

@@ -1,0 +1,123 @@
+"""Runs and traces as the flat JSON strings that the stage takes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from nemodiff.errors import NemodiffError, TraceError
+from nemodiff.request import Request
+from nemodiff.trace import MAX_BYTES, Trace
+from ui.runs import UNEXPECTED, Run, Runs
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two yields while the model is faster than that.
+PAUSE = 0.04
+#: A yield at least this often, so that a closed tab or Stop is noticed while a forward is long.
+PATIENCE = 1.0
+
+_numbers = count(1)
+
+
+def pack(data: dict[str, Any]) -> str:
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+
+
+def failure(sentence: str) -> str:
+    """One sentence for the stage's message line. Numbered, so that the same one twice is two messages."""
+    return pack({"error": sentence, "n": next(_numbers)})
+
+
+def explain(error: Exception) -> str:
+    """A person's sentence for any error; what was not expected goes to the log instead."""
+    if isinstance(error, NemodiffError):
+        return str(error)
+    logger.error("unexpected error", exc_info=error)
+    return UNEXPECTED
+
+
+def stream(engine: Any, request: Request, runs: Runs, session: str | None = None) -> Iterator[str]:
+    """Decode a request; yields batches of events, then each lane's answer, then a small end message.
+
+    Closing this generator stops the model within one forward. Errors are yielded as one sentence, never raised.
+    """
+    run = None
+    try:
+        run = Run(engine, request)
+        runs.add(run, session)
+        run.start()
+        yield from _batches(run)
+    except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
+        yield failure(explain(error))
+    finally:
+        if run is not None:
+            run.stop()
+
+
+def _batches(run: Run) -> Iterator[str]:
+    sent = 0
+    while True:
+        there = run.wait(sent, PATIENCE)
+        if there > sent:
+            yield pack(run.batch(sent, there))
+            sent = there
+        elif not run.ended:
+            yield pack({"run": run.id, "ev": []} if sent else {"n": next(_numbers)})
+        if run.ended and run.wait(sent, 0) == sent:
+            break
+        time.sleep(PAUSE)
+    if not sent:
+        yield failure(run.error or "The run was stopped before its first token.")
+        return
+    yield pack({"run": run.id, "ev": [], "lanes": run.answers()})
+    yield pack(run.end())
+
+
+def stop(runs: Runs, session: str | None, seconds: float = 10.0) -> str | None:
+    """End a visitor's run and return all of it, for the page whose stream was cancelled; None without a run."""
+    run = runs.latest(session)
+    if run is None:
+        return None
+    run.stop()
+    run.join(seconds)
+    data = run.everything()
+    return pack(data) if data["ev"] else failure("The run was stopped before its first token.")
+
+
+def resync(runs: Runs, run: str) -> str:
+    """Everything of a recent run; an empty string when it is not kept any more."""
+    found = runs.get(run) if isinstance(run, str) else None
+    return pack(found.everything()) if found else ""
+
+
+def replay(trace: Trace, kind: str = "replay") -> str:
+    """A whole trace for the stage; kind: replay (a visitor's file) or recorded (one that comes with the page)."""
+    return pack({"run": f"{kind}-{next(_numbers)}", "kind": kind, "trace": trace.to_dict()})
+
+
+def read_trace(path: str | Path, limit: int = MAX_BYTES) -> Trace:
+    """A trace from an untrusted file. Raises TraceError."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise TraceError("The file could not be read; load it again.") from error
+    if len(data) > limit:
+        raise TraceError(f"The trace is larger than {limit // 2**20} MB; load a shorter run.")
+    return Trace.from_json(data)
+
+
+def recording(folder: Path) -> str | None:
+    """The first recorded run in a folder, ready for the stage; None when there is none that can be read."""
+    for path in sorted(folder.glob("*.json")):
+        try:
+            return replay(read_trace(path), "recorded")
+        except NemodiffError as error:
+            logger.warning("%s: %s", path.name, error)
+    return None
