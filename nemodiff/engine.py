@@ -114,8 +114,8 @@ class Engine:
         return self._run(prompt, self.fill(request))
 
     def _run(self, prompt: list[int], request: Request) -> Iterator[Event]:
-        deadline = time.monotonic() + request.time_limit if request.time_limit is not None else None
         with self._lock:
+            deadline = None if request.time_limit is None else time.monotonic() + request.time_limit
             self._warm_up(request.block_length)
             settings = self._settings(request)
             prefill = Prefill(self.model, prompt, len(prompt) + request.max_new_tokens + request.block_length)

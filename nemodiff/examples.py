@@ -15,7 +15,7 @@ class Example:
 
 
 EXAMPLES: tuple[Example, ...] = (
-    Example("Count to 40", "Count from 1 to 40, separated by commas.", True),
+    Example("Count to 30", "Count from 1 to 30, separated by commas.", True),
     Example("Days as JSON", "List the days of the week as a JSON array.", True),
     Example(
         "JSON person",
@@ -35,12 +35,12 @@ EXAMPLES: tuple[Example, ...] = (
     ),
     Example(
         "SQL inserts",
-        "Write SQL INSERT statements for the table cities (name, country, population) with these rows:\n"
-        "Lisbon, Portugal, 545000\nKyoto, Japan, 1460000\nQuito, Ecuador, 1980000",
+        "Write SQL INSERT statements for the table cities (name, country, founded) with these rows:\n"
+        "Lisbon, Portugal, 1147\nKyoto, Japan, 794\nQuito, Ecuador, 1534",
         True,
     ),
     Example("Blue sky", "Explain why the sky is blue.", False),
     Example("Sleep", "Give me three tips for sleeping better.", False),
-    Example("Breakfast", "What does a healthy breakfast look like?", False),
+    Example("Thank-you note", "Write a short thank-you note to a teacher.", False),
     Example("Lighthouse", "Write a two-sentence story about a lighthouse keeper.", False),
 )

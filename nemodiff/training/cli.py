@@ -3,17 +3,22 @@
 import argparse
 from pathlib import Path
 
-DEFAULT_BASE = Path("~/.cache/nemodiff/smollm2-135m-instruct")
+from nemodiff.checkpoints import base_weights
+
 DEFAULT_CHAT = Path("runs/chat.jsonl")
 DEFAULT_RUN = Path("runs/joint")
 DEFAULT_ADAPTER = Path("assets/checkpoints/smollm2-135m-tri")
+
+
+def _base(args: argparse.Namespace) -> Path:
+    return args.base or base_weights(lambda line: print(line, flush=True))
 
 
 def _distill(args: argparse.Namespace) -> int:
     from nemodiff.training.distill import distill
 
     kept = distill(
-        args.base.expanduser(),
+        _base(args),
         args.out,
         limit=args.limit,
         batch=args.batch,
@@ -35,7 +40,7 @@ def _joint(args: argparse.Namespace) -> int:
         )
     train(
         Settings(
-            base=str(args.base.expanduser()),
+            base=str(_base(args)),
             out=str(args.out),
             chat=str(chat) if chat else None,
             minutes=args.minutes,
@@ -54,9 +59,13 @@ def _joint(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
+    from nemodiff.training.curve import curve
     from nemodiff.training.joint import export
 
     path = export(args.run / "state.pt", args.out)
+    log = args.run / "log.jsonl"
+    if log.exists():
+        (args.out / "curve.svg").write_text(curve(log), encoding="utf-8")
     print(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
     return 0
 
@@ -72,7 +81,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def _add_steps(parser: argparse.ArgumentParser) -> None:
     steps = parser.add_subparsers(dest="step", required=True)
     distill = steps.add_parser("distill", help="greedy answers of the base to our open prompts; resumable")
-    distill.add_argument("--base", type=Path, default=DEFAULT_BASE, help="folder of the base checkpoint")
+    distill.add_argument("--base", type=Path, help="folder of the base checkpoint (default: SmolLM2, fetched)")
     distill.add_argument("--out", type=Path, default=DEFAULT_CHAT)
     distill.add_argument("--limit", type=int, default=3000, help="how many prompts")
     distill.add_argument("--batch", type=int, default=128)
@@ -81,7 +90,7 @@ def _add_steps(parser: argparse.ArgumentParser) -> None:
     distill.set_defaults(func=_distill)
 
     joint = steps.add_parser("joint", help="joint training of the low-rank update")
-    joint.add_argument("--base", type=Path, default=DEFAULT_BASE, help="folder of the base checkpoint")
+    joint.add_argument("--base", type=Path, help="folder of the base checkpoint (default: SmolLM2, fetched)")
     joint.add_argument("--chat", type=Path, default=DEFAULT_CHAT, help="JSONL made by `distill`")
     joint.add_argument("--out", type=Path, default=DEFAULT_RUN, help="folder for log.jsonl and state.pt")
     joint.add_argument(

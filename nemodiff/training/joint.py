@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from nemodiff.checkpoints import BASE
 from nemodiff.training.data import Batch, Mixture
 from nemodiff.training.dual_stream import Backbone
 from nemodiff.training.lora import Lora, export_adapter
@@ -253,10 +254,11 @@ def export(state_file: Path, folder: Path) -> Path:
     lora = Lora(backbone.layers, settings.rank, state["mask_embedding"])
     lora.values.copy_(state["values"])
     config = {
-        "base": Path(settings.base).name,
+        "base": BASE,
         "mask_token_id": settings.mask_token_id,
         "shift_logits": True,
         "block_size": 8,
+        "threshold": 0.95,
         "trained": {
             "steps": state["step"],
             "tokens": state["tokens"],

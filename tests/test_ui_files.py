@@ -1,0 +1,25 @@
+"""Files made from an untrusted trace."""
+
+import base64
+import json
+
+import pytest
+
+from tests.browser.made import trace_of
+from ui.files import FORMATS, make
+
+TRACE = json.dumps(trace_of({"1": "a", "2": "<b>"}, [1, 2, 1]))
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_is_made(kind):
+    made = json.loads(make(f"{kind}\n{TRACE}"))
+    assert len(base64.b64decode(made["data"])) > 100
+    assert made["ending"] == FORMATS[kind].ending
+
+
+@pytest.mark.parametrize("asked", ["", "html", "html\n{}", f"exe\n{TRACE}", f"html\n{TRACE[:-9]}", None, 7])
+def test_anything_else_is_one_sentence(asked):
+    error = json.loads(make(asked))["error"]
+    assert error.endswith(".")
+    assert "\n" not in error
