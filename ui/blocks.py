@@ -9,11 +9,11 @@ from typing import Any
 
 import gradio as gr
 
-from nemodiff.errors import RequestError
+from nemodiff.errors import RequestError, TraceError
 from nemodiff.examples import EXAMPLES
 from nemodiff.request import SAMPLERS, Request
-from nemodiff.trace import MODES
-from ui import player, stream
+from nemodiff.trace import MODES, Trace
+from ui import charts, files, player, stream
 from ui.runs import Runs
 from ui.settings import Settings
 
@@ -21,6 +21,13 @@ BUSY = "The run could not start: the server is busy or the connection was lost. 
 STYLES = [Path(__file__).parent / "page.css", player.STYLE]
 MODE_NAMES = (("Autoregressive", "ar"), ("Diffusion", "diffusion"), ("Self-speculation", "self-speculation"))
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "DejaVu Sans", "sans-serif"]
+CHARTS = (
+    charts.tokens_over_seconds,
+    charts.tokens_over_forwards,
+    charts.commit_order,
+    charts.acceptance_lengths,
+    charts.confidence_agreement,
+)
 MONO = ["ui-monospace", "DejaVu Sans Mono", "Menlo", "Consolas", "monospace"]
 
 
@@ -90,6 +97,13 @@ def build(
     def resync(run: str) -> str:
         return stream.resync(runs, run)
 
+    def draw(trace: str) -> list[Any]:
+        try:
+            run = Trace.from_json(trace)
+        except TraceError:
+            return [gr.skip()] * len(CHARTS)
+        return [chart(run) for chart in CHARTS]
+
     def open_trace(path: str | None) -> Any:
         if not path:
             return gr.skip()
@@ -144,9 +158,15 @@ def build(
             html_template=player.template(),
             js_on_load=player.script("gradio.js"),
             apply_default_css=False,
-            server_functions=[resync],
+            server_functions=[resync, files.make],
             elem_id="stage-host",
         )
+
+        with gr.Accordion("Charts of this run", open=False, elem_id="charts") as panel, gr.Row():
+            plots = [gr.Plot(show_label=False, elem_classes="chart", min_width=320) for _ in CHARTS]
+        # The page holds the trace and sends it along, so that any process can draw it.
+        held = gr.Textbox(visible="hidden")
+        redraw = gr.Button("Redraw the charts", elem_id="redraw")
 
         # The stage's own "Open trace" presses this one, which is kept out of sight.
         opener = gr.UploadButton("Open a trace", file_types=[".json"], elem_id="open-trace")
@@ -164,6 +184,8 @@ def build(
         )
         going.failure(lambda: stream.failure(BUSY), None, stage, queue=False, **quiet)
         halt.click(stop, None, stage, cancels=[going], queue=False, **quiet)
+        for draws in (panel.expand, redraw.click):
+            draws(draw, held, plots, js="() => document.querySelector('#stage').trace()", queue=False, **quiet)
         opener.upload(open_trace, opener, stage, **quiet)
         examples.click(lambda index: EXAMPLES[index].prompt, examples, prompt, queue=False, **quiet)
         sampler.change(_shown, sampler, [limit, bound, steps], queue=False, **quiet)

@@ -45,13 +45,14 @@ FORMATS = {
 }
 
 
-def make(kind: str, text: str) -> str:
-    """A file of `kind` from the text of a trace, which is untrusted: {ending, media, data (base64)} or {error}."""
+def make(asked: str) -> str:
+    """A file from "kind, newline, text of a trace", which is untrusted: {ending, media, data (base64)} or {error}."""
     try:
+        kind, _, text = asked.partition("\n") if isinstance(asked, str) else ("", "", "")
         if kind not in FORMATS:
             raise TraceError(f"There is no such file format: choose {', '.join(FORMATS)}.")
         form = FORMATS[kind]
-        data = form.make(Trace.from_json(text if isinstance(text, str) else ""))
+        data = form.make(Trace.from_json(text))
         return pack({"ending": form.ending, "media": form.media, "data": base64.b64encode(data).decode()})
     except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
         return pack({"error": explain(error)})

@@ -12,8 +12,9 @@ from typing import Any
 
 from nemodiff.errors import NemodiffError, TraceError
 from nemodiff.request import Request
-from nemodiff.trace import MAX_BYTES, Trace
+from nemodiff.trace import MAX_BYTES, SCHEMA, Trace
 from ui.runs import UNEXPECTED, Run, Runs
+from ui.trajectory import from_trajectory
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ def replay(trace: Trace, kind: str = "replay") -> str:
 
 
 def read_trace(path: str | Path, limit: int = MAX_BYTES) -> Trace:
-    """A trace from an untrusted file. Raises TraceError."""
+    """A run from an untrusted file: a trace, or diffusers' sampling trajectory. Raises TraceError."""
     try:
         with open(path, "rb") as file:
             data = file.read(limit + 1)
@@ -110,6 +111,8 @@ def read_trace(path: str | Path, limit: int = MAX_BYTES) -> Trace:
         raise TraceError("The file could not be read; load it again.") from error
     if len(data) > limit:
         raise TraceError(f"The trace is larger than {limit // 2**20} MB; load a shorter run.")
+    if b'"frames"' in data and SCHEMA.encode() not in data:
+        return from_trajectory(data)
     return Trace.from_json(data)
 
 

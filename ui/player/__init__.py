@@ -6,7 +6,20 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 STYLE = FOLDER / "stage.css"
-SCRIPTS = ("dom.js", "text.js", "log.js", "lanes.js", "strip.js", "tooltip.js", "transport.js", "stage.js")
+SCRIPTS = (
+    "dom.js",
+    "text.js",
+    "log.js",
+    "history.js",
+    "lanes.js",
+    "strip.js",
+    "tooltip.js",
+    "inspector.js",
+    "attention.js",
+    "transport.js",
+    "solo.js",
+    "stage.js",
+)
 
 
 def template() -> str:

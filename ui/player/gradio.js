@@ -2,6 +2,7 @@
 
 const stage = mount(element.querySelector("#stage"), {
   resync: (run) => server.resync(run),
+  make: (kind, trace) => server.make(`${kind}\n${trace}`), // one argument is all that a server function gets
   open: () => (document.querySelector("#open-trace input[type=file]") || document.querySelector("#open-trace"))?.click(),
 });
 let taken = null;
@@ -18,6 +19,21 @@ function take() {
 document.addEventListener("click", (event) => {
   if (event.target.closest?.("#generate")) stage.wait("Waiting for the model…");
   if (event.target.closest?.("#stop")) stage.unwait();
+});
+// Charts below the stage: drawn anew when a run ends while they are open; a click on a point moves the cursor.
+const root = element.querySelector("#stage");
+new MutationObserver(() => {
+  const open = document.querySelector("#charts .js-plotly-plot");
+  if (open && open.offsetParent && ["done", "replay"].includes(root.dataset.state)) document.querySelector("#redraw")?.click();
+}).observe(root, { attributeFilter: ["data-state"] });
+document.addEventListener("mouseover", (event) => {
+  const plot = event.target.closest?.("#charts .js-plotly-plot");
+  if (!plot?.on || plot.linked) return;
+  plot.linked = true;
+  plot.on("plotly_click", ({ points }) => {
+    const [mode, k] = points[0]?.customdata || [];
+    if (Number.isInteger(k)) stage.seek(mode, k);
+  });
 });
 watch("value", take);
 take();

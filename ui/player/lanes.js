@@ -34,6 +34,7 @@ class LaneView {
     this.rejected = make("span", "t");
     this.strip = make("div", "strip");
     root.append(figures, this.verdict, this.text, this.strip);
+    this.history = new History(root, mode);
     this.clear();
   }
 
@@ -44,6 +45,7 @@ class LaneView {
     this.finalAt = -1;
     this.painted = null;
     this.text.scrollTop = 0;
+    this.history.clear();
   }
 
   /** Draw the lane after event k; what changed comes into view, what a reader scrolled to stays otherwise. */
@@ -60,6 +62,7 @@ class LaneView {
     this.paintText(log, lane, state, comparison?.first ?? null);
     this.paintVerdict(lane, k, comparison);
     drawStrip(this.strip, log, lane, k);
+    this.history.paint(log, lane, k);
     if (k !== this.revealed) this.reveal(lane, k);
     this.revealed = k;
   }

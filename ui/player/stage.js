@@ -1,7 +1,8 @@
 // The stage: takes what the server sends (or a whole trace), keeps the log, draws the lanes.
 
-/** hooks.resync(run) → promise of a full payload of a live run; hooks.open() → ask the viewer for a trace file. Both
- * may be missing: a stage needs no server. Returns {ingest, wait, unwait, fail, transport, log}. */
+/** hooks.resync(run) → promise of a full payload of a live run; hooks.open() → ask the viewer for a trace file;
+ * hooks.make(kind, trace) → promise of a file; hooks.branch: see Inspector. All may be missing: a stage
+ * needs no server. Returns {ingest, seek, wait, unwait, fail, transport, log}. */
 function mount(root, hooks = {}) {
   let log = null;
   let run = null;
@@ -13,10 +14,24 @@ function mount(root, hooks = {}) {
   const announce = root.querySelector(".announce");
   const transport = new Transport(root, schedule);
   const tooltip = new Tooltip(root, () => log);
+  const attention = new AttentionView(root, schedule);
+  const solo = new Solo(root, schedule);
+  const inspector = new Inspector(root, hooks, seek, () => {
+    tooltip.hide();
+    schedule();
+  });
   root.querySelector('[data-do="save"]').addEventListener("click", save);
+  root.querySelector(".lanes").addEventListener("click", (event) => {
+    const row = event.target.closest(".history [data-k]");
+    if (row) seek(row.closest("[data-lane]").dataset.lane, Number(row.dataset.k));
+  });
   const opener = root.querySelector('[data-do="open"]');
   opener.hidden = !hooks.open;
   opener.addEventListener("click", () => hooks.open?.());
+  for (const maker of root.querySelectorAll("[data-make]")) {
+    maker.hidden = !hooks.make;
+    maker.addEventListener("click", () => makeFile(maker));
+  }
 
   function schedule() {
     if (!frame) frame = requestAnimationFrame(paint);
@@ -36,16 +51,19 @@ function mount(root, hooks = {}) {
     };
     for (const [mode, view] of views) {
       const lane = log.lanes.get(mode);
-      view.root.hidden = !lane;
+      view.root.hidden = !lane || solo.hides(mode);
       if (lane) view.paint(log, lane, lane.find(clock, cursor), settings);
     }
     tooltip.refresh();
+    attention.paint(log, (lane) => lane.find(clock, cursor), (mode) => solo.hides(mode));
+    inspector.paint(log, (lane) => lane.find(clock, cursor));
   }
 
   function open(next, state, options) {
     log = next;
+    inspector.unpin();
     for (const view of views.values()) view.clear();
-    root.style.setProperty("--lanes", log.lanes.size);
+    solo.open(log);
     setData(root, "state", state);
     say("");
     describe();
@@ -133,12 +151,31 @@ function mount(root, hooks = {}) {
   }
 
   function save() {
-    if (!log) return;
+    if (log) download(new Blob([JSON.stringify(log.toTrace())], { type: "application/json" }), "trace.json");
+  }
+
+  function download(blob, ending) {
     const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([JSON.stringify(log.toTrace())], { type: "application/json" }));
-    link.download = `nemodiff-${log.head.checkpoint.replace(/[^\w.-]+/g, "-").slice(0, 40)}.trace.json`;
+    link.href = URL.createObjectURL(blob);
+    link.download = `nemodiff-${log.head.checkpoint.replace(/[^\w.-]+/g, "-").slice(0, 40)}.${ending}`;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  }
+
+  /** A file that the server makes of the trace on the page; the button waits for it. */
+  async function makeFile(button) {
+    if (!log || button.disabled) return;
+    button.disabled = true;
+    try {
+      const file = JSON.parse(await hooks.make(button.dataset.make, JSON.stringify(log.toTrace())));
+      if (file.error) say(file.error);
+      else download(await (await fetch(`data:${file.media};base64,${file.data}`)).blob(), file.ending);
+    } catch (error) {
+      console.error(error);
+      say("The file could not be made; try again.");
+    } finally {
+      button.disabled = false;
+    }
   }
 
   /** Between Generate and the first forward: the earlier run stays, one line says what is going on. */
@@ -154,8 +191,15 @@ function mount(root, hooks = {}) {
     if ("waiting" in root.dataset) say("");
   }
 
+  /** Move the cursor to a lane's event, as a chart's point names it. */
+  function seek(mode, k) {
+    const event = log?.lanes.get(mode)?.events[k];
+    if (event) transport.seek(transport.clock === "seconds" ? Math.ceil(event.clock) : event.forward);
+  }
+
+  root.trace = () => (log ? JSON.stringify(log.toTrace()) : "");
   schedule();
-  return { ingest, wait, unwait, fail, transport, get log() { return log; } };
+  return { ingest, seek, wait, unwait, fail, transport, get log() { return log; } };
 }
 
 function promptOf(request) {

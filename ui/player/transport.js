@@ -43,7 +43,7 @@ class Transport {
 
   key(event, actions) {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select")) return;
-    if (event.key === " " && event.target.matches("button")) return;
+    if (event.key === " " && event.target.matches("button, summary")) return;
     const token = event.target.closest(".text .t");
     if (token && (event.key === "ArrowLeft" || event.key === "ArrowRight")) {
       // With a token in focus the arrows walk over the tokens.
