@@ -78,7 +78,7 @@ def _tensors(reader: GGUFReader, config: dict) -> dict[str, torch.Tensor]:
     heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
     tensors = {}
     for tensor in reader.tensors:
-        array = np.asarray(dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)
+        array = np.array(dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)
         stem, _ = tensor.name.rsplit(".", 1)
         if stem in _ROOT_NAMES:
             name = _ROOT_NAMES[stem]

@@ -12,6 +12,15 @@ from nemodiff.model.config import ModelConfig
 from nemodiff.model.rows import BLOCK_ROWS, RowShapes
 
 
+class Matrix(nn.Module):
+    """A weight [out, in], uninitialised: checkpoints fill it, nn.Linear's initialisation would only cost time."""
+
+    def __init__(self, inputs: int, outputs: int, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.in_features, self.out_features = inputs, outputs
+        self.weight = nn.Parameter(torch.empty(outputs, inputs, device=device, dtype=dtype), requires_grad=False)
+
+
 class Layer(nn.Module):
     """One decoder layer with fused projections. Weights are [out, in], as in nn.Linear.
 
@@ -22,8 +31,8 @@ class Layer(nn.Module):
     def __init__(self, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> None:
         super().__init__()
 
-        def linear(inputs: int, outputs: int) -> nn.Linear:
-            return nn.Linear(inputs, outputs, bias=False, device=device, dtype=dtype)
+        def linear(inputs: int, outputs: int) -> Matrix:
+            return Matrix(inputs, outputs, device, dtype)
 
         hidden, attention = config.hidden_size, config.num_heads * config.head_dim
         self.qkv = linear(hidden, config.qkv_size)
@@ -48,12 +57,12 @@ class Transformer(nn.Module):
         super().__init__()
         device = torch.device(device)
         self.config = config
-        self.embed = nn.Embedding(config.vocab_size, config.hidden_size, device=device, dtype=dtype)
+        self.embed = Matrix(config.hidden_size, config.vocab_size, device, dtype)
         self.layers = nn.ModuleList(Layer(config, device, dtype) for _ in range(config.num_layers))
         self.norm = nn.Parameter(torch.ones(config.hidden_size, device=device, dtype=dtype))
-        self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False, device=device, dtype=dtype)
-        if config.tie_word_embeddings:
-            self.head.weight = self.embed.weight
+        self.head = (
+            self.embed if config.tie_word_embeddings else Matrix(config.hidden_size, config.vocab_size, device, dtype)
+        )
         #: Input embedding of the mask token [hidden] where a checkpoint trained its own; else the table's row.
         self.mask_embedding: Tensor | None = None
         self.exact = True
@@ -84,7 +93,7 @@ class Transformer(nn.Module):
 
     def embeddings(self, tokens: Tensor) -> Tensor:
         """Input embeddings [rows, hidden] of token ids [rows]."""
-        x = self.embed(tokens)
+        x = F.embedding(tokens, self.embed.weight)
         if self.mask_embedding is not None:
             x = torch.where((tokens == self.config.mask_token_id)[:, None], self.mask_embedding, x)
         return x

@@ -55,11 +55,7 @@ def load_model(
     weights becomes the draft LoRA (model-card layout: PEFT, on o_proj alone).
     """
     config = config or read_config(folder)
-    with torch.device("meta"):
-        model = Transformer(config, "meta", dtype)
-    model.to_empty(device=device)
-    if config.tie_word_embeddings:
-        model.head.weight = model.embed.weight
+    model = Transformer(config, device, dtype)
     targets = _targets(model)
     problems = []
     for name, tensor in _stream(folder):
