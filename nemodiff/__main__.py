@@ -8,8 +8,15 @@ import json
 import sys
 from pathlib import Path
 
+from nemodiff import bench
+from nemodiff.analysis import sweep
+from nemodiff.analysis.agreement import speed_up
+from nemodiff.checkpoints import CATALOGUE, DEFAULT
+from nemodiff.engine import load
 from nemodiff.errors import NemodiffError, RequestError
+from nemodiff.request import Request
 from nemodiff.trace import MODES, Event, Lane, Trace, first_difference
+from nemodiff.training import cli as training
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -18,10 +25,6 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     _add_generate(commands)
     commands.add_parser("checkpoints", help="list the checkpoints known by name").set_defaults(func=_checkpoints)
-    from nemodiff import bench
-    from nemodiff.analysis import sweep
-    from nemodiff.training import cli as training
-
     bench.add_parser(commands)
     sweep.add_parser(commands)
     training.add_parser(commands)
@@ -41,7 +44,7 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--prompt-ids", help="token ids instead of text, such as 1,2,3")
     parser.add_argument("--image", help="a picture, for checkpoints that see")
     parser.add_argument("--mode", choices=[*MODES, "all"], default="all")
-    parser.add_argument("--checkpoint", help="a name of `checkpoints`, a folder or a hub id")
+    parser.add_argument("--checkpoint", default=DEFAULT, help="a name of `checkpoints`, a folder or a hub id")
     parser.add_argument("--max-new-tokens", type=int, default=128)
     parser.add_argument("--block-length", type=int, help="positions a block (default: the checkpoint's)")
     parser.add_argument(
@@ -66,12 +69,8 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
 
 
 def _generate(args: argparse.Namespace) -> int:
-    from nemodiff.checkpoints import DEFAULT
-    from nemodiff.engine import load
-    from nemodiff.request import Request
-
     if args.image:
-        raise RequestError(f"{args.checkpoint or DEFAULT} sees no pictures: leave --image out.")
+        raise RequestError(f"{args.checkpoint} sees no pictures: leave --image out.")
     if args.prompt is None and args.prompt_ids is None:
         raise RequestError("There is no prompt: give --prompt TEXT or --prompt-ids 1,2,3.")
     request = Request(
@@ -91,7 +90,7 @@ def _generate(args: argparse.Namespace) -> int:
         ignore_eos=args.ignore_eos,
         raw=args.raw,
     )
-    engine = load(args.checkpoint or DEFAULT, device=args.device, dtype=args.dtype, report=_report)
+    engine = load(args.checkpoint, device=args.device, dtype=args.dtype, report=_report)
     live = None if args.json else _Progress()
     trace = engine.generate(request, live)
     if args.trace:
@@ -161,15 +160,13 @@ def _summary(lane: Lane, reference: Lane | None) -> str:
     if lengths := figures["acceptance_lengths"]:
         parts.append(f"acceptance length {sum(lengths) / len(lengths):.2f}")
     if reference is not None and lane is not reference:
-        parts.append(f"{reference.seconds / len(reference.tokens) / (lane.seconds / len(lane.tokens)):.2f}× AR")
+        parts.append(f"{speed_up(lane, reference) or 0.0:.2f}× AR")
         place = first_difference(lane.tokens, reference.tokens)
         parts.append("identical to AR" if place is None else f"differs from AR at token {place}")
     return ", ".join(parts)
 
 
 def _checkpoints(args: argparse.Namespace) -> int:
-    from nemodiff.checkpoints import CATALOGUE
-
     for entry in CATALOGUE:
         size = f"{entry.parameters} parameters, {entry.bytes / 1e9:.1f} GB"
         print(f"{entry.name}\n    {entry.title}: {size}, {entry.licence}. {entry.note}")

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from nemodiff.analysis.agreement import agreement, speed_up
+from nemodiff.checkpoints import DEFAULT
 from nemodiff.engine import Engine, load
 from nemodiff.examples import EXAMPLES, Example
 from nemodiff.request import Request
@@ -14,7 +15,7 @@ from nemodiff.trace import Trace
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("bench", help="decode the ten example prompts in all modes and print a table")
-    parser.add_argument("--checkpoint", help="a name of `checkpoints`, a folder or a hub id")
+    parser.add_argument("--checkpoint", default=DEFAULT, help="a name of `checkpoints`, a folder or a hub id")
     parser.add_argument("--max-new-tokens", type=int, default=128)
     parser.add_argument("--block-length", type=int)
     parser.add_argument("--threshold", type=float)
@@ -25,8 +26,6 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from nemodiff.checkpoints import DEFAULT
-
     requests = {
         example: Request(
             prompt=example.prompt,
@@ -37,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
         )
         for example in EXAMPLES
     }
-    engine = load(args.checkpoint or DEFAULT, device=args.device, dtype=args.dtype)
+    engine = load(args.checkpoint, device=args.device, dtype=args.dtype)
     traces: dict[Example, Trace] = {}
     for example, request in requests.items():
         print(f"{example.label} …", file=sys.stderr, flush=True)

@@ -11,10 +11,9 @@ from typing import Any
 
 from nemodiff.errors import TraceError
 from nemodiff.recorder import Recorder
-from nemodiff.trace import KEPT, Event, Position, Trace
+from nemodiff.trace import KEPT, MAX_BYTES, Event, Position, Trace
 from ui.cells import Cells
 
-MAX_BYTES = 32 * 1024 * 1024
 MAX_FRAMES = 4096
 MAX_LENGTH = 8192
 MAX_IDS = 2_000_000

@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from nemodiff.analysis.agreement import agreement, speed_up
+from nemodiff.checkpoints import DEFAULT
 from nemodiff.engine import Engine, load
 from nemodiff.errors import RequestError
 from nemodiff.examples import EXAMPLES
@@ -105,7 +106,7 @@ def _point(request: Request, lanes: list[Lane], references: list[Lane]) -> Point
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("sweep", help="thresholds and block lengths over the example prompts, against AR")
-    parser.add_argument("--checkpoint", help="a name of `checkpoints`, a folder or a hub id")
+    parser.add_argument("--checkpoint", default=DEFAULT, help="a name of `checkpoints`, a folder or a hub id")
     parser.add_argument("--block-lengths", default="4,8,16")
     parser.add_argument("--thresholds", default="0.7,0.8,0.9,0.95,0.97,0.99")
     parser.add_argument("--max-new-tokens", type=int, default=96)
@@ -116,11 +117,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from nemodiff.checkpoints import DEFAULT
-
     block_lengths = _numbers(args.block_lengths, int, "--block-lengths")
     thresholds = _numbers(args.thresholds, float, "--thresholds")
-    engine = load(args.checkpoint or DEFAULT, device=args.device, dtype=args.dtype)
+    engine = load(args.checkpoint, device=args.device, dtype=args.dtype)
     prompts = [example.prompt for example in EXAMPLES]
     if not args.json:
         print(f"{engine.checkpoint} · {engine.device} · {engine.dtype} · {len(prompts)} prompts\n")

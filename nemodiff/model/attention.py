@@ -84,7 +84,7 @@ class FixedShape:
 
     def __init__(self, config: ModelConfig, cache: KVCache, rows: int, causal: bool) -> None:
         start, device = cache.length, cache.keys.device
-        self.rows, self.blocks, self.chunks = rows, -(-rows // ROWS), -(-(start + rows) // CHUNK)
+        self.blocks, self.chunks = -(-rows // ROWS), -(-(start + rows) // CHUNK)
         self.kv_heads, self.group = config.num_kv_heads, config.num_heads // config.num_kv_heads
         keys = torch.arange(self.chunks * CHUNK, device=device)
         last = torch.full((self.blocks * ROWS,), start + rows - 1, device=device)
