@@ -158,14 +158,11 @@ def merge_adapter(model: Transformer, folder: Path) -> None:
     scale = read_json(folder / "adapter_config.json").get("scale", 1.0)
     factors = dict(_stream(folder))
 
-    def dequantised(name: str) -> Tensor:
-        return factors.pop(name).float() * factors.pop(f"{name}.scale")[:, None]
-
     try:
         for i, layer in enumerate(model.layers):
             for part in ("qkv", "o", "gate_up", "down"):
                 stem = f"layers.{i}.{part}.lora_"
-                a, b = dequantised(f"{stem}A"), dequantised(f"{stem}B")
+                a, b = take_factor(factors, f"{stem}A"), take_factor(factors, f"{stem}B")
                 weight = getattr(layer, part).weight
                 weight.data.copy_(weight.data.float() + (scale * (b @ a)).to(weight.device))
         model.mask_embedding = factors.pop("mask_embedding").to(model.device, model.dtype)
@@ -175,3 +172,8 @@ def merge_adapter(model: Transformer, folder: Path) -> None:
         raise CheckpointError(f"{folder.name}/adapter.safetensors does not fit its base model.") from error
     if factors:
         raise CheckpointError(f"{folder.name}/adapter.safetensors has an unexpected {next(iter(factors))}.")
+
+
+def take_factor(factors: dict[str, Tensor], name: str) -> Tensor:
+    """Take an int8 factor [rows, columns] and its scale a row out of an adapter's tensors, as float32."""
+    return factors.pop(name).float() * factors.pop(f"{name}.scale")[:, None]

@@ -2,11 +2,10 @@
 shipping."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
@@ -121,16 +120,3 @@ def export_adapter(lora: Lora, folder: Path, config: dict) -> Path:
     config = {"model_type": "nemodiff_adapter", **config, "rank": lora.rank, "scale": lora.scale}
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return folder / "adapter.safetensors"
-
-
-def read_adapter(folder: Path) -> Iterator[tuple[int, str, Tensor, Tensor]]:
-    """(layer, linear, A, B) of an exported adapter, dequantised to float32."""
-    tensors = load_file(folder / "adapter.safetensors")
-    for key in sorted(key for key in tensors if key.endswith(".lora_A")):
-        stem = key.removesuffix(".lora_A")
-        _, layer, name = stem.split(".")
-        a, b = (
-            tensors[f"{stem}.{which}"].float() * tensors[f"{stem}.{which}.scale"][:, None]
-            for which in ("lora_A", "lora_B")
-        )
-        yield int(layer), name, a, b
