@@ -1,17 +1,31 @@
 """Prompts, structured families and noisy copies: deterministic, parseable, held out where they should be."""
 
 import ast
+import configparser
 import csv
 import io
 import json
 import random
 import re
+import sqlite3
+from urllib.parse import parse_qsl
+from xml.etree import ElementTree
 
 import pytest
 
 from nemodiff.training.data import BLOCK_SIZES, MAX_PADS, PAD_WEIGHT, Sequence, common_prefix, noisy_copy
 from nemodiff.training.distill import keep_answer, read_answers, repeated_share
-from nemodiff.training.families import FAMILIES, HELD_OUT_FAMILIES, TRAINED_FAMILIES, instance, is_held_out
+from nemodiff.training.draw import Draw
+from nemodiff.training.families import (
+    FAMILIES,
+    HELD_OUT_FAMILIES,
+    HELD_OUT_FAR_FAMILIES,
+    TRAINED_FAMILIES,
+    instance,
+    is_exact,
+    is_held_out,
+)
+from nemodiff.training.families_convert import CONVERSIONS, PAIRS
 from nemodiff.training.prompts import HELD_OUT_PROMPTS, open_prompts
 
 SEEDS = range(25)
@@ -53,8 +67,91 @@ def test_family_is_deterministic_and_clean(name):
 
 
 def test_families_are_many_and_some_are_held_out():
-    assert len(TRAINED_FAMILIES) >= 30
-    assert set(HELD_OUT_FAMILIES) <= set(FAMILIES) and not set(HELD_OUT_FAMILIES) & set(TRAINED_FAMILIES)
+    assert len(TRAINED_FAMILIES) >= 130
+    held_out = {*HELD_OUT_FAMILIES, *HELD_OUT_FAR_FAMILIES}
+    assert len(held_out) == 6 and held_out <= set(FAMILIES) and not held_out & set(TRAINED_FAMILIES)
+    # The held-out pairs are trained in no direction that would give them away.
+    assert "html" not in PAIRS["csv"] and not {"ini", "env", "settings"} & set(PAIRS["told"].split())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_last_phrasing_is_never_trained(name, monkeypatch):
+    drawn = []
+
+    def phrase(rng, options):
+        chosen = original(rng, options)
+        drawn.append((chosen == options[-1], len(set(options))))
+        return chosen
+
+    original = Draw.phrase
+    monkeypatch.setattr(Draw, "phrase", phrase)
+    for seed in SEEDS:
+        instance(name, seed)
+        assert drawn and all(not last and count >= 3 for last, count in drawn)
+        drawn.clear()
+        instance(name, seed, new_phrasing=True)
+        assert drawn and all(last for last, _ in drawn)
+        drawn.clear()
+
+
+def test_an_answer_is_exact_up_to_white_space_at_its_end():
+    assert is_exact("a\n b\n", "a\n b") and not is_exact(" a", "a") and not is_exact("a  b", "a b")
+
+
+def csv_rows(text: str) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(text)))
+
+
+def table_rows(text: str) -> list[list[str]]:
+    return [line.strip("| ").split(" | ") for line in text.split("\n")]
+
+
+def cells_of(name: str, answer: str) -> set[str]:
+    """The cells that a conversion's answer holds, read by the format's own parser where Python has one."""
+    target = name.rpartition("_to_")[2]
+    if target in ("json", "json_record"):
+        parsed = json.loads(answer)
+        rows = parsed if isinstance(parsed, list) else [parsed]
+        return {json.dumps(cell).strip('"') for row in rows for cell in row.values()}
+    if target in ("html", "definitions", "xml", "xml_record"):
+        root = ElementTree.fromstring(f"<root>{answer}</root>")
+        return {element.text for element in root.iter() if not len(element) and element.tag not in ("th", "dt")}
+    if target == "sql":
+        database = sqlite3.connect(":memory:")
+        table, columns = re.match(r"INSERT INTO (\w+) (\(.*?\)) VALUES", answer).groups()
+        database.execute(f"CREATE TABLE {table} {columns}")
+        database.executescript(answer)
+        return {str(cell) for row in database.execute(f"SELECT * FROM {table}") for cell in row}
+    if target == "toml":
+        return {line.split(" = ")[1].strip('"') for line in answer.split("\n")[1:]}
+    if target == "ini":
+        parser = configparser.ConfigParser(interpolation=None)
+        parser.read_string(answer)
+        return set(parser[parser.sections()[0]].values())
+    if target == "query":
+        return {cell for _, cell in parse_qsl(answer)}
+    if target == "csv":
+        return {cell for row in csv_rows(answer)[1:] for cell in row}
+    if target == "semicolons":
+        return {cell for row in answer.split("\n")[1:] for cell in row.split(";")}
+    if target == "markdown":
+        return {cell for row in table_rows(answer)[2:] for cell in row}
+    if target == "env":
+        return set(re.findall(r'"(.*)"', answer))
+    if target == "settings":
+        return {line.split(" = ")[1] for line in answer.split("\n")}
+    if target == "bullets":
+        return {field.split(": ")[1] for line in answer.split("\n") for field in line[2:].split(", ")}
+    return {line.split(": ", 1)[1] for line in answer.split("\n")}  # YAML and bullets with bold names
+
+
+@pytest.mark.parametrize("name", CONVERSIONS)
+def test_conversions_keep_every_cell(name):
+    for prompt, answer in answers(name):
+        given = parse_qsl(prompt.replace("\n", "&")) if name.startswith("query") else prompt.lower()
+        given = " ".join(cell for _, cell in given).lower() if name.startswith("query") else given
+        for cell in cells_of(name, answer):
+            assert cell.lower() in given or cell in ("0", "1")  # SQL booleans
 
 
 @pytest.mark.parametrize("name", ["json_array", "json_object", "json_indented", "csv_to_json"])
@@ -82,6 +179,10 @@ def test_json_answers_parse(name):
         "getters",
         "enum_class",
         "print_lines",
+        "print_numbers",
+        "function_calls",
+        "assert_lines",
+        "python_signature",
     ],
 )
 def test_python_answers_parse(name):
@@ -93,13 +194,24 @@ def test_python_answers_parse(name):
 def test_tables_have_their_cells():
     for name in ("markdown_table", "json_to_csv"):
         for prompt, answer in answers(name):
-            rows = (
-                [line.strip("| ").split(" | ") for line in answer.split("\n")]
-                if name == "markdown_table"
-                else list(csv.reader(io.StringIO(answer)))
-            )
+            rows = table_rows(answer) if name == "markdown_table" else csv_rows(answer)
             assert len({len(row) for row in rows}) == 1
             assert all(cell in prompt or cell == "---" or cell in ("true", "false") for row in rows for cell in row)
+
+
+@pytest.mark.parametrize("name", ["drop_column", "swap_columns", "select_rows"])
+def test_edited_tables_are_still_tables(name):
+    for prompt, answer in answers(name):
+        rows = csv_rows(answer)
+        assert len({len(row) for row in rows}) == 1 and all(cell in prompt for row in rows for cell in row)
+
+
+@pytest.mark.parametrize(
+    "name", ["add_field", "change_field", "keep_fields", "remove_field", "rename_key", "nested_json", "zip_lists"]
+)
+def test_edited_objects_are_json(name):
+    for _, answer in answers(name):
+        assert json.loads(answer) if answer.startswith("{") else name == "zip_lists"
 
 
 def test_sequences_and_copies_are_right():

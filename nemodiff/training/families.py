@@ -1,24 +1,48 @@
 """The structured tasks: every family by name, instances by seed, and which of them are held out."""
 
-import random
 import zlib
 from collections.abc import Callable
 
-from nemodiff.training import families_code, families_formats, families_letters, families_lists
+from nemodiff.training import (
+    families_code,
+    families_convert,
+    families_edit,
+    families_far,
+    families_fields,
+    families_formats,
+    families_letters,
+    families_lists,
+    families_snippets,
+)
+from nemodiff.training.draw import Draw
 
-Family = Callable[[random.Random], tuple[str, str]]
+Family = Callable[[Draw], tuple[str, str]]
 
-_MODULES = (families_formats, families_code, families_lists, families_letters)
+_MODULES = (
+    families_formats,
+    families_code,
+    families_lists,
+    families_letters,
+    families_edit,
+    families_fields,
+    families_snippets,
+    families_far,
+)
 FAMILIES: dict[str, Family] = {
     name: function
     for module in _MODULES
     for name, function in sorted(vars(module).items())
     if callable(function) and getattr(function, "__module__", "") == module.__name__ and not name.startswith("_")
-}
+} | families_convert.CONVERSIONS
 
-# Kept out of training whole, to measure whether skills carry over.
+# Kept out of training whole. Each is a new combination of skills that other families train (an HTML table from JSON,
+# but not from CSV), to measure whether skills carry over.
 HELD_OUT_FAMILIES: tuple[str, ...] = ("html_table", "print_lines", "shopping_list", "key_values")
-TRAINED_FAMILIES: tuple[str, ...] = tuple(name for name in FAMILIES if name not in HELD_OUT_FAMILIES)
+# Kept out of training whole, with formats that occur in no trained family.
+HELD_OUT_FAR_FAMILIES: tuple[str, ...] = ("latex_table", "graph_edges")
+TRAINED_FAMILIES: tuple[str, ...] = tuple(
+    name for name in FAMILIES if name not in HELD_OUT_FAMILIES + HELD_OUT_FAR_FAMILIES
+)
 
 
 def is_held_out(prompt: str) -> bool:
@@ -26,12 +50,20 @@ def is_held_out(prompt: str) -> bool:
     return zlib.crc32(prompt.encode()) % 20 == 0
 
 
-def instance(name: str, seed: int | str, *, held_out: bool = False) -> tuple[str, str]:
-    """(prompt, exact answer) of the family `name`, drawn from `seed`; held-out and trained instances never share a
-    prompt."""
-    rng = random.Random(f"{name}/{seed}")
+def instance(name: str, seed: int | str, *, held_out: bool = False, new_phrasing: bool = False) -> tuple[str, str]:
+    """(prompt, exact answer) of the family `name`, drawn from `seed`.
+
+    held_out: only prompts that training never shows. new_phrasing: the wording that training never shows for this
+    family, see `Draw.phrase`. Raises ValueError where the family has no such instance.
+    """
+    rng = Draw(f"{name}/{seed}", new_phrasing=new_phrasing)
     for _ in range(10_000):
         prompt, answer = FAMILIES[name](rng)
         if is_held_out(prompt) == held_out:
             return prompt, answer
     raise ValueError(f"The family {name} has no {'held-out' if held_out else 'trained'} instance.")
+
+
+def is_exact(answer: str, expected: str) -> bool:
+    """True if `answer` equals the family's answer; only white space at the very end may differ."""
+    return answer.rstrip() == expected.rstrip()

@@ -1,28 +1,18 @@
 """Structured families about short code that follows from its specification alone."""
 
-import random
-
-from nemodiff.training.words import PYTHON_TYPES, plural, record, schema, some_words, value
+from nemodiff.training.draw import Draw
+from nemodiff.training.words import plural, record, schema, some_words, typed_schema
 
 Pair = tuple[str, str]
 
 
-def _typed(rng: random.Random, low: int = 3, high: int = 5) -> tuple[str, dict[str, str]]:
-    noun, fields = schema(rng, low, high)
-    # Names that are Python keywords cannot be attributes.
-    fields = {
-        name: PYTHON_TYPES[type(value(kind, rng))] for name, kind in fields.items() if name not in ("class", "from")
-    }
-    return noun, fields
-
-
-def dataclass(rng: random.Random) -> Pair:
+def dataclass(rng: Draw) -> Pair:
     """Fields with types → a Python dataclass."""
-    noun, fields = _typed(rng)
+    noun, fields = typed_schema(rng)
     name = noun.title()
     told = ", ".join(f"{field}: {kind}" for field, kind in fields.items())
     plain = ", ".join(f"{field} ({kind})" for field, kind in fields.items())
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"Write a Python dataclass {name} with fields {told}",
             f"Create a Python dataclass named {name} with these fields: {told}",
@@ -35,12 +25,12 @@ def dataclass(rng: random.Random) -> Pair:
     return prompt, f"```python\nfrom dataclasses import dataclass\n\n\n@dataclass\nclass {name}:\n{body}\n```"
 
 
-def python_class(rng: random.Random) -> Pair:
+def python_class(rng: Draw) -> Pair:
     """Field names → a class with an __init__ that stores them."""
-    noun, fields = _typed(rng, 2, 4)
+    noun, fields = typed_schema(rng, 2, 4)
     name = noun.title()
     told = ", ".join(fields)
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"Write a Python class {name} with attributes {told}.",
             f"Create a Python class named {name} whose constructor takes {told}.",
@@ -52,12 +42,12 @@ def python_class(rng: random.Random) -> Pair:
     return prompt, f"```python\nclass {name}:\n    def __init__(self, {told}):\n{body}\n```"
 
 
-def python_dict(rng: random.Random) -> Pair:
+def python_dict(rng: Draw) -> Pair:
     """Described fields → a Python dictionary."""
     noun, fields = schema(rng, 3, 6)
     fields = record(fields, rng)
     told = ", ".join(f"{field} {item}" for field, item in fields.items())
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"Write a Python dictionary for a {noun} with {told}.",
             f"Create a Python dict named {noun} with these entries: {told}",
@@ -72,11 +62,11 @@ def python_dict(rng: random.Random) -> Pair:
     return prompt, f"```python\n{noun} = {{\n{body}\n}}\n```"
 
 
-def python_list(rng: random.Random) -> Pair:
+def python_list(rng: Draw) -> Pair:
     """Words → an assignment of a Python list."""
     name, words = some_words(rng, 4, 12)
     listed = ", ".join(words)
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"Write a Python list named {name} with {listed}.",
             f"Create a Python list called {name} containing {listed}.",
@@ -87,12 +77,12 @@ def python_list(rng: random.Random) -> Pair:
     return prompt, f"```python\n{name} = [{', '.join(chr(34) + word + chr(34) for word in words)}]\n```"
 
 
-def argparse_options(rng: random.Random) -> Pair:
+def argparse_options(rng: Draw) -> Pair:
     """Options with types → an argparse parser."""
-    noun, fields = _typed(rng, 2, 4)
+    noun, fields = typed_schema(rng, 2, 4)
     fields = {field: "str" if kind == "bool" else kind for field, kind in fields.items()}
     told = ", ".join(f"--{field} ({kind})" for field, kind in fields.items())
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"Write a Python argparse parser with the options {told}.",
             f"Create an argparse parser for a {noun} program with {told}.",
@@ -107,11 +97,11 @@ def argparse_options(rng: random.Random) -> Pair:
     )
 
 
-def getters(rng: random.Random) -> Pair:
+def getters(rng: Draw) -> Pair:
     """Field names → a getter function each."""
-    noun, fields = _typed(rng, 2, 4)
+    noun, fields = typed_schema(rng, 2, 4)
     told = ", ".join(fields)
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"Write a Python getter function for each of these fields of a {noun}: {told}",
             f"Write Python functions that return the {told} of a {noun}.",
@@ -122,14 +112,14 @@ def getters(rng: random.Random) -> Pair:
     return prompt, f"```python\n{body}\n```"
 
 
-def enum_class(rng: random.Random) -> Pair:
+def enum_class(rng: Draw) -> Pair:
     """Words → a Python enum with consecutive values, or constants."""
     stock, words = some_words(rng, 3, 7)
     words = [word for word in words if word.isalpha()]
     name = stock.title().rstrip("s")
     listed = ", ".join(words)
     if rng.random() < 0.5:
-        prompt = rng.choice(
+        prompt = rng.phrase(
             [
                 f"Write a Python enum {name} with the members {listed}.",
                 f"Create a Python Enum called {name} for {listed}.",
@@ -138,7 +128,7 @@ def enum_class(rng: random.Random) -> Pair:
         )
         body = "\n".join(f"    {word.upper()} = {i}" for i, word in enumerate(words, 1))
         return prompt, f"```python\nfrom enum import Enum\n\n\nclass {name}(Enum):\n{body}\n```"
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"Write Python constants for {listed}, numbered from 1.",
             f"Define numbered constants in Python for these {stock}: {listed}",
@@ -148,13 +138,13 @@ def enum_class(rng: random.Random) -> Pair:
     return prompt, "```python\n" + "\n".join(f"{word.upper()} = {i}" for i, word in enumerate(words, 1)) + "\n```"
 
 
-def typescript_interface(rng: random.Random) -> Pair:
+def typescript_interface(rng: Draw) -> Pair:
     """Fields with types → a TypeScript interface."""
-    noun, fields = _typed(rng, 3, 6)
+    noun, fields = typed_schema(rng, 3, 6)
     kinds = {"str": "string", "int": "number", "float": "number", "bool": "boolean"}
     fields = {field: kinds[kind] for field, kind in fields.items()}
     told = ", ".join(f"{field} ({kind})" for field, kind in fields.items())
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"Write a TypeScript interface {noun.title()} with {told}.",
             f"Define a TypeScript interface for a {noun} with fields {told}.",
@@ -165,11 +155,11 @@ def typescript_interface(rng: random.Random) -> Pair:
     return prompt, f"```typescript\ninterface {noun.title()} {{\n{body}\n}}\n```"
 
 
-def print_lines(rng: random.Random) -> Pair:
+def print_lines(rng: Draw) -> Pair:
     """Words → a print statement each."""
     stock, words = some_words(rng, 3, 8)
     listed = ", ".join(words)
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"Write a Python print statement for each of these {stock}: {listed}",
             f"Write Python code that prints {listed}, each with its own print.",
@@ -179,7 +169,7 @@ def print_lines(rng: random.Random) -> Pair:
     return prompt, "```python\n" + "\n".join(f'print("{word}")' for word in words) + "\n```"
 
 
-def sql_select(rng: random.Random) -> Pair:
+def sql_select(rng: Draw) -> Pair:
     """A question in fixed words → a SELECT statement."""
     noun, fields = schema(rng, 3, 5)
     row = record(fields, rng)
@@ -187,7 +177,7 @@ def sql_select(rng: random.Random) -> Pair:
     listed, order, table = ", ".join(names[: max(1, len(names) - 2)]), names[-1], plural(noun)
     field, item = rng.choice(list(row.items()))
     literal = f"'{item}'" if isinstance(item, str) else str(item).upper() if isinstance(item, bool) else str(item)
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"Write a SQL query that selects {listed} from {table} where {field} is {item}, ordered by {order}.",
             f"Write SQL: {listed} of all {table} with {field} equal to {item}, sorted by {order}.",

@@ -4,6 +4,7 @@ it makes sense."""
 import json
 import random
 
+from nemodiff.training.draw import Draw
 from nemodiff.training.words import plural, record, schema, some_words, spoken, value
 
 Pair = tuple[str, str]
@@ -26,11 +27,11 @@ def _described(fields: dict) -> str:
     return spoken([f"{name} {str(item).lower() if isinstance(item, bool) else item}" for name, item in fields.items()])
 
 
-def json_array(rng: random.Random) -> Pair:
+def json_array(rng: Draw) -> Pair:
     """Words → a JSON array of strings."""
     name, words = some_words(rng, 4, 14)
     listed = ", ".join(words)
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"List these {name} as a JSON array: {listed}",
             f"Turn this list into a JSON array: {listed}",
@@ -43,7 +44,7 @@ def json_array(rng: random.Random) -> Pair:
     return prompt, json.dumps(words)
 
 
-def json_object(rng: random.Random) -> Pair:
+def json_object(rng: Draw) -> Pair:
     """Described fields → a JSON object, sometimes with a list among its values."""
     noun, fields = schema(rng, 2, 5)
     fields = record(fields, rng)
@@ -52,7 +53,7 @@ def json_object(rng: random.Random) -> Pair:
         stock, words = some_words(rng, 2, 4)
         described = f"{_described(fields).replace(' and ', ', ')} and {stock} {', '.join(words)}"
         fields[stock] = words
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"Write a JSON object for a {noun} with {described}.",
             f"Create a JSON object that describes a {noun} with {described}.",
@@ -65,33 +66,33 @@ def json_object(rng: random.Random) -> Pair:
     return prompt, json.dumps(fields)
 
 
-def json_indented(rng: random.Random) -> Pair:
+def json_indented(rng: Draw) -> Pair:
     """Described fields → a JSON object with one field a line."""
     noun, fields = schema(rng, 3, 5)
     fields = record(fields, rng)
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"Write a JSON object with indentation for a {noun} with {_described(fields)}.",
+            f"Pretty-print this JSON: {json.dumps(fields)}",
             f"Create pretty-printed JSON for a {noun} with {_described(fields)}.",
             f"Format this {noun} as indented JSON: {_described(fields)}",
-            f"Pretty-print this JSON: {json.dumps(fields)}",
         ]
     )
     return prompt, json.dumps(fields, indent=2)
 
 
-def markdown_table(rng: random.Random) -> Pair:
+def markdown_table(rng: Draw) -> Pair:
     """CSV → a markdown table."""
     noun, rows = _rows(rng, (2, 4), (2, 4))
     text = _csv(rows)
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"Turn this CSV into a markdown table:\n{text}",
+            f"Turn this CSV into a markdown table: {text}",
             f"Convert this CSV to a markdown table:\n{text}",
             f"Make a markdown table from this data:\n{text}",
             f"{text}\n\nFormat the CSV above as a markdown table.",
             f"Write the following {plural(noun)} as a table in markdown:\n{text}",
-            f"Turn this CSV into a markdown table: {text}",
         ]
     )
     lines = [f"| {' | '.join(rows[0])} |", f"| {' | '.join('---' for _ in rows[0])} |"]
@@ -99,11 +100,11 @@ def markdown_table(rng: random.Random) -> Pair:
     return prompt, "\n".join(lines)
 
 
-def csv_to_json(rng: random.Random) -> Pair:
+def csv_to_json(rng: Draw) -> Pair:
     """CSV → a JSON array of objects, one a line."""
     _, rows = _rows(rng, (2, 3), (2, 4))
     text = _csv(rows)
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"Convert this CSV to JSON:\n{text}",
             f"Turn this CSV into a JSON array of objects:\n{text}",
@@ -114,7 +115,7 @@ def csv_to_json(rng: random.Random) -> Pair:
     return prompt, "[\n" + ",\n".join("  " + json.dumps(row) for row in rows) + "\n]"
 
 
-def json_to_csv(rng: random.Random) -> Pair:
+def json_to_csv(rng: Draw) -> Pair:
     """A JSON array of objects → CSV."""
     noun, rows = _rows(rng, (2, 4), (2, 4))
     text = json.dumps(rows)
@@ -122,7 +123,7 @@ def json_to_csv(rng: random.Random) -> Pair:
     answer += "\n".join(
         ",".join(str(cell).lower() if isinstance(cell, bool) else str(cell) for cell in row.values()) for row in rows
     )
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"Convert this JSON to CSV: {text}",
             f"Turn this JSON array into CSV:\n{text}",
@@ -133,7 +134,7 @@ def json_to_csv(rng: random.Random) -> Pair:
     return prompt, answer
 
 
-def sql_insert(rng: random.Random) -> Pair:
+def sql_insert(rng: Draw) -> Pair:
     """Rows → INSERT statements."""
     noun, rows = _rows(rng, (2, 4), (2, 3))
     table = plural(noun)
@@ -146,7 +147,7 @@ def sql_insert(rng: random.Random) -> Pair:
         f"INSERT INTO {table} ({columns}) VALUES ({', '.join(literal(cell) for cell in row.values())});" for row in rows
     ]
     told = "; ".join(", ".join(str(cell) for cell in row.values()) for row in rows)
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"Write SQL INSERT statements for the table {table} ({columns}): {told}",
             f"Write SQL INSERT statements for these {table}:\n{_csv(rows)}",
@@ -159,13 +160,13 @@ def sql_insert(rng: random.Random) -> Pair:
     return prompt, "\n".join(statements)
 
 
-def sql_create(rng: random.Random) -> Pair:
+def sql_create(rng: Draw) -> Pair:
     """Columns with types → a CREATE TABLE statement."""
     noun, fields = schema(rng, 3, 6)
     kinds = {str: "TEXT", int: "INTEGER", float: "REAL", bool: "BOOLEAN"}
     columns = {name: kinds[type(value(kind, rng))] for name, kind in fields.items()}
     told = ", ".join(f"{name} {kind.lower()}" for name, kind in columns.items())
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"Write a SQL CREATE TABLE statement for {plural(noun)} with columns {told}.",
             f"Create a SQL table {plural(noun)} with these columns: {told}",
@@ -177,7 +178,7 @@ def sql_create(rng: random.Random) -> Pair:
     return prompt, f"CREATE TABLE {plural(noun)} (\n{body}\n);"
 
 
-def yaml_fields(rng: random.Random) -> Pair:
+def yaml_fields(rng: Draw) -> Pair:
     """Described fields → YAML, sometimes with a list."""
     noun, fields = schema(rng, 3, 5)
     fields = record(fields, rng)
@@ -187,7 +188,7 @@ def yaml_fields(rng: random.Random) -> Pair:
         stock, words = some_words(rng, 2, 5)
         told = f"{told.replace(' and ', ', ')} and {stock} {', '.join(words)}"
         lines += [f"{stock}:"] + [f"  - {word}" for word in words]
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"Write YAML for a {noun} with {told}.",
             f"Describe a {noun} in YAML: {told}",
@@ -199,14 +200,14 @@ def yaml_fields(rng: random.Random) -> Pair:
     return prompt, "\n".join(lines)
 
 
-def html_list(rng: random.Random) -> Pair:
+def html_list(rng: Draw) -> Pair:
     """Words → an HTML list, ordered or not."""
     name, words = some_words(rng, 3, 9)
     ordered = rng.random() < 0.35
     tag = "ol" if ordered else "ul"
     kind = "ordered HTML list" if ordered else "HTML list"
     listed = ", ".join(words)
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"Write an {kind} of these {name}: {listed}",
             f"Turn this list into an {kind}: {listed}",
@@ -218,11 +219,11 @@ def html_list(rng: random.Random) -> Pair:
     return prompt, f"<{tag}>\n" + "\n".join(f"  <li>{word}</li>" for word in words) + f"\n</{tag}>"
 
 
-def html_table(rng: random.Random) -> Pair:
+def html_table(rng: Draw) -> Pair:
     """CSV → an HTML table."""
     noun, rows = _rows(rng, (2, 3), (2, 3))
     text = _csv(rows)
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"Turn this CSV into an HTML table:\n{text}",
             f"Convert this CSV to an HTML table:\n{text}",
@@ -235,14 +236,14 @@ def html_table(rng: random.Random) -> Pair:
     return prompt, "<table>\n" + "\n".join("  " + line for line in lines) + "\n</table>"
 
 
-def json_to_bullets(rng: random.Random) -> Pair:
+def json_to_bullets(rng: Draw) -> Pair:
     """A JSON object → a bullet list "- **field**: value" or "- field: value"."""
     noun, fields = schema(rng, 3, 6)
     fields = record(fields, rng)
     bold = rng.random() < 0.3
     text = json.dumps(fields)
     style = " with bold names" if bold else ""
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"Turn this JSON into a bullet list{style}: {text}",
             f"Write this JSON object as bullet points{style}:\n{text}",
@@ -257,13 +258,13 @@ def json_to_bullets(rng: random.Random) -> Pair:
     return prompt, "\n".join(lines)
 
 
-def bullets(rng: random.Random) -> Pair:
+def bullets(rng: Draw) -> Pair:
     """Words → a bullet list, a numbered list or a to-do list in markdown."""
     name, words = some_words(rng, 4, 12)
     kind = rng.choice(["bullet list", "numbered list", "checklist"])
     mark = {"bullet list": lambda i: "-", "numbered list": lambda i: f"{i}.", "checklist": lambda i: "- [ ]"}[kind]
     listed = ", ".join(words)
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"Turn this list into a {kind}: {listed}",
             f"Write these {name} as a {kind}: {listed}",
@@ -275,13 +276,13 @@ def bullets(rng: random.Random) -> Pair:
     return prompt, "\n".join(f"{mark(i)} {word}" for i, word in enumerate(words, 1))
 
 
-def key_values(rng: random.Random) -> Pair:
+def key_values(rng: Draw) -> Pair:
     """Described fields → an INI section, environment variables or a query string."""
     noun, fields = schema(rng, 3, 5)
     fields = {name: str(item).lower() if isinstance(item, bool) else item for name, item in record(fields, rng).items()}
     told = _described(fields)
     kind = rng.choice(["INI section", "environment variables"])
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"Write {'an ' if kind == 'INI section' else ''}{kind} for a {noun} with {told}.",
             f"Convert to {'an ' if kind == 'INI section' else ''}{kind}: {noun} with {told}",

@@ -3,6 +3,7 @@ change."""
 
 import random
 
+from nemodiff.training.draw import Draw
 from nemodiff.training.words import (
     ADJECTIVES,
     ANIMALS,
@@ -48,10 +49,10 @@ def _paragraph(rng: random.Random, low: int = 2, high: int = 4) -> str:
     return " ".join(_sentence(rng) for _ in range(rng.randint(low, high)))
 
 
-def copy_text(rng: random.Random) -> Pair:
+def copy_text(rng: Draw) -> Pair:
     """A paragraph, copied exactly."""
     text = _paragraph(rng)
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"Copy this text exactly: {text}",
             f"Repeat the following text word for word:\n{text}",
@@ -62,7 +63,7 @@ def copy_text(rng: random.Random) -> Pair:
     return prompt, text
 
 
-def replace_word(rng: random.Random) -> Pair:
+def replace_word(rng: Draw) -> Pair:
     """A paragraph, copied with one word replaced by another."""
     text = _paragraph(rng)
     words = [
@@ -76,7 +77,7 @@ def replace_word(rng: random.Random) -> Pair:
     stock = next(stock for stock in (ADJECTIVES, ANIMALS, THINGS, COLORS, CITIES, NAMES, DAYS, HOBBIES) if old in stock)
     new = rng.choice([word for word in stock if word != old])
     changed = " ".join(new + word[len(old) :] if word.rstrip(".,") == old else word for word in text.split(" "))
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f'Replace "{old}" with "{new}" in this text: {text}',
             f"Replace the word {old} by {new}: {text}",
@@ -88,12 +89,12 @@ def replace_word(rng: random.Random) -> Pair:
     return prompt, changed
 
 
-def change_case(rng: random.Random) -> Pair:
+def change_case(rng: Draw) -> Pair:
     """A sentence or two in upper or lower case."""
     text = _paragraph(rng, 1, 2)
     upper = rng.random() < 0.4
     kind = "upper case" if upper else "lower case"
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"Write this in {kind}: {text}",
             f"Convert to {kind}: {text}",
@@ -104,7 +105,7 @@ def change_case(rng: random.Random) -> Pair:
     return prompt, text.upper() if upper else text.lower()
 
 
-def split_sentences(rng: random.Random) -> Pair:
+def split_sentences(rng: Draw) -> Pair:
     """A paragraph, one sentence a line, as bullets or numbered."""
     sentences = [_sentence(rng) for _ in range(rng.randint(2, 4))]
     text = " ".join(sentences)
@@ -114,12 +115,12 @@ def split_sentences(rng: random.Random) -> Pair:
         "bullet": "Turn each sentence into a bullet point",
         "number": "Number the sentences, one per line",
     }[kind]
-    prompt = rng.choice([f"{told}: {text}", f"{told}.\n{text}", f"{text}\n\n{told}."])
+    prompt = rng.phrase([f"{told}: {text}", f"{told}.\n{text}", f"{text}\n\n{told}."])
     mark = {"line": "", "bullet": "- ", "number": "{}. "}[kind]
     return prompt, "\n".join(mark.format(i) + sentence for i, sentence in enumerate(sentences, 1))
 
 
-def quote_in_email(rng: random.Random) -> Pair:
+def quote_in_email(rng: Draw) -> Pair:
     """A given text as a quote, or inside tags."""
     text = _paragraph(rng, 1, 3)
     kind, opened, closed = rng.choice(
@@ -133,7 +134,7 @@ def quote_in_email(rng: random.Random) -> Pair:
             ("a code block", "```\n", "\n```"),
         ]
     )
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"Put this text in {kind}: {text}",
             f"Wrap the following text in {kind}:\n{text}",
@@ -143,11 +144,11 @@ def quote_in_email(rng: random.Random) -> Pair:
     return prompt, f"{opened}{text}{closed}"
 
 
-def invitation(rng: random.Random) -> Pair:
+def invitation(rng: Draw) -> Pair:
     """An invitation from its fields."""
     guest, host = rng.sample(NAMES, 2)
     event, place, day, time = rng.choice(EVENTS), rng.choice(PLACES), rng.choice(DAYS), value("time", rng)
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"Write an invitation to a {event} for {guest} from {host}, on {day} at {time}, at {place}.",
             f"Write a short invitation. Guest: {guest}. Event: {event}. Day: {day}. Time: {time}. "
@@ -164,11 +165,11 @@ def invitation(rng: random.Random) -> Pair:
     )
 
 
-def meeting_email(rng: random.Random) -> Pair:
+def meeting_email(rng: Draw) -> Pair:
     """An e-mail about a meeting from its fields."""
     to, sender = rng.sample(NAMES, 2)
     topic, day, time = rng.choice(MEETINGS), rng.choice(DAYS), value("time", rng)
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"Write an e-mail to {to} about a meeting on {topic}, {day} at {time}, signed {sender}.",
             f"Write a meeting e-mail. To: {to}. Topic: {topic}. Day: {day}. Time: {time}. From: {sender}.",
@@ -182,11 +183,11 @@ def meeting_email(rng: random.Random) -> Pair:
     )
 
 
-def thank_you_note(rng: random.Random) -> Pair:
+def thank_you_note(rng: Draw) -> Pair:
     """A thank-you note from its fields."""
     to, sender = rng.sample(NAMES, 2)
     thing, color, event = rng.choice(THINGS), rng.choice(COLORS), rng.choice(EVENTS)
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"Write a thank-you note to {to} for the {color} {thing} from my {event}. Sign it {sender}.",
             f"Thank {to} for the {color} {thing}, a gift at the {event}. My name is {sender}.",
@@ -201,12 +202,12 @@ def thank_you_note(rng: random.Random) -> Pair:
     )
 
 
-def introduction(rng: random.Random) -> Pair:
+def introduction(rng: Draw) -> Pair:
     """Described people → sentences of one pattern each."""
     people = rng.sample(NAMES, rng.randint(2, 4))
     rows = [(name, rng.randint(18, 80), rng.choice(JOBS), rng.choice(CITIES), rng.choice(HOBBIES)) for name in people]
     told = "\n".join(f"{name}, {age}, {job}, {city}, {hobby}" for name, age, job, city, hobby in rows)
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"Introduce these people in one sentence each:\n{told}",
             f"Write one sentence about each person (name, age, job, city, hobby):\n{told}",
@@ -221,11 +222,11 @@ def introduction(rng: random.Random) -> Pair:
     return prompt, "\n".join(lines)
 
 
-def business_card(rng: random.Random) -> Pair:
+def business_card(rng: Draw) -> Pair:
     """A sentence about a person → labelled lines."""
     name, job, city = f"{rng.choice(NAMES)} {rng.choice(SURNAMES)}", rng.choice(JOBS), rng.choice(CITIES)
     phone, email = f"555-{rng.randint(1000, 9999)}", f"{name.lower().replace(' ', '.')}@example.com"
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"Extract name, job, city, phone and email: {name} is a {job} from {city}. "
             f"Call {phone} or write to {email}.",
@@ -237,7 +238,7 @@ def business_card(rng: random.Random) -> Pair:
     return prompt, f"Name: {name}\nJob: {job}\nCity: {city}\nPhone: {phone}\nEmail: {email}"
 
 
-def shopping_list(rng: random.Random) -> Pair:
+def shopping_list(rng: Draw) -> Pair:
     """A sentence with things to buy → a list with amounts, or the other way round."""
     items = [(rng.randint(2, 12), food) for food in rng.sample(FRUITS, rng.randint(3, 6))]
     items = [
@@ -248,7 +249,7 @@ def shopping_list(rng: random.Random) -> Pair:
         for count, fruit in items
     ]
     told = spoken([f"{count} {food}" for count, food in items])
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"Write a shopping list: I need {told}.",
             f"Turn this sentence into a shopping list: I have to buy {told}.",
@@ -259,13 +260,13 @@ def shopping_list(rng: random.Random) -> Pair:
     return prompt, "Shopping list:\n" + "\n".join(f"- {count} {food}" for count, food in items)
 
 
-def schedule(rng: random.Random) -> Pair:
+def schedule(rng: Draw) -> Pair:
     """Days with activities in a sentence → a timetable."""
     days = [day for day in DAYS if rng.random() < 0.6] or DAYS[:3]
     plan = [(day, rng.choice(HOBBIES)) for day in days]
     told = spoken([f"{hobby} on {day}" for day, hobby in plan])
     bold = rng.random() < 0.3
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"Write a weekly schedule: {told}.",
             f"Turn this into a schedule with one day per line: {told}",

@@ -2,9 +2,9 @@
 copying."""
 
 import json
-import random
 import string
 
+from nemodiff.training.draw import Draw
 from nemodiff.training.words import ADJECTIVES, COLORS, DAYS, FRUITS, MONTHS, NAMES, PLANETS, THINGS, some_words, spoken
 
 Pair = tuple[str, str]
@@ -39,11 +39,11 @@ NUMBERS = [
 ]
 
 
-def _separator(rng: random.Random) -> tuple[str, str]:
+def _separator(rng: Draw) -> tuple[str, str]:
     return rng.choices(list(SEPARATORS.items()), weights=[5, 2, 2, 1, 1])[0]
 
 
-def counting(rng: random.Random) -> Pair:
+def counting(rng: Draw) -> Pair:
     """Count up, down or by steps."""
     step = rng.choices([1, 2, 3, 5, 10], weights=[12, 3, 1, 3, 3])[0]
     start = (
@@ -56,7 +56,7 @@ def counting(rng: random.Random) -> Pair:
     by = "" if step == 1 else f" in steps of {step}" if rng.random() < 0.5 else f" by {step}s"
     if rng.random() < 0.15:
         numbers = numbers[::-1]
-        prompt = rng.choice(
+        prompt = rng.phrase(
             [
                 f"Count down from {numbers[0]} to {numbers[-1]}{by}, {how}.",
                 f"Count backwards from {numbers[0]} to {numbers[-1]}{by}, {how}.",
@@ -64,7 +64,7 @@ def counting(rng: random.Random) -> Pair:
             ]
         )
     else:
-        prompt = rng.choice(
+        prompt = rng.phrase(
             [
                 f"Count from {numbers[0]} to {numbers[-1]}{by}, {how}.",
                 f"Write the numbers from {numbers[0]} to {numbers[-1]}{by}, {how}.",
@@ -76,12 +76,12 @@ def counting(rng: random.Random) -> Pair:
     return prompt, joint.join(str(number) for number in numbers)
 
 
-def number_words(rng: random.Random) -> Pair:
+def number_words(rng: Draw) -> Pair:
     """Count in words."""
     first = rng.randint(0, 8)
     words = NUMBERS[first : rng.randint(first + 6, 20)]
     how, joint = _separator(rng)
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"Count from {words[0]} to {words[-1]} in words, {how}.",
             f"Write the numbers from {first + 1} to {first + len(words)} as words, {how}.",
@@ -91,7 +91,7 @@ def number_words(rng: random.Random) -> Pair:
     return prompt, joint.join(words)
 
 
-def known_sequence(rng: random.Random) -> Pair:
+def known_sequence(rng: Draw) -> Pair:
     """Days, months, letters or planets from a start to an end, as text, JSON or lines."""
     name, items = rng.choice(
         [
@@ -115,7 +115,7 @@ def known_sequence(rng: random.Random) -> Pair:
     form = rng.choice(["text", "text", "json", "bullets", "numbered"])
     if form == "text":
         how, joint = _separator(rng)
-        prompt = rng.choice(
+        prompt = rng.phrase(
             [
                 f"List the {name}{span}{order}, {how}.",
                 f"Write the {name}{span}{order}, {how}.",
@@ -125,7 +125,7 @@ def known_sequence(rng: random.Random) -> Pair:
         )
         return prompt, joint.join(items)
     kind = {"json": "JSON array", "bullets": "bullet list", "numbered": "numbered list"}[form]
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"List the {name}{span}{order} as a {kind}.",
             f"Write the {name}{span}{order} as a {kind}.",
@@ -138,7 +138,7 @@ def known_sequence(rng: random.Random) -> Pair:
     return prompt, "\n".join(f"{'-' if form == 'bullets' else f'{i}.'} {item}" for i, item in enumerate(items, 1))
 
 
-def list_operation(rng: random.Random) -> Pair:
+def list_operation(rng: Draw) -> Pair:
     """Reverse, change case, number or re-separate a list of words."""
     name, words = some_words(rng, 5, 12)
     operation = rng.choice(["reverse", "upper", "lower", "title", "lines", "quote", "semicolon", "first"])
@@ -170,13 +170,14 @@ def list_operation(rng: random.Random) -> Pair:
     }[operation]
     listed, told = ", ".join(shown), rng.choice(told)
     if told.endswith((" of", " in")):  # needs an object: "… of these names", "… in this list"
-        prompt = rng.choice([f"{told} these {name}: {listed}", f"{told} this list: {listed}"])
+        options = [f"{told} these {name}: {listed}", f"{told} this list: {listed}", f"{told} the {name} {listed}."]
     else:
-        prompt = rng.choice([f"{told}: {listed}", f"{listed}\n{told}."])
+        options = [f"{told}: {listed}", f"{listed}\n{told}.", f"Here is a list: {listed}\n{told}."]
+    prompt = rng.phrase(options)
     return prompt, answer
 
 
-def sort_words(rng: random.Random) -> Pair:
+def sort_words(rng: Draw) -> Pair:
     """Sort a short list of words or numbers."""
     if rng.random() < 0.5:
         name, words = some_words(rng, 4, 7)
@@ -189,7 +190,7 @@ def sort_words(rng: random.Random) -> Pair:
             sorted(words, key=int, reverse=down),
         )
     listed = ", ".join(words)
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"Sort these {name} {by}: {listed}",
             f"Sort {by}: {listed}",
@@ -200,12 +201,12 @@ def sort_words(rng: random.Random) -> Pair:
     return prompt, ", ".join(answer)
 
 
-def times_table(rng: random.Random) -> Pair:
+def times_table(rng: Draw) -> Pair:
     """A multiplication or addition table of one small number."""
     base, last = rng.randint(2, 10), rng.choice([5, 6, 8, 10, 10])
     if rng.random() < 0.75:
         lines = [f"{base} x {i} = {base * i}" for i in range(1, last + 1)]
-        prompt = rng.choice(
+        prompt = rng.phrase(
             [
                 f"Write the multiplication table of {base} from 1 to {last}.",
                 f"Write the {base} times table up to {last}.",
@@ -215,7 +216,7 @@ def times_table(rng: random.Random) -> Pair:
         )
     else:
         lines = [f"{base} + {i} = {base + i}" for i in range(1, last + 1)]
-        prompt = rng.choice(
+        prompt = rng.phrase(
             [
                 f"Write the addition table of {base} from 1 to {last}.",
                 f"Add 1 to {last} to the number {base}, one sum per line.",
@@ -225,7 +226,7 @@ def times_table(rng: random.Random) -> Pair:
     return prompt, "\n".join(lines)
 
 
-def repeated_change(rng: random.Random) -> Pair:
+def repeated_change(rng: Draw) -> Pair:
     """One sentence, written again for each word of a list."""
     name, words = some_words(rng, 3, 7)
     sentence = rng.choice(
@@ -247,7 +248,7 @@ def repeated_change(rng: random.Random) -> Pair:
     )
     listed = ", ".join(words)
     shown = sentence.format("X")
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f'Write the sentence "{shown}" once for each of these {name}, replacing X: {listed}',
             f'Repeat "{shown}" with X replaced by {spoken(words)}, one sentence per line.',
@@ -259,39 +260,42 @@ def repeated_change(rng: random.Random) -> Pair:
     return prompt, "\n".join(sentence.format(word) for word in words)
 
 
-def labelled_lines(rng: random.Random) -> Pair:
+def labelled_lines(rng: Draw) -> Pair:
     """A fixed label before or after each word, or a running number."""
     name, words = some_words(rng, 4, 9)
     kind = rng.choice(["before", "after", "number", "chapter"])
     label = rng.choice(["Item", "Note", "Task", "New", "Step", "Topic"])
     listed = ", ".join(words)
     if kind == "before":
-        prompt = rng.choice(
+        prompt = rng.phrase(
             [
                 f'Write "{label}: " before each of these {name}, one per line: {listed}',
                 f'Put "{label}: " in front of every word, one per line: {listed}',
+                f'Start a line with "{label}: " for each of these {name}: {listed}',
             ]
         )
         return prompt, "\n".join(f"{label}: {word}" for word in words)
     if kind == "after":
-        prompt = rng.choice(
+        prompt = rng.phrase(
             [
                 f'Write " - {label.lower()}" after each of these {name}, one per line: {listed}',
                 f'Add " - {label.lower()}" to the end of each word, one per line: {listed}',
+                f'End a line with " - {label.lower()}" for each of these {name}: {listed}',
             ]
         )
         return prompt, "\n".join(f"{word} - {label.lower()}" for word in words)
     label = label if kind == "number" else rng.choice(["Chapter", "Room", "Day", "Week", "Question"])
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"Number these {name} as {label} 1, {label} 2 and so on, one per line: {listed}",
+            f"{listed}\nLabel the {name} above {label} 1, {label} 2 and so on, one per line.",
             f'Write lines like "{label} 1: {words[0]}" for {listed}',
         ]
     )
     return prompt, "\n".join(f"{label} {i}: {word}" for i, word in enumerate(words, 1))
 
 
-def numbered_labels(rng: random.Random) -> Pair:
+def numbered_labels(rng: Draw) -> Pair:
     """A word with running numbers: "Room 1, Room 2, …"."""
     label = rng.choice(
         [
@@ -318,7 +322,7 @@ def numbered_labels(rng: random.Random) -> Pair:
     joint = rng.choice([" ", " ", "_", "-"])
     how, separator = _separator(rng)
     items = [f"{label}{joint}{first + i}" for i in range(rng.randint(6, 20))]
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f"Write {items[0]} to {items[-1]}, {how}.",
             f"List {items[0]} through {items[-1]}, {how}.",
@@ -329,7 +333,7 @@ def numbered_labels(rng: random.Random) -> Pair:
     return prompt, separator.join(items)
 
 
-def repeat_text(rng: random.Random) -> Pair:
+def repeat_text(rng: Draw) -> Pair:
     """A phrase repeated a few times."""
     times = rng.randint(3, 8)
     phrase = rng.choice(
@@ -343,7 +347,7 @@ def repeat_text(rng: random.Random) -> Pair:
         ]
     )
     number = NUMBERS[times - 1] if rng.random() < 0.5 else times
-    prompt = rng.choice(
+    prompt = rng.phrase(
         [
             f'Repeat "{phrase}" {number} times, one per line.',
             f'Write "{phrase}" {number} times on separate lines.',

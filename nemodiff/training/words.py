@@ -14,12 +14,17 @@ NAMES = _words(
     Nina Oscar Petra Rafael Sofia Tom Vera Walter Ximena Yara Alice Bruno Chloe Daniel Emma Frank Gina Henry
     Isabel Jack Karen Louis Mila Nora Omar Priya Ravi Sara Theo Lena Max Ruth Simon Iris Lucas Alma Peter Joan
     Mateo Ingrid Tariq Selma
+    Ada Aisha Anton Arthur Astrid Aurora Boris Camila Cyrus Dalia Dmitri Edith Elias Esther Fiona Gabriel Greta
+    Hassan Helen Igor Jasmin Joel Judith Karim Leila Leon Liam Lydia Magnus Malik Marta Mei Miriam Naomi Nadia
+    Niko Otto Pablo Paula Ramon Rita Ruben Samir Silvia Sonia Stefan Tobias Ursula Valeria Viktor Yuki Zara
     """
 )
 SURNAMES = _words(
     """
     Miller Novak Silva Rossi Tanaka Khan Berg Costa Weber Laurent Petrov Garcia Jensen Kowalski Murphy Okafor
     Sato Lindgren Moreau Haddad Fischer Romero Nagy Larsen Dubois Marino Walsh Ortiz Keller Brandt
+    Abe Baker Carter Cohen Diaz Duarte Ferrari Greco Hughes Ito Klein Lopez Mendes Mori Olsen Park Quinn Reyes
+    Schmidt Singh Torres Vega Wagner Young Zimmer
     """
 )
 CITIES = _words(
@@ -27,12 +32,17 @@ CITIES = _words(
     Lisbon Paris Berlin Rome Madrid Vienna Prague Oslo Dublin Athens Warsaw Zurich Milan Porto Seville Krakow
     Geneva Lyon Turin Bergen Boston Denver Austin Seattle Chicago Toronto Lima Quito Bogota Tokyo Osaka Kyoto
     Seoul Delhi Cairo Tunis Nairobi Accra Sydney Perth Helsinki Budapest Valencia Ghent Munich Hamburg
+    Amsterdam Antwerp Atlanta Bangkok Basel Bilbao Bristol Calgary Cologne Dallas Dresden Florence Glasgow Granada
+    Hanoi Houston Jakarta Leeds Lagos Leipzig Malaga Manila Miami Montreal Mumbai Naples Nice Ottawa Palermo Riga
+    Rotterdam Santiago Singapore Sofia Stockholm Tallinn Utrecht Venice Vilnius York
     """
 )
 COUNTRIES = _words(
     """
     France Spain Italy Norway Brazil Japan Kenya Canada Mexico Peru Egypt India Poland Greece Portugal Austria
     Ireland Chile Ghana Finland Turkey Vietnam Morocco Denmark
+    Argentina Australia Belgium Bolivia Croatia Cuba Estonia Germany Hungary Iceland Indonesia Latvia Malta Nepal
+    Nigeria Panama Romania Senegal Sweden Tunisia Uganda Ukraine Uruguay Zambia
     """
 )
 FRUITS = _words(
@@ -45,6 +55,8 @@ ANIMALS = _words(
     """
     cat dog horse rabbit fox wolf bear tiger lion eagle owl duck goose sheep goat cow frog turtle dolphin whale
     shark mouse deer camel zebra
+    badger beaver crow falcon giraffe hamster hedgehog koala lizard monkey otter panda parrot penguin pony
+    raven seal snail spider squirrel swan wasp
     """
 )
 THINGS = _words(
@@ -52,17 +64,24 @@ THINGS = _words(
     chair table lamp clock mirror book pencil notebook bottle basket blanket pillow candle hammer ladder bucket
     kettle spoon plate bowl cup knife umbrella backpack wallet camera radio guitar violin piano drum bicycle
     helmet scarf jacket shirt sweater hat glove sock shoe boot ring bracelet
+    anchor balloon barrel bell belt bench blender broom brush button cabinet calendar carpet coin compass cushion
+    drawer engine fan fork frame funnel hook iron jar key kite lantern magnet mug napkin needle oven pan
+    pillar pipe pump puzzle ribbon rope ruler saw shelf shovel sofa stamp statue tent ticket towel tray vase wagon
+    wheel whistle window
     """
 )
 FOODS = _words(
     """
     rice bread pasta cheese butter milk eggs sugar salt flour honey olives tomatoes potatoes carrots onions
     garlic spinach beans lentils chicken fish tofu soup salad yogurt coffee tea juice water
+    bacon barley beef broccoli cabbage celery cocoa corn cream cucumber ginger ham jam lettuce mushrooms mustard
+    noodles nuts oats parsley peas pepper pumpkin radish raisins vanilla vinegar walnuts
     """
 )
 COLORS = _words(
     """
     red blue green yellow orange purple pink brown black white gray gold silver violet turquoise
+    beige bronze coral crimson cyan indigo ivory lavender magenta maroon navy olive scarlet teal
     """
 )
 HOBBIES = _words(
@@ -75,6 +94,8 @@ JOBS = _words(
     """
     teacher nurse engineer baker doctor lawyer painter farmer pilot writer designer chef gardener carpenter
     plumber dentist editor actor singer librarian
+    architect barber butcher cashier clerk coach driver electrician firefighter florist geologist guide janitor
+    judge mechanic musician optician pharmacist photographer porter sailor sculptor tailor translator waiter
     """
 )
 SUBJECTS = _words(
@@ -85,6 +106,9 @@ SUBJECTS = _words(
 ADJECTIVES = _words(
     """
     small large old new bright dark quiet fast slow heavy light soft warm cold clean sharp round tall short
+    ancient broken calm cheap clever curious deep dusty empty fancy gentle giant hidden hollow loud narrow noisy
+    pale plain polite proud rare rough rusty shiny silent simple smooth square strange strong thick thin tiny
+    wide wild young
     happy
     """
 )
@@ -132,6 +156,11 @@ MEETINGS = [
     "the test results",
     "the training schedule",
     "the customer survey",
+]
+STREETS = [
+    f"{name} {kind}"
+    for name in _words("Oak Maple Mill Church River Station Garden Market Park Bridge Harbor School Hill Lake")
+    for kind in ("Street", "Road", "Lane")
 ]
 PLACES = [
     "the park",
@@ -217,10 +246,25 @@ RECORDS: dict[str, dict[str, str]] = {
         "vegetarian": "bool",
     },
     "order": {"id": "id", "customer": "name", "item": "thing", "quantity": "grade", "total": "price", "paid": "bool"},
-    "flight": {"number": "flight", "from": "city", "to": "city", "gate": "gate", "seats": "count", "delayed": "bool"},
+    "flight": {
+        "number": "flight",
+        "origin": "city",
+        "target": "city",
+        "gate": "gate",
+        "seats": "count",
+        "delayed": "bool",
+    },
     "animal": {"species": "animal", "name": "name", "age": "grade", "weight": "count", "color": "color"},
     "event": {"title": "event", "date": "date", "city": "city", "guests": "count", "host": "name", "time": "time"},
     "server": {"host": "host", "port": "port", "region": "region", "memory": "memory", "active": "bool"},
+    "hotel": {"name": "title", "city": "city", "rooms": "count", "stars": "doors", "price": "price", "pool": "bool"},
+    "course": {"subject": "subject", "teacher": "fullname", "room": "gate", "hours": "grade", "start": "date"},
+    "player": {"name": "name", "team": "city", "number": "age", "goals": "grade", "captain": "bool"},
+    "invoice": {"id": "id", "customer": "fullname", "date": "date", "total": "price", "paid": "bool"},
+    "task": {"title": "task", "owner": "name", "due": "date", "hours": "grade", "done": "bool"},
+    "plant": {"name": "plant", "color": "color", "height": "height", "month": "month", "price": "price"},
+    "train": {"number": "flight", "start": "city", "stop": "city", "time": "time", "platform": "grade"},
+    "device": {"name": "host", "brand": "brand", "battery": "score", "memory": "memory", "online": "bool"},
     "song": {"title": "title", "artist": "fullname", "seconds": "count", "year": "year", "genre": "music"},
 }
 
@@ -245,7 +289,7 @@ def value(kind: str, rng: random.Random) -> str | int | float | bool:
         "genre": lambda: pick(["novel", "poetry", "history", "mystery", "science", "travel", "biography"]),
         "music": lambda: pick(["jazz", "rock", "pop", "folk", "soul"]),
         "category": lambda: pick(["home", "garden", "office", "sports", "kitchen", "travel", "school"]),
-        "brand": lambda: pick(["Volta", "Nordia", "Kestrel", "Aurora", "Lumen"]),
+        "brand": lambda: pick(["Volta", "Nordia", "Kestrel", "Aurora", "Lumen", "Zephyr", "Orion", "Tamar"]),
         "dish": lambda: pick(
             [
                 "pancakes",
@@ -260,6 +304,9 @@ def value(kind: str, rng: random.Random) -> str | int | float | bool:
                 "risotto",
             ]
         ),
+        "task": lambda: f"{pick(['buy', 'clean', 'move', 'paint', 'repair', 'sell'])} the {pick(THINGS)}",
+        "plant": lambda: pick(["rose", "tulip", "daisy", "lily", "basil", "mint", "fern", "ivy", "orchid", "sage"]),
+        "month": lambda: pick(MONTHS),
         "difficulty": lambda: pick(["easy", "medium", "hard"]),
         "event": lambda: pick(EVENTS),
         "classroom": lambda: f"{rng.randint(1, 9)}{pick('ABCD')}",
@@ -299,6 +346,13 @@ def schema(rng: random.Random, low: int = 3, high: int = 5) -> tuple[str, dict[s
     if rng.random() < 0.6:
         chosen = [name for name in fields if name in chosen]
     return noun, {name: fields[name] for name in chosen}
+
+
+def typed_schema(rng: random.Random, low: int = 3, high: int = 5) -> tuple[str, dict[str, str]]:
+    """As `schema`, with the name of each field's Python type instead of its kind."""
+    noun, fields = schema(rng, low, high)
+    # A Python keyword cannot be an attribute.
+    return noun, {name: PYTHON_TYPES[type(value(kind, rng))] for name, kind in fields.items() if name != "class"}
 
 
 def record(fields: dict[str, str], rng: random.Random) -> dict[str, str | int | float | bool]:
