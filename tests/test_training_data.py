@@ -26,7 +26,8 @@ from nemodiff.training.families import (
     is_held_out,
 )
 from nemodiff.training.families_convert import CONVERSIONS, PAIRS
-from nemodiff.training.prompts import HELD_OUT_PROMPTS, open_prompts
+from nemodiff.training.neutral import NEUTRAL_OPENINGS, NEUTRAL_TEXTS
+from nemodiff.training.prompts import HELD_OUT_PROMPTS, near_held_out, open_prompts
 
 SEEDS = range(25)
 
@@ -37,10 +38,23 @@ def answers(name: str) -> list[tuple[str, str]]:
 
 def test_open_prompts_are_many_distinct_and_not_held_out():
     prompts = [prompt for _, prompt in open_prompts()]
-    assert len(prompts) == len(set(prompts)) >= 2000
-    assert len(HELD_OUT_PROMPTS) >= 20 and "Explain why the sky is blue." in HELD_OUT_PROMPTS
-    assert not set(prompts) & set(HELD_OUT_PROMPTS)
+    assert len(prompts) == len(set(prompts)) >= 6000
+    assert len(set(HELD_OUT_PROMPTS)) == 60 and "Explain why the sky is blue." in HELD_OUT_PROMPTS
     assert open_prompts() == open_prompts(0) != open_prompts(1)
+    assert sorted(open_prompts(0)) == sorted(open_prompts(1))
+    assert len({kind for kind, _ in open_prompts()[:500]}) >= 30
+
+
+def test_nearly_equal_prompts_are_not_drawn():
+    assert near_held_out("explain why the sky is blue") and near_held_out("Explain to me why the sky is blue.")
+    assert not near_held_out("Explain why the sea is salty and green.")
+    assert not any(near_held_out(prompt) for _, prompt in open_prompts())
+
+
+def test_neutral_text_is_varied_and_of_one_size():
+    assert len(set(NEUTRAL_OPENINGS)) == len(NEUTRAL_OPENINGS) >= 200
+    assert {len(opening.split()) for opening in NEUTRAL_OPENINGS} <= set(range(3, 9))
+    assert len(set(NEUTRAL_TEXTS)) == 24 and all(80 <= len(text.split()) <= 120 for text in NEUTRAL_TEXTS)
 
 
 def test_loops_are_filtered_out():

@@ -2,12 +2,9 @@
 training data."""
 
 import random
+import re
 
-
-def _topics(text: str) -> list[str]:
-    """Topics between bars; line ends are only for the reader."""
-    return "".join(line.strip() for line in text.splitlines()).split("|")
-
+from nemodiff.training.prompts_more import more_prompts, topics
 
 # Open prompts that no generator below may produce: acceptance on open text is measured on them.
 HELD_OUT_PROMPTS: tuple[str, ...] = (
@@ -31,9 +28,50 @@ HELD_OUT_PROMPTS: tuple[str, ...] = (
     "Write a product description for a wooden desk lamp.",
     "What makes a good leader?",
     "Tell me about the history of the bicycle.",
+    "Explain how a rainbow differs from a halo around the moon.",
+    "Why does bread rise in the oven?",
+    "What is an opportunity cost?",
+    "Explain what a black-and-white photograph can show that a color one cannot.",
+    "How do noise-cancelling headphones work?",
+    "What is a palindrome? Give a few of them.",
+    "Compare a marathon with a triathlon.",
+    "What are the differences between a cactus and a fern?",
+    "Which is better for short trips, a scooter or a tram?",
+    "How do I tie a bow tie?",
+    "Give me step-by-step instructions for descaling a kettle.",
+    "How can I remove a wine stain from a white tablecloth?",
+    "Tell a story about a tailor who sews a coat for the wind.",
+    "Write a fairy tale in which a goose becomes queen.",
+    "Write the beginning of a mystery set in a hotel elevator.",
+    "Write a limerick about a forgetful parrot.",
+    "Compose a lullaby for a small hedgehog.",
+    "Write an e-mail to a gym to ask for its opening hours during the holidays.",
+    "Write a message to my running group: Thursday's training is cancelled because of fog.",
+    "Write a JavaScript function that shuffles an array.",
+    "What is the time complexity of binary search, and why?",
+    "Write a SQL query that finds the three most expensive products.",
+    "My brother borrowed my tent and returned it with a hole. How should I react?",
+    "How do I stay calm during a long flight delay?",
+    "You are a lighthouse. Tell me what you saw last night.",
+    "Pretend to be a Roman merchant and sell me a lamp.",
+    "Summarize: Honey never spoils because it holds very little water and is slightly acidic. "
+    "Archaeologists found jars in old tombs whose honey could still be eaten.",
+    "Rewrite in a friendly tone: Your application is incomplete and cannot be processed.",
+    "How many bones does an adult human have?",
+    "Which is the longest river in Africa?",
+    "Recommend three card games for a family evening.",
+    "Define the word nostalgia and use it in a sentence.",
+    "Give examples of machines that work without electricity.",
+    "Write a conversation between a pilot and the control tower about a flock of storks.",
+    "Should pupils be allowed to chew gum in class? Give your opinion.",
+    "Name seven things you find in a toolbox.",
+    "Hi there, I just finished my first painting!",
+    "What would happen if the Earth had two moons?",
+    "Write a restaurant review of a place that only serves potatoes.",
+    "Explain the rules of rock, paper, scissors.",
 )
 
-SCIENCE = _topics(
+SCIENCE = topics(
     """
     gravity|rain|thunder|rainbows|the seasons|tides|earthquakes|volcanoes|magnets|electricity|sound waves|light|
     heat|friction|evaporation|clouds|wind|snow|fossils|the water cycle|the food chain|digestion|the human heart|
@@ -45,7 +83,7 @@ SCIENCE = _topics(
     """
 )
 
-COMPUTING = _topics(
+COMPUTING = topics(
     """
     the internet|Wi-Fi|search engines|computer memory|a processor|an operating system|a database|encryption|
     passwords|cookies on websites|machine learning|neural networks|a compiler|version control|a programming loop|
@@ -55,7 +93,7 @@ COMPUTING = _topics(
     """
 )
 
-SOCIETY = _topics(
+SOCIETY = topics(
     """
     inflation|taxes|insurance|interest rates|a budget|supply and demand|democracy|elections|human rights|
     public libraries|museums|recycling|public transport|renewable energy|climate change|city parks|volunteering|
@@ -67,7 +105,7 @@ SOCIETY = _topics(
     """
 )
 
-TASKS = _topics(
+TASKS = topics(
     """
     boil an egg|bake bread|cook rice|make pancakes|brew coffee|plant tomatoes|water house plants|clean a window|
     wash a wool sweater|iron a shirt|sew on a button|paint a room|hang a picture|fix a flat bicycle tire|
@@ -83,7 +121,7 @@ TASKS = _topics(
     """
 )
 
-PAIRS = _topics(
+PAIRS = topics(
     """
     cats and dogs|tea and coffee|trains and planes|cities and villages|summer and winter|books and films|
     bicycles and cars|apples and oranges|lakes and rivers|stars and planets|plants and animals|frogs and toads|
@@ -98,7 +136,7 @@ PAIRS = _topics(
     """
 )
 
-HEROES = _topics(
+HEROES = topics(
     """
     a shy robot|a brave mouse|an old sailor|a young baker|a curious cat|a lonely dragon|a clockmaker|
     a girl who talks to birds|a boy with a kite|a lost astronaut|a gardener|a librarian|a violin player|
@@ -108,7 +146,7 @@ HEROES = _topics(
     """
 )
 
-PLOTS = _topics(
+PLOTS = topics(
     """
     finds a hidden door|learns to share|gets lost in a forest|saves a village|discovers an old map|
     makes an unlikely friend|waits for the first snow|builds a boat|keeps a secret|wins a strange contest|
@@ -117,7 +155,7 @@ PLOTS = _topics(
     """
 )
 
-POEM_TOPICS = _topics(
+POEM_TOPICS = topics(
     """
     the sea|a quiet morning|the first day of school|an old bridge|winter light|a summer storm|the night sky|
     a small garden|coffee|friendship|a busy street|the wind|a river|home|hope|a train journey|spring rain|
@@ -126,7 +164,7 @@ POEM_TOPICS = _topics(
     """
 )
 
-MAIL = _topics(
+MAIL = topics(
     """
     asking a colleague for help with a report|thanking a teacher|inviting a friend to dinner|declining a meeting|
     asking for a day off|reporting a broken printer|welcoming a new team member|asking a hotel about parking|
@@ -138,7 +176,7 @@ MAIL = _topics(
     """
 )
 
-LISTS = _topics(
+LISTS = topics(
     """
     healthy breakfasts|indoor hobbies|gifts for a gardener|names for a cat|rainy day activities|ways to save energy|
     uses for an old jar|things to pack for the beach|questions for a job interview|topics for a school essay|
@@ -152,7 +190,7 @@ LISTS = _topics(
     """
 )
 
-CODE = _topics(
+CODE = topics(
     """
     reverses a string|returns the largest number in a list|counts the vowels in a text|adds two numbers|
     returns the factorial of a number|checks whether a word is a palindrome|removes duplicates from a list|
@@ -166,7 +204,7 @@ CODE = _topics(
     """
 )
 
-PRODUCTS = _topics(
+PRODUCTS = topics(
     """
     a water bottle|a wool scarf|a garden chair|a notebook|a kitchen knife|a backpack|a table lamp|a bicycle helmet|
     a tea pot|a yoga mat|an umbrella|a wooden toy train|a pair of running shoes|a rain jacket|a coffee grinder|
@@ -174,14 +212,14 @@ PRODUCTS = _topics(
     """
 )
 
-PLACES = _topics(
+PLACES = topics(
     """
     Rome|Tokyo|Lisbon|Cairo|Prague|Vienna|Kyoto|Istanbul|Athens|Barcelona|Copenhagen|Mexico City|Montreal|Edinburgh|
     Helsinki|Seoul|Nairobi|Lima|Marrakesh|Sydney
     """
 )
 
-PEOPLE = _topics(
+PEOPLE = topics(
     """
     a nurse|a firefighter|an architect|a software engineer|a chef|a farmer|a pilot|a journalist|a judge|
     a marine biologist|an electrician|a translator|a carpenter|a librarian|a veterinarian|an astronomer
@@ -235,12 +273,34 @@ FAMILIES: dict[str, tuple[tuple[str, ...], list[str]]] = {
         ),
         TASKS,
     ),
-    "compare": (("Compare {}.", "What is the difference between {}?", "What do {} have in common?"), PAIRS),
+    "compare": (
+        (
+            "Compare {}.",
+            "What is the difference between {}?",
+            "What do {} have in common?",
+            "Make a small table that compares {}.",
+        ),
+        PAIRS,
+    ),
     "poem": (
-        ("Write a short poem about {}.", "Write a haiku about {}.", "Write four rhyming lines about {}."),
+        (
+            "Write a short poem about {}.",
+            "Write a haiku about {}.",
+            "Write four rhyming lines about {}.",
+            "Write a song chorus about {}.",
+            "Write a poem without rhymes about {}.",
+        ),
         POEM_TOPICS,
     ),
-    "e-mail": (("Write a short e-mail {}.", "Write a polite message {}.", "Draft a formal e-mail {}."), MAIL),
+    "e-mail": (
+        (
+            "Write a short e-mail {}.",
+            "Write a polite message {}.",
+            "Draft a formal e-mail {}.",
+            "Write two friendly lines {}.",
+        ),
+        MAIL,
+    ),
     "list": (("List five {}.", "Give me a list of {}.", "Name some {} and say why."), LISTS),
     "code": (
         (
@@ -274,23 +334,40 @@ FAMILIES: dict[str, tuple[tuple[str, ...], list[str]]] = {
 }
 
 
+def _words(prompt: str) -> set[str]:
+    return set(re.findall(r"\w+", prompt.lower()))
+
+
+_HELD_OUT_WORDS = [_words(prompt) for prompt in HELD_OUT_PROMPTS]
+
+
+def near_held_out(prompt: str, share: float = 0.7) -> bool:
+    """True if a held-out prompt shares at least `share` of all words that occur in either of the two."""
+    words = _words(prompt)
+    return any(len(words & held_out) >= share * len(words | held_out) for held_out in _HELD_OUT_WORDS)
+
+
 def open_prompts(seed: int = 0) -> list[tuple[str, str]]:
-    """Every open prompt once, in an order drawn from `seed`, as (kind, prompt); none of HELD_OUT_PROMPTS is among
-    them."""
-    rng = random.Random(seed)
+    """Every open prompt once, in an order drawn from `seed`, as (kind, prompt); none is near one of HELD_OUT_PROMPTS.
+
+    The kinds take turns in proportion to the root of their size, so that the first thousand are not mostly of the
+    two largest kinds.
+    """
     prompts = [
         (kind, template.format(topic))
-        for kind, (templates, topics) in FAMILIES.items()
+        for kind, (templates, stock) in FAMILIES.items()
         for template in templates
-        for topic in topics
+        for topic in stock
     ]
-    prompts += [
-        ("story", f"Write a short story about {hero} who {plot}.") for hero in HEROES for plot in rng.sample(PLOTS, 6)
-    ]
+    prompts += [("story", f"Write a short story about {hero} who {plot}.") for hero in HEROES for plot in PLOTS]
     prompts += [("small-talk", prompt) for prompt in SMALL_TALK]
-    unique = {prompt: kind for kind, prompt in prompts if prompt not in HELD_OUT_PROMPTS}
-    ordered = [(kind, prompt) for prompt, kind in sorted(unique.items())]
-    # Explanations are half of all prompts: the larger key keeps them from being half of the first thousand too.
-    return [
-        item for _, item in sorted((rng.random() * (1.7 if item[0] == "explain" else 1.0), item) for item in ordered)
-    ]
+    prompts += more_prompts(SCIENCE, PLACES, HEROES, PLOTS)
+    kinds: dict[str, list[str]] = {}
+    for prompt, kind in {prompt: kind for kind, prompt in prompts if not near_held_out(prompt)}.items():
+        kinds.setdefault(kind, []).append(prompt)
+    rng = random.Random(seed)
+    placed = []
+    for kind, members in kinds.items():
+        rng.shuffle(members)
+        placed += [((i + rng.random()) / len(members) ** 0.5, kind, prompt) for i, prompt in enumerate(members)]
+    return [(kind, prompt) for _, kind, prompt in sorted(placed)]
