@@ -20,6 +20,7 @@ from nemodiff.training.families import (
     FAMILIES,
     HELD_OUT_FAMILIES,
     HELD_OUT_FAR_FAMILIES,
+    MODULES,
     TRAINED_FAMILIES,
     instance,
     is_exact,
@@ -82,6 +83,8 @@ def test_family_is_deterministic_and_clean(name):
 
 def test_families_are_many_and_some_are_held_out():
     assert len(TRAINED_FAMILIES) >= 130
+    names = [name for module in MODULES for name in vars(module) if name in FAMILIES] + list(CONVERSIONS)
+    assert len(names) == len(set(names)) == len(FAMILIES)  # no family hides another
     held_out = {*HELD_OUT_FAMILIES, *HELD_OUT_FAR_FAMILIES}
     assert len(held_out) == 6 and held_out <= set(FAMILIES) and not held_out & set(TRAINED_FAMILIES)
     # The held-out pairs are trained in no direction that would give them away.
@@ -154,7 +157,7 @@ def cells_of(name: str, answer: str) -> set[str]:
         return set(re.findall(r'"(.*)"', answer))
     if target == "settings":
         return {line.split(" = ")[1] for line in answer.split("\n")}
-    if target == "bullets":
+    if target == "row_bullets":
         return {field.split(": ")[1] for line in answer.split("\n") for field in line[2:].split(", ")}
     return {line.split(": ", 1)[1] for line in answer.split("\n")}  # YAML and bullets with bold names
 

@@ -18,7 +18,7 @@ from nemodiff.training.draw import Draw
 
 Family = Callable[[Draw], tuple[str, str]]
 
-_MODULES = (
+MODULES = (
     families_formats,
     families_code,
     families_lists,
@@ -30,7 +30,7 @@ _MODULES = (
 )
 FAMILIES: dict[str, Family] = {
     name: function
-    for module in _MODULES
+    for module in MODULES
     for name, function in sorted(vars(module).items())
     if callable(function) and getattr(function, "__module__", "") == module.__name__ and not name.startswith("_")
 } | families_convert.CONVERSIONS

@@ -1,7 +1,8 @@
 """Structured families about short code that follows from its specification alone."""
 
 from nemodiff.training.draw import Draw
-from nemodiff.training.words import plural, record, schema, some_words, typed_schema
+from nemodiff.training.wording import an, plural, singular
+from nemodiff.training.words import record, schema, some_words, typed_schema
 
 Pair = tuple[str, str]
 
@@ -18,7 +19,7 @@ def dataclass(rng: Draw) -> Pair:
             f"Create a Python dataclass named {name} with these fields: {told}",
             f"Write a dataclass {name} in Python. Fields: {plain}.",
             f"Define a Python dataclass called {name} with {plain}.",
-            f"I need a Python dataclass for a {noun} with fields {told}.",
+            f"I need a Python dataclass for {an(noun)} with fields {told}.",
         ]
     )
     body = "\n".join(f"    {field}: {kind}" for field, kind in fields.items())
@@ -35,7 +36,7 @@ def python_class(rng: Draw) -> Pair:
             f"Write a Python class {name} with attributes {told}.",
             f"Create a Python class named {name} whose constructor takes {told}.",
             f"Define a class {name} in Python with an __init__ that stores {told}.",
-            f"Write a simple Python class for a {noun} with {told}.",
+            f"Write a simple Python class for {an(noun)} with {told}.",
         ]
     )
     body = "\n".join(f"        self.{field} = {field}" for field in fields)
@@ -49,7 +50,7 @@ def python_dict(rng: Draw) -> Pair:
     told = ", ".join(f"{field} {item}" for field, item in fields.items())
     prompt = rng.phrase(
         [
-            f"Write a Python dictionary for a {noun} with {told}.",
+            f"Write a Python dictionary for {an(noun)} with {told}.",
             f"Create a Python dict named {noun} with these entries: {told}",
             f"Store this {noun} in a Python dictionary: {told}",
             f"Turn this {noun} into a Python dict: {told}",
@@ -85,7 +86,7 @@ def argparse_options(rng: Draw) -> Pair:
     prompt = rng.phrase(
         [
             f"Write a Python argparse parser with the options {told}.",
-            f"Create an argparse parser for a {noun} program with {told}.",
+            f"Create an argparse parser for {an(noun)} program with {told}.",
             f"Use Python's argparse to read these options: {told}",
             f"Write Python code with argparse for {told}.",
         ]
@@ -103,9 +104,9 @@ def getters(rng: Draw) -> Pair:
     told = ", ".join(fields)
     prompt = rng.phrase(
         [
-            f"Write a Python getter function for each of these fields of a {noun}: {told}",
-            f"Write Python functions that return the {told} of a {noun}.",
-            f"For each field of a {noun} ({told}) write a Python function that returns it.",
+            f"Write a Python getter function for each of these fields of {an(noun)}: {told}",
+            f"Write Python functions that return the {told} of {an(noun)}.",
+            f"For each field of {an(noun)} ({told}) write a Python function that returns it.",
         ]
     )
     body = "\n\n\n".join(f"def get_{field}({noun}):\n    return {noun}.{field}" for field in fields)
@@ -116,7 +117,7 @@ def enum_class(rng: Draw) -> Pair:
     """Words → a Python enum with consecutive values, or constants."""
     stock, words = some_words(rng, 3, 7)
     words = [word for word in words if word.isalpha()]
-    name = stock.title().rstrip("s")
+    name = singular(stock).title()
     listed = ", ".join(words)
     if rng.random() < 0.5:
         prompt = rng.phrase(
@@ -147,7 +148,7 @@ def typescript_interface(rng: Draw) -> Pair:
     prompt = rng.phrase(
         [
             f"Write a TypeScript interface {noun.title()} with {told}.",
-            f"Define a TypeScript interface for a {noun} with fields {told}.",
+            f"Define a TypeScript interface for {an(noun)} with fields {told}.",
             f"Create an interface {noun.title()} in TypeScript: {told}",
         ]
     )

@@ -9,29 +9,25 @@ from collections.abc import Callable
 from urllib.parse import urlencode
 
 from nemodiff.training.draw import Draw
-from nemodiff.training.words import plural, record, schema, spoken
+from nemodiff.training.wording import an, plain, plural, spoken
+from nemodiff.training.words import record, schema
 
 Rows = list[dict]
 Format = Callable[[str, Rows], str]
 
 
-def text(cell) -> str:
-    """A cell as every format but JSON writes it: true and false in lower case, no quotes."""
-    return str(cell).lower() if isinstance(cell, bool) else str(cell)
-
-
 def _lines(rows: Rows, joint: str) -> str:
-    return "\n".join([joint.join(rows[0])] + [joint.join(map(text, row.values())) for row in rows])
+    return "\n".join([joint.join(rows[0])] + [joint.join(map(plain, row.values())) for row in rows])
 
 
 def _markdown(noun: str, rows: Rows) -> str:
-    lines = [list(rows[0]), ["---"] * len(rows[0])] + [[text(cell) for cell in row.values()] for row in rows]
+    lines = [list(rows[0]), ["---"] * len(rows[0])] + [[plain(cell) for cell in row.values()] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _html(noun: str, rows: Rows) -> str:
     lines = ["<tr>" + "".join(f"<th>{name}</th>" for name in rows[0]) + "</tr>"]
-    lines += ["<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row.values()) + "</tr>" for row in rows]
+    lines += ["<tr>" + "".join(f"<td>{plain(cell)}</td>" for cell in row.values()) + "</tr>" for row in rows]
     return "<table>\n" + "\n".join("  " + line for line in lines) + "\n</table>"
 
 
@@ -45,7 +41,7 @@ def _sql(noun: str, rows: Rows) -> str:
 
 def _yaml_list(noun: str, rows: Rows) -> str:
     return "\n".join(
-        "\n".join(f"{'  ' if i else '- '}{name}: {text(cell)}" for i, (name, cell) in enumerate(row.items()))
+        "\n".join(f"{'  ' if i else '- '}{name}: {plain(cell)}" for i, (name, cell) in enumerate(row.items()))
         for row in rows
     )
 
@@ -55,7 +51,7 @@ def _json_list(noun: str, rows: Rows) -> str:
 
 
 def _elements(row: dict) -> str:
-    return "".join(f"<{name}>{text(cell)}</{name}>" for name, cell in row.items())
+    return "".join(f"<{name}>{plain(cell)}</{name}>" for name, cell in row.items())
 
 
 def _xml_list(noun: str, rows: Rows) -> str:
@@ -67,13 +63,13 @@ def _csv(noun: str, rows: Rows) -> str:
 
 
 def _bullets(noun: str, rows: Rows) -> str:
-    return "\n".join("- " + ", ".join(f"{name}: {text(cell)}" for name, cell in row.items()) for row in rows)
+    return "\n".join("- " + ", ".join(f"{name}: {plain(cell)}" for name, cell in row.items()) for row in rows)
 
 
 def _each_line(form: str) -> Format:
     """A format of one record with one line per field; `form` takes name, NAME, noun, NOUN and cell."""
     return lambda noun, rows: "\n".join(
-        form.format(name=name, NAME=name.upper(), noun=noun, NOUN=noun.upper(), cell=text(cell))
+        form.format(name=name, NAME=name.upper(), noun=noun, NOUN=noun.upper(), cell=plain(cell))
         for name, cell in rows[0].items()
     )
 
@@ -95,7 +91,7 @@ MANY: dict[str, tuple[str, Format]] = {
     "html": ("HTML table", _html),
     "sql": ("SQL INSERT statements for the table {nouns}", _sql),
     "xml": ("XML with one {noun} element per line", _xml_list),
-    "bullets": ("bullet list", _bullets),
+    "row_bullets": ("bullet list", _bullets),
     "semicolons": ("list with semicolons between the columns", lambda noun, rows: _lines(rows, ";")),
 }
 ONE: dict[str, tuple[str, Format]] = {
@@ -112,24 +108,32 @@ ONE: dict[str, tuple[str, Format]] = {
         "HTML definition list",
         _headed("<dl>", _each_line("  <dt>{name}</dt>\n  <dd>{cell}</dd>"), "\n</dl>"),
     ),
-    "query": ("URL query string", lambda noun, rows: urlencode({name: text(cell) for name, cell in rows[0].items()})),
+    "query": ("URL query string", lambda noun, rows: urlencode({name: plain(cell) for name, cell in rows[0].items()})),
     "settings": ("lines of the form key = value", _each_line("{name} = {cell}")),
     "bold": ("bullet list with bold names", _each_line("- **{name}**: {cell}")),
     "told": (
         "description",
-        lambda noun, rows: f"a {noun} with " + spoken([f"{name} {text(cell)}" for name, cell in rows[0].items()]),
+        lambda noun, rows: f"{an(noun)} with " + spoken([f"{name} {plain(cell)}" for name, cell in rows[0].items()]),
     ),
 }
 # What a source is called may be shorter than what a target is called.
-SOURCES = {"sql": "SQL", "xml": "XML", "ini": "INI section", "env": ".env file", "toml": "TOML", "xml_record": "XML"}
+SOURCES = {
+    "sql": "SQL",
+    "xml": "XML",
+    "ini": "INI section",
+    "env": ".env file",
+    "toml": "TOML",
+    "xml_record": "XML",
+    "settings": "list of settings",
+}
 
 PAIRS: dict[str, str] = {
-    "csv": "yaml xml bullets semicolons",
-    "json": "markdown html sql yaml xml bullets",
-    "markdown": "csv json html sql yaml bullets",
+    "csv": "yaml xml row_bullets semicolons",
+    "json": "markdown html sql yaml xml row_bullets",
+    "markdown": "csv json html sql yaml row_bullets",
     "yaml": "csv json markdown sql html",
     "sql": "csv json markdown",
-    "html": "markdown json bullets",
+    "html": "markdown json row_bullets",
     "xml": "json csv",
     "json_record": "ini env toml yaml_record xml_record definitions query settings",
     "yaml_record": "ini env json_record toml definitions bold",

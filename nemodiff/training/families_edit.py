@@ -3,7 +3,8 @@
 import json
 
 from nemodiff.training.draw import Draw
-from nemodiff.training.words import STOCKS, plural, record, schema, some_words, spoken, value
+from nemodiff.training.wording import an, plain, plural, spoken
+from nemodiff.training.words import STOCKS, record, schema, some_words, value
 
 Pair = tuple[str, str]
 
@@ -11,7 +12,7 @@ Pair = tuple[str, str]
 def _table(rng: Draw, columns: tuple[int, int] = (2, 4)) -> tuple[str, list[list[str]]]:
     """A noun and a table of texts, its header first."""
     noun, fields = schema(rng, *columns)
-    rows = [[str(cell).lower() for cell in record(fields, rng).values()] for _ in range(rng.randint(2, 4))]
+    rows = [[plain(cell) for cell in record(fields, rng).values()] for _ in range(rng.randint(2, 4))]
     return noun, [list(fields), *rows]
 
 
@@ -105,7 +106,7 @@ def append_row(rng: Draw) -> Pair:
     prompt = rng.phrase(
         [
             f"Add a row with {added} to this {kind}:\n{given}",
-            f"Append a {noun} with {added}:\n{given}",
+            f"Append {an(noun)} with {added}:\n{given}",
             f"{given}\n\nAdd a line with {added} to the {kind} above.",
             f"Put one more {noun} at the end of this {kind} ({added}):\n{given}",
         ]
@@ -166,7 +167,7 @@ def add_field(rng: Draw) -> Pair:
     noun, fields = _object(rng)
     name, cell = list(fields.items())[-1]
     given = json.dumps({key: fields[key] for key in list(fields)[:-1]})
-    told = json.dumps(cell) if isinstance(cell, bool) else cell
+    told = plain(cell)
     prompt = rng.phrase(
         [
             f"Add {name} {told} to this JSON: {given}",
@@ -184,7 +185,7 @@ def change_field(rng: Draw) -> Pair:
     before = record(fields, rng)
     name = rng.choice([name for name in fields if not isinstance(before[name], bool)] or list(fields)[:1])
     after = before | {name: value(fields[name], rng)}
-    given, told = json.dumps(before), str(after[name]).lower() if isinstance(after[name], bool) else after[name]
+    given, told = json.dumps(before), plain(after[name])
     prompt = rng.phrase(
         [
             f"Set {name} to {told} in this JSON: {given}",

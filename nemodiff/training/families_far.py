@@ -1,7 +1,8 @@
 """Structured families whose formats no trained family reads or writes: all of them are held out whole."""
 
 from nemodiff.training.draw import Draw
-from nemodiff.training.words import CITIES, NAMES, plural, record, schema
+from nemodiff.training.wording import plural
+from nemodiff.training.words import CITIES, NAMES, record, schema
 
 Pair = tuple[str, str]
 

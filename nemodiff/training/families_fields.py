@@ -3,6 +3,7 @@
 import json
 
 from nemodiff.training.draw import Draw
+from nemodiff.training.wording import an, plain, plural, spoken
 from nemodiff.training.words import (
     ANIMALS,
     CITIES,
@@ -15,24 +16,11 @@ from nemodiff.training.words import (
     NAMES,
     STREETS,
     THINGS,
-    plural,
     record,
     schema,
-    spoken,
 )
 
 Pair = tuple[str, str]
-
-
-def _many(word: str) -> str:
-    """A regular plural."""
-    if word in ("sheep", "deer", "fish"):
-        return word
-    if word in ("mouse", "goose", "knife", "scarf"):
-        return {"mouse": "mice", "goose": "geese", "knife": "knives", "scarf": "scarves"}[word]
-    if word.endswith("y") and word[-2] not in "aeiou":
-        return word[:-1] + "ies"
-    return word + ("es" if word.endswith(("ch", "sh", "s", "x", "mango")) else "s")
 
 
 def counted_list(rng: Draw) -> Pair:
@@ -48,7 +36,7 @@ def counted_list(rng: Draw) -> Pair:
             ("Gift list", THINGS),
         ]
     )
-    items = [f"{rng.randint(2, 30)} {_many(word)}" for word in rng.sample(stock, rng.randint(3, 6))]
+    items = [f"{rng.randint(2, 30)} {plural(word)}" for word in rng.sample(stock, rng.randint(3, 6))]
     told, name = spoken(items), title.lower()
     prompt = rng.phrase(
         [
@@ -66,7 +54,7 @@ def guest_list(rng: Draw) -> Pair:
     """A sentence with people and what they bring → a titled list."""
     count = rng.randint(3, 5)
     guests = [
-        (name, f"{rng.randint(2, 9)} {_many(thing)}")
+        (name, f"{rng.randint(2, 9)} {plural(thing)}")
         for name, thing in zip(rng.sample(NAMES, count), rng.sample(THINGS + FRUITS, count), strict=True)
     ]
     event = rng.choice(EVENTS)
@@ -124,7 +112,7 @@ def question_on_table(rng: Draw) -> Pair:
 def align_fields(rng: Draw) -> Pair:
     """ "name: value" lines with all values in one column."""
     noun, fields = schema(rng, 3, 5)
-    cells = {name: str(cell).lower() for name, cell in record(fields, rng).items()}
+    cells = {name: plain(cell) for name, cell in record(fields, rng).items()}
     given = "\n".join(f"{name}: {cell}" for name, cell in cells.items())
     mark = rng.choice([":", " ="])
     how = f'"{mark.strip()}" in one column'
@@ -187,8 +175,8 @@ def fill_template(rng: Draw) -> Pair:
     template = rng.choice(
         [
             "Hello {name}, your {color} {thing} is ready in {city}.",
-            "{name} from {city} ordered {number} boxes with a {thing} each.",
-            "Ticket {number}: {name} lost a {color} {thing} in {city}.",
+            "{name} from {city} ordered {number} boxes with one {thing} each.",
+            "Ticket {number}: {name} lost the {color} {thing} in {city}.",
             "Dear {name}, the {thing} costs {number} dollars. We send it to {city}.",
             "In {city}, {name} sold the {color} {thing} for {number} dollars.",
         ]
@@ -214,14 +202,13 @@ def fields_from_sentence(rng: Draw) -> Pair:
         "job": rng.choice(JOBS),
         "city": rng.choice(CITIES),
     }
-    article = "an" if fields["job"][0] in "aeiou" else "a"
     told = rng.choice(
         [
-            "{name} is {age} years old and works as {article} {job} in {city}.",
-            "At the age of {age}, {name} is {article} {job} in {city}.",
-            "{name} lives in {city}, works as {article} {job} and is {age}.",
+            "{name} is {age} years old and works as {job_said} in {city}.",
+            "At the age of {age}, {name} is {job_said} in {city}.",
+            "{name} lives in {city}, works as {job_said} and is {age}.",
         ]
-    ).format(article=article, **fields)
+    ).format(job_said=an(fields["job"]), **fields)
     keys = [key for key in fields if rng.random() < 0.75] or ["name"]
     prompt = rng.phrase(
         [
@@ -237,7 +224,7 @@ def fields_from_sentence(rng: Draw) -> Pair:
 def rows_to_sentences(rng: Draw) -> Pair:
     """CSV → one sentence of a fixed pattern for each row."""
     noun, fields = schema(rng, 2, 3)
-    rows = [{key: str(cell).lower() for key, cell in record(fields, rng).items()} for _ in range(rng.randint(2, 3))]
+    rows = [{key: plain(cell) for key, cell in record(fields, rng).items()} for _ in range(rng.randint(2, 3))]
     given = "\n".join([",".join(fields), *(",".join(row.values()) for row in rows)])
     pattern = f"The {noun} has {spoken([f'{key} ...' for key in fields])}."
     prompt = rng.phrase(

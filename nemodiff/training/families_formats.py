@@ -5,13 +5,14 @@ import json
 import random
 
 from nemodiff.training.draw import Draw
-from nemodiff.training.words import plural, record, schema, some_words, spoken, value
+from nemodiff.training.wording import an, plain, plural, spoken
+from nemodiff.training.words import record, schema, some_words, value
 
 Pair = tuple[str, str]
 
 
 def _csv(rows: list[dict]) -> str:
-    lines = [",".join(rows[0])] + [",".join(str(cell) for cell in row.values()) for row in rows]
+    lines = [",".join(rows[0])] + [",".join(map(plain, row.values())) for row in rows]
     return "\n".join(lines)
 
 
@@ -24,7 +25,7 @@ def _rows(
 
 def _described(fields: dict) -> str:
     """ "name Maria, age 34 and city Lisbon": fields with their values, as a person would write them."""
-    return spoken([f"{name} {str(item).lower() if isinstance(item, bool) else item}" for name, item in fields.items()])
+    return spoken([f"{name} {plain(item)}" for name, item in fields.items()])
 
 
 def json_array(rng: Draw) -> Pair:
@@ -55,12 +56,12 @@ def json_object(rng: Draw) -> Pair:
         fields[stock] = words
     prompt = rng.phrase(
         [
-            f"Write a JSON object for a {noun} with {described}.",
-            f"Create a JSON object that describes a {noun} with {described}.",
+            f"Write a JSON object for {an(noun)} with {described}.",
+            f"Create a JSON object that describes {an(noun)} with {described}.",
             f"Convert this {noun} to JSON: {described}",
-            f"Give me JSON for a {noun}: {described}.",
-            f"A {noun} has {described}. Write it as a JSON object.",
-            f"Represent a {noun} with {described} as JSON.",
+            f"Give me JSON for {an(noun)}: {described}.",
+            f"{an(noun).capitalize()} has {described}. Write it as a JSON object.",
+            f"Represent {an(noun)} with {described} as JSON.",
         ]
     )
     return prompt, json.dumps(fields)
@@ -72,9 +73,9 @@ def json_indented(rng: Draw) -> Pair:
     fields = record(fields, rng)
     prompt = rng.phrase(
         [
-            f"Write a JSON object with indentation for a {noun} with {_described(fields)}.",
+            f"Write a JSON object with indentation for {an(noun)} with {_described(fields)}.",
             f"Pretty-print this JSON: {json.dumps(fields)}",
-            f"Create pretty-printed JSON for a {noun} with {_described(fields)}.",
+            f"Create pretty-printed JSON for {an(noun)} with {_described(fields)}.",
             f"Format this {noun} as indented JSON: {_described(fields)}",
         ]
     )
@@ -96,7 +97,7 @@ def markdown_table(rng: Draw) -> Pair:
         ]
     )
     lines = [f"| {' | '.join(rows[0])} |", f"| {' | '.join('---' for _ in rows[0])} |"]
-    lines += [f"| {' | '.join(str(cell) for cell in row.values())} |" for row in rows]
+    lines += [f"| {' | '.join(map(plain, row.values()))} |" for row in rows]
     return prompt, "\n".join(lines)
 
 
@@ -120,9 +121,7 @@ def json_to_csv(rng: Draw) -> Pair:
     noun, rows = _rows(rng, (2, 4), (2, 4))
     text = json.dumps(rows)
     answer = ",".join(rows[0]) + "\n"
-    answer += "\n".join(
-        ",".join(str(cell).lower() if isinstance(cell, bool) else str(cell) for cell in row.values()) for row in rows
-    )
+    answer += "\n".join(",".join(plain(cell) for cell in row.values()) for row in rows)
     prompt = rng.phrase(
         [
             f"Convert this JSON to CSV: {text}",
@@ -146,7 +145,7 @@ def sql_insert(rng: Draw) -> Pair:
     statements = [
         f"INSERT INTO {table} ({columns}) VALUES ({', '.join(literal(cell) for cell in row.values())});" for row in rows
     ]
-    told = "; ".join(", ".join(str(cell) for cell in row.values()) for row in rows)
+    told = "; ".join(", ".join(map(plain, row.values())) for row in rows)
     prompt = rng.phrase(
         [
             f"Write SQL INSERT statements for the table {table} ({columns}): {told}",
@@ -183,17 +182,17 @@ def yaml_fields(rng: Draw) -> Pair:
     noun, fields = schema(rng, 3, 5)
     fields = record(fields, rng)
     told = _described(fields)
-    lines = [f"{name}: {str(item).lower() if isinstance(item, bool) else item}" for name, item in fields.items()]
+    lines = [f"{name}: {plain(item)}" for name, item in fields.items()]
     if rng.random() < 0.5:
         stock, words = some_words(rng, 2, 5)
         told = f"{told.replace(' and ', ', ')} and {stock} {', '.join(words)}"
         lines += [f"{stock}:"] + [f"  - {word}" for word in words]
     prompt = rng.phrase(
         [
-            f"Write YAML for a {noun} with {told}.",
-            f"Describe a {noun} in YAML: {told}",
+            f"Write YAML for {an(noun)} with {told}.",
+            f"Describe {an(noun)} in YAML: {told}",
             f"Convert this {noun} to YAML: {told}",
-            f"Write a YAML file for a {noun} with {told}.",
+            f"Write a YAML file for {an(noun)} with {told}.",
             f"Format as YAML: {told}",
         ]
     )
@@ -232,7 +231,7 @@ def html_table(rng: Draw) -> Pair:
         ]
     )
     lines = ["<tr>" + "".join(f"<th>{name}</th>" for name in rows[0]) + "</tr>"]
-    lines += ["<tr>" + "".join(f"<td>{cell}</td>" for cell in row.values()) + "</tr>" for row in rows]
+    lines += ["<tr>" + "".join(f"<td>{plain(cell)}</td>" for cell in row.values()) + "</tr>" for row in rows]
     return prompt, "<table>\n" + "\n".join("  " + line for line in lines) + "\n</table>"
 
 
@@ -251,10 +250,7 @@ def json_to_bullets(rng: Draw) -> Pair:
             f"{text}\nFormat the JSON above as a bullet list{style}.",
         ]
     )
-    lines = [
-        f"- {f'**{key}**' if bold else key}: {str(item).lower() if isinstance(item, bool) else item}"
-        for key, item in fields.items()
-    ]
+    lines = [f"- {f'**{key}**' if bold else key}: {plain(item)}" for key, item in fields.items()]
     return prompt, "\n".join(lines)
 
 
@@ -279,12 +275,12 @@ def bullets(rng: Draw) -> Pair:
 def key_values(rng: Draw) -> Pair:
     """Described fields → an INI section, environment variables or a query string."""
     noun, fields = schema(rng, 3, 5)
-    fields = {name: str(item).lower() if isinstance(item, bool) else item for name, item in record(fields, rng).items()}
+    fields = {name: plain(item) for name, item in record(fields, rng).items()}
     told = _described(fields)
     kind = rng.choice(["INI section", "environment variables"])
     prompt = rng.phrase(
         [
-            f"Write {'an ' if kind == 'INI section' else ''}{kind} for a {noun} with {told}.",
+            f"Write {'an ' if kind == 'INI section' else ''}{kind} for {an(noun)} with {told}.",
             f"Convert to {'an ' if kind == 'INI section' else ''}{kind}: {noun} with {told}",
             f"Format this {noun} as {'an ' if kind == 'INI section' else ''}{kind}: {told}",
         ]

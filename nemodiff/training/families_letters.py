@@ -4,6 +4,7 @@ change."""
 import random
 
 from nemodiff.training.draw import Draw
+from nemodiff.training.wording import an, plural, spoken
 from nemodiff.training.words import (
     ADJECTIVES,
     ANIMALS,
@@ -20,7 +21,6 @@ from nemodiff.training.words import (
     PLACES,
     SURNAMES,
     THINGS,
-    spoken,
     value,
 )
 
@@ -34,10 +34,10 @@ def _sentence(rng: random.Random) -> str:
         [
             f"The {pick(ADJECTIVES)} {pick(ANIMALS)} sat near the {pick(THINGS)} "
             f"and looked at the {pick(COLORS)} {pick(THINGS)}.",
-            f"{pick(NAMES)} works as a {pick(JOBS)} in {pick(CITIES)} and likes {pick(HOBBIES)} on {pick(DAYS)}.",
-            f"On {pick(DAYS)} {pick(NAMES)} bought {pick(FOODS)}, {pick(FOODS)} and a {pick(COLORS)} {pick(THINGS)}.",
-            f"{pick(NAMES)} and {pick(NAMES)} went to {pick(CITIES)} to see a {pick(ADJECTIVES)} {pick(ANIMALS)}.",
-            f"Every {pick(DAYS)} the {pick(JOBS)} puts a {pick(FRUITS)} on the {pick(ADJECTIVES)} {pick(THINGS)}.",
+            f"{pick(NAMES)} works as {an(pick(JOBS))} in {pick(CITIES)} and likes {pick(HOBBIES)} on {pick(DAYS)}.",
+            f"On {pick(DAYS)} {pick(NAMES)} bought {pick(FOODS)}, {pick(FOODS)} and {an(pick(COLORS))} {pick(THINGS)}.",
+            f"{pick(NAMES)} and {pick(NAMES)} went to {pick(CITIES)} to see {an(pick(ADJECTIVES))} {pick(ANIMALS)}.",
+            f"Every {pick(DAYS)} the {pick(JOBS)} puts {an(pick(FRUITS))} on the {pick(ADJECTIVES)} {pick(THINGS)}.",
             f"My {pick(ADJECTIVES)} {pick(THINGS)} cost {rng.randint(5, 90)} dollars in {pick(CITIES)}.",
             f"We met {pick(NAMES)} at {rng.randint(1, 12)} o'clock "
             f"and talked about {pick(HOBBIES)} and {pick(HOBBIES)}.",
@@ -150,17 +150,16 @@ def invitation(rng: Draw) -> Pair:
     event, place, day, time = rng.choice(EVENTS), rng.choice(PLACES), rng.choice(DAYS), value("time", rng)
     prompt = rng.phrase(
         [
-            f"Write an invitation to a {event} for {guest} from {host}, on {day} at {time}, at {place}.",
+            f"Write an invitation to {an(event)} for {guest} from {host}, on {day} at {time}, at {place}.",
             f"Write a short invitation. Guest: {guest}. Event: {event}. Day: {day}. Time: {time}. "
             f"Place: {place}. Host: {host}.",
-            f"{host} invites {guest} to a {event} on {day} at {time} at {place}. Write the invitation.",
+            f"{host} invites {guest} to {an(event)} on {day} at {time} at {place}. Write the invitation.",
             f"Invite {guest} to my {event} at {place} on {day} at {time}. My name is {host}.",
-            f"Write an invitation from {host} to {guest} for a {event} ({day}, {time}, {place}).",
+            f"Write an invitation from {host} to {guest} for {an(event)} ({day}, {time}, {place}).",
         ]
     )
-    article = "an" if event[0] in "aeiou" else "a"
     return prompt, (
-        f"Dear {guest},\n\nyou are warmly invited to {article} {event} on {day} at {time}. We will meet at {place}.\n\n"
+        f"Dear {guest},\n\nyou are warmly invited to {an(event)} on {day} at {time}. We will meet at {place}.\n\n"
         f"Please let me know if you can come.\n\nBest wishes,\n{host}"
     )
 
@@ -192,7 +191,7 @@ def thank_you_note(rng: Draw) -> Pair:
             f"Write a thank-you note to {to} for the {color} {thing} from my {event}. Sign it {sender}.",
             f"Thank {to} for the {color} {thing}, a gift at the {event}. My name is {sender}.",
             f"Write a thank-you note. To: {to}. Gift: {color} {thing}. Event: {event}. From: {sender}.",
-            f"{sender} thanks {to} for a {color} {thing} after the {event}. Write the note.",
+            f"{sender} thanks {to} for {an(color)} {thing} after the {event}. Write the note.",
         ]
     )
     return (
@@ -216,7 +215,7 @@ def introduction(rng: Draw) -> Pair:
         ]
     )
     lines = [
-        f"{name} is {age} years old, works as {'an' if job[0] in 'aeiou' else 'a'} {job} in {city} and likes {hobby}."
+        f"{name} is {age} years old, works as {an(job)} in {city} and likes {hobby}."
         for name, age, job, city, hobby in rows
     ]
     return prompt, "\n".join(lines)
@@ -228,9 +227,10 @@ def business_card(rng: Draw) -> Pair:
     phone, email = f"555-{rng.randint(1000, 9999)}", f"{name.lower().replace(' ', '.')}@example.com"
     prompt = rng.phrase(
         [
-            f"Extract name, job, city, phone and email: {name} is a {job} from {city}. "
+            f"Extract name, job, city, phone and email: {name} is {an(job)} from {city}. "
             f"Call {phone} or write to {email}.",
-            f"{name} works as a {job} in {city}; phone {phone}, email {email}. List name, job, city, phone and email.",
+            f"{name} works as {an(job)} in {city}; phone {phone}, email {email}. "
+            "List name, job, city, phone and email.",
             f"Write a contact card for {name}, {job} in {city}, phone {phone}, email {email}.",
             f"Make a contact card: {name}, {job}, {city}, {phone}, {email}",
         ]
@@ -240,14 +240,7 @@ def business_card(rng: Draw) -> Pair:
 
 def shopping_list(rng: Draw) -> Pair:
     """A sentence with things to buy → a list with amounts, or the other way round."""
-    items = [(rng.randint(2, 12), food) for food in rng.sample(FRUITS, rng.randint(3, 6))]
-    items = [
-        (
-            count,
-            f"{fruit[:-1]}ies" if fruit.endswith("y") else f"{fruit}es" if fruit.endswith(("ch", "o")) else f"{fruit}s",
-        )
-        for count, fruit in items
-    ]
+    items = [(rng.randint(2, 12), plural(fruit)) for fruit in rng.sample(FRUITS, rng.randint(3, 6))]
     told = spoken([f"{count} {food}" for count, food in items])
     prompt = rng.phrase(
         [

@@ -5,7 +5,8 @@ import json
 import string
 
 from nemodiff.training.draw import Draw
-from nemodiff.training.words import ADJECTIVES, COLORS, DAYS, FRUITS, MONTHS, NAMES, PLANETS, THINGS, some_words, spoken
+from nemodiff.training.wording import spoken
+from nemodiff.training.words import ADJECTIVES, COLORS, DAYS, FRUITS, MONTHS, NAMES, PLANETS, THINGS, some_words
 
 Pair = tuple[str, str]
 SEPARATORS = {
@@ -231,9 +232,9 @@ def repeated_change(rng: Draw) -> Pair:
     name, words = some_words(rng, 3, 7)
     sentence = rng.choice(
         [
-            "I would like to buy a {}, please.",
+            "I would like to buy the {}, please.",
             "My friend told me about the {}.",
-            "There is a {} on the map.",
+            "The {} is on the map.",
             "We talked about {} for an hour.",
             "Nobody forgot the {} today.",
             "Dear {}, thank you for coming.",

@@ -3,6 +3,7 @@
 import json
 
 from nemodiff.training.draw import Draw
+from nemodiff.training.wording import an, plural, singular
 from nemodiff.training.words import (
     ADJECTIVES,
     CITIES,
@@ -11,7 +12,6 @@ from nemodiff.training.words import (
     NAMES,
     SUBJECTS,
     THINGS,
-    plural,
     record,
     schema,
     some_words,
@@ -39,7 +39,7 @@ def output_lines(rng: Draw) -> Pair:
     listed = ", ".join(words)
     prompt = rng.phrase(
         [
-            f"Write a {call} line in {language} for each of these {stock}: {listed}",
+            f"Write {an(call)} line in {language} for each of these {stock}: {listed}",
             f"Write {language} code that outputs {listed}, each with its own {call}.",
             f"Output each of these words with {call} in {language}: {listed}",
             f"Use one {call} per word in {language}: {listed}",
@@ -99,10 +99,10 @@ def js_object(rng: Draw) -> Pair:
     told = ", ".join(f"{name} {cell.strip(chr(34))}" for name, cell in cells.items())
     prompt = rng.phrase(
         [
-            f"Write a JavaScript object for a {noun} with {told}.",
+            f"Write a JavaScript object for {an(noun)} with {told}.",
             f"Create a JavaScript constant {noun}: {told}",
             f"Store this {noun} in a JavaScript object: {told}",
-            f"A {noun} has {told}. Write it as a JavaScript object.",
+            f"{an(noun).capitalize()} has {told}. Write it as a JavaScript object.",
         ]
     )
     body = "\n".join(f"  {name}: {cell}," for name, cell in cells.items())
@@ -127,7 +127,7 @@ def js_array(rng: Draw) -> Pair:
 def typescript_enum(rng: Draw) -> Pair:
     """Words → a TypeScript enum with text values."""
     stock, words = some_words(rng, 3, 6)
-    name, listed = stock.title().rstrip("s"), ", ".join(words)
+    name, listed = singular(stock).title(), ", ".join(words)
     prompt = rng.phrase(
         [
             f"Write a TypeScript enum {name} with {listed}.",
@@ -271,7 +271,7 @@ def headings(rng: Draw) -> Pair:
 def glossary(rng: Draw) -> Pair:
     """Terms with their meanings → a sorted glossary."""
     pairs = [
-        (word, f"a {rng.choice(COLORS)} {thing}")
+        (word, f"{an(rng.choice(COLORS))} {thing}")
         for word, thing in zip(rng.sample(SUBJECTS + HOBBIES, 5), rng.sample(THINGS, 5), strict=True)
     ][: rng.randint(3, 5)]
     told = "; ".join(f"{word} means {meaning}" for word, meaning in pairs)
@@ -294,7 +294,7 @@ def questions_answers(rng: Draw) -> Pair:
         ("Which color is available?", f"Only {rng.choice(COLORS)}."),
         ("How long does it take?", f"About {rng.randint(2, 60)} minutes."),
         ("What does it cost?", f"{rng.randint(3, 99)} dollars."),
-        ("What should I bring?", f"A {rng.choice(ADJECTIVES)} {rng.choice(THINGS)}."),
+        ("What should I bring?", f"{an(rng.choice(ADJECTIVES)).capitalize()} {rng.choice(THINGS)}."),
         ("Can I cancel?", f"Yes, within {rng.randint(2, 30)} days."),
     ]
     pairs = rng.sample(stock, rng.randint(2, 4))

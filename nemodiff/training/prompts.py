@@ -28,10 +28,10 @@ HELD_OUT_PROMPTS: tuple[str, ...] = (
     "Write a product description for a wooden desk lamp.",
     "What makes a good leader?",
     "Tell me about the history of the bicycle.",
-    "Explain how a rainbow differs from a halo around the moon.",
+    "Explain why ice floats on water.",
     "Why does bread rise in the oven?",
     "What is an opportunity cost?",
-    "Explain what a black-and-white photograph can show that a color one cannot.",
+    "How does a vinyl record store music?",
     "How do noise-cancelling headphones work?",
     "What is a palindrome? Give a few of them.",
     "Compare a marathon with a triathlon.",
@@ -141,7 +141,7 @@ HEROES = topics(
     a shy robot|a brave mouse|an old sailor|a young baker|a curious cat|a lonely dragon|a clockmaker|
     a girl who talks to birds|a boy with a kite|a lost astronaut|a gardener|a librarian|a violin player|
     a clumsy wizard|a fisherman|a painter|a snail|a fox|a postman|a teacher|a train driver|a tiny elephant|
-    a forgotten toy|a night watchman|a beekeeper|a mountain guide|two sisters|a retired detective|a snowman|
+    a forgotten toy|a night watchman|a beekeeper|a mountain guide|a younger sister|a retired detective|a snowman|
     a talking tree
     """
 )

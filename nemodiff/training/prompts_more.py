@@ -340,7 +340,7 @@ def more_prompts(science: list[str], places: list[str], heroes: list[str], plots
         "sport": _filled(
             ["Explain the basic rules of {}.", "How can I get better at {}?", "What equipment does {} need?"], SPORTS
         ),
-        "quiz": _filled(["Write a quiz question about {} and its answer.", "Why is {} interesting?"], science),
+        "quiz": _filled(["Write a quiz question about {} and its answer.", "What is surprising about {}?"], science),
         "postcard": _filled(
             ["Write a postcard from {}.", "Write a short diary entry from a day in {}.", "What should I pack for {}?"],
             places,

@@ -367,13 +367,3 @@ def some_words(rng: random.Random, low: int, high: int) -> tuple[str, list[str]]
         return "words", rng.sample(sorted({*FRUITS, *ANIMALS, *THINGS, *FOODS, *COLORS}), count)
     name = rng.choice(list(STOCKS))
     return name, rng.sample(STOCKS[name], min(count, len(STOCKS[name])))
-
-
-def spoken(words: list[str]) -> str:
-    """ "a", "a and b", "a, b and c"."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
-def plural(noun: str) -> str:
-    """The plural of a RECORDS noun, also used as a table's name."""
-    return {"person": "people", "city": "cities"}.get(noun, noun + "s")
