@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from nemodiff.training.data import BLOCK_SIZES, MAX_PADS, PAD_WEIGHT, Sequence, common_prefix, noisy_copy
+from nemodiff.training.data import BLOCK_SIZES, DECAY, MAX_PADS, PAD_WEIGHT, Sequence, common_prefix, noisy_copy
 from nemodiff.training.distill import keep_answer, read_answers, repeated_share
 from nemodiff.training.draw import Draw
 from nemodiff.training.families import (
@@ -272,7 +272,7 @@ def test_noisy_copy(seed):
             assert (noisy.target[i] == i + 1) == noisy.masked[i + 1]
         if noisy.target[i] >= 0:
             assert noisy.label[i] == padded[i + 1]
-            assert noisy.weight[i] == (PAD_WEIGHT if i + 1 >= len(ANSWER) else 0.95 ** (noisy.distance[i] - 1))
+            assert noisy.weight[i] == (PAD_WEIGHT if i + 1 >= len(ANSWER) else DECAY ** (noisy.distance[i] - 1))
         else:
             assert noisy.weight[i] == 0.0
 

@@ -10,7 +10,7 @@ from nemodiff.model.config import ModelConfig, RopeConfig
 from nemodiff.model.transformer import Transformer
 from nemodiff.model.weights import merge_adapter, take_factor
 from nemodiff.training import dual_stream
-from nemodiff.training.data import Sequence, noisy_copy, pack
+from nemodiff.training.data import NEUTRAL_WEIGHT, PROMPT_WEIGHT, Sequence, noisy_copy, pack
 from nemodiff.training.dual_stream import Backbone, final_norm, forward
 from nemodiff.training.joint import rate
 from nemodiff.training.lora import Lora, export_adapter, quantize_rows
@@ -134,6 +134,30 @@ def test_base_stream_is_the_untouched_model():
     assert batch.teacher[batch.teacher >= 0].tolist() == [4 + i for i in range(len(whole) - 5)]
 
 
+def test_neutral_text_stands_alone():
+    """Plain text without the chat template shares no prefix, sees none, has no noisy copies, and follows the base."""
+    model = tiny_model()
+    lora = tiny_lora(model)
+    neutral = Sequence([30, 31], [32, 33, 34, 35], chat=True, ended=False, neutral=True)
+    data = [neutral, *sequences()]
+    copies = [[], *[[noisy_copy(s.answer, s.ended, END, MASK, random.Random(1))] for s in data[1:]]]
+    batch = pack(data, copies, RESTRICTED, dtype=torch.float32)
+    backbone = Backbone.of(model)
+    at, whole = 4, torch.tensor(neutral.prompt + neutral.answer)  # after the prefix of the others
+    assert batch.stream.tokens[:4].tolist() == sequences()[0].prompt[:4]
+    for stream, update, reference in (
+        (batch.stream, lora, merged_model(model, lora)),
+        (batch.base_stream, None, model),
+    ):
+        logits = final_norm(backbone, forward(backbone, stream, update)) @ backbone.head.t()
+        expected = reference(whole, reference.new_cache(64), causal=True)
+        torch.testing.assert_close(logits[at : at + 6], expected, atol=2e-4, rtol=1e-3)
+    assert batch.clean_rows[:5].tolist() == batch.teacher[:5].tolist() == [at + i for i in range(5)]
+    assert batch.clean_weights[:5].tolist() == pytest.approx([PROMPT_WEIGHT, *[NEUTRAL_WEIGHT] * 4])
+    only = pack([neutral], [[]], RESTRICTED, dtype=torch.float32)
+    assert only.stream.tokens.tolist() == only.base_stream.tokens.tolist() == whole.tolist()
+
+
 def plain_loss(model: Transformer, batch, a_b: dict, mask_embedding: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
     """The joint loss written without any of the hand-made backward passes."""
     backbone = Backbone.of(model)
@@ -251,6 +275,20 @@ def test_adapter_survives_export_and_merge(tmp_path):
         a = take_factor(factors, f"layers.{layer}.{name}.lora_A")
         row_scale = lora.factors[layer, name][0].detach().abs().amax(1, keepdim=True) / 127
         assert ((a - lora.factors[layer, name][0].detach()).abs() <= 0.51 * row_scale).all()
+
+
+def test_training_goes_on_from_an_exported_adapter(tmp_path):
+    model = tiny_model()
+    lora = tiny_lora(model)
+    export_adapter(lora, tmp_path, {"base": "tiny", "mask_token_id": MASK, "shift_logits": True, "block_size": 8})
+    other = tiny_lora(model, trained=False)
+    other.load(tmp_path)
+    for key, pair in lora.factors.items():
+        for ours, theirs in zip(other.factors[key], pair, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=theirs.detach().abs().max().item() / 200, rtol=0)
+        merged = lora.merged[key[0]][key[1]]
+        assert (other.merged[key[0]][key[1]] - merged).abs().max() < 0.01 * merged.abs().max()
+    torch.testing.assert_close(other.mask_embedding, lora.mask_embedding)
 
 
 def test_quantize_rows():

@@ -23,6 +23,7 @@ def _distill(args: argparse.Namespace) -> int:
         limit=args.limit,
         batch=args.batch,
         max_new_tokens=args.max_new_tokens,
+        neutral=args.neutral,
         device=args.device,
     )
     print(f"{kept} answers kept in {args.out}")
@@ -43,6 +44,7 @@ def _joint(args: argparse.Namespace) -> int:
             base=str(_base(args)),
             out=str(args.out),
             chat=str(chat) if chat else None,
+            start=str(args.start) if args.start else None,
             minutes=args.minutes,
             rank=args.rank,
             budget=args.budget,
@@ -84,6 +86,7 @@ def _add_steps(parser: argparse.ArgumentParser) -> None:
     distill.add_argument("--base", type=Path, help="folder of the base checkpoint (default: SmolLM2, fetched)")
     distill.add_argument("--out", type=Path, default=DEFAULT_CHAT)
     distill.add_argument("--limit", type=int, default=3000, help="how many prompts")
+    distill.add_argument("--neutral", type=int, default=256, help="how many openings of plain text")
     distill.add_argument("--batch", type=int, default=128)
     distill.add_argument("--max-new-tokens", type=int, default=128)
     distill.add_argument("--device", default="cpu")
@@ -97,6 +100,7 @@ def _add_steps(parser: argparse.ArgumentParser) -> None:
         "--minutes", type=float, default=75.0, help="training time in all; the learning rate falls towards its end"
     )
     joint.add_argument("--resume", action="store_true", help="go on from the state in --out")
+    joint.add_argument("--start", type=Path, help="folder of an exported adapter to go on from (same rank)")
     joint.add_argument("--rank", type=int, default=64)
     joint.add_argument("--budget", type=int, default=2400, help="stream tokens a worker and step")
     joint.add_argument("--copies", type=int, default=2, help="noisy copies a clean sequence")

@@ -8,25 +8,33 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nemodiff.training.distill import read_answers
+from nemodiff.training.distill import NEUTRAL, read_answers
 from nemodiff.training.dual_stream import Span, Stream
 from nemodiff.training.families import TRAINED_FAMILIES, instance
 
-BLOCK_SIZES = (4, 6, 8, 8, 8, 12, 16, 16)
+BLOCK_SIZES = (4, 6, 8, 8, 8, 8, 12, 16)
 MAX_PADS = 6  # how many ends of text after the end are predicted
 PAD_WEIGHT = 0.3
-DECAY = 0.95  # weight of a prediction one position further from the clean text
+# Weight of a prediction one position further from the clean text: about how often verification gets that far.
+DECAY, CHAT_DECAY = 0.93, 0.8
+PROMPT_WEIGHT = 0.3  # of the words of the user, which the frozen base's distribution is kept on
+NEUTRAL_WEIGHT = 2.0
 
 
 @dataclass(slots=True)
 class Sequence:
     """A conversation of one turn: prompt ids up to where the answer begins, answer ids, and whether these end with
-    the end-of-turn id."""
+    the end-of-turn id.
+
+    chat: the base wrote the answer, and its distribution is the clean stream's target. neutral: plain text by the
+    base, without a chat template and without noisy copies, there only to keep the AR mode where it was.
+    """
 
     prompt: list[int]
     answer: list[int]
     chat: bool = False
     ended: bool = True
+    neutral: bool = False
 
 
 @dataclass(slots=True)
@@ -69,6 +77,7 @@ def noisy_copy(
     *,
     block: int | None = None,
     full: bool = False,
+    decay: float = DECAY,
 ) -> Noisy:
     """A noisy copy of `answer` in blocks of one size, the first one shorter by chance, so that any position can begin
     a block.
@@ -101,7 +110,7 @@ def noisy_copy(
             noisy.start.append(start)
             noisy.target.append(i + 1 if wanted else -1)
             noisy.label.append(end_id if past else answer[i + 1])
-            noisy.weight.append((PAD_WEIGHT if past else DECAY ** (distance - 1)) if wanted else 0.0)
+            noisy.weight.append((PAD_WEIGHT if past else decay ** (distance - 1)) if wanted else 0.0)
             noisy.distance.append(distance)
         start, length = end, size
     return noisy
@@ -156,16 +165,18 @@ def _stream(
     sequences: list[Sequence], prefix: int, copies: list[list[Noisy]], dtype: torch.dtype
 ) -> tuple[Stream, list[int], list[int]]:
     """The flat stream [prefix | clean, clean, … | noisy, noisy, …] with where each sequence's clean and noisy tokens
-    begin."""
-    tokens = list(sequences[0].prompt[:prefix])
+    begin. Neutral sequences do not begin with the prefix and do not see it."""
+    tokens = next((list(s.prompt[:prefix]) for s in sequences if not s.neutral), [])
+    prefix = len(tokens)
     positions, masked = list(range(prefix)), [False] * prefix
     clean_at, noisy_at = [], []
     for sequence in sequences:
         clean_at.append(len(tokens))
+        shared = 0 if sequence.neutral else prefix
         whole = sequence.prompt + sequence.answer
-        tokens += whole[prefix:]
-        positions += range(prefix, len(whole))
-        masked += [False] * (len(whole) - prefix)
+        tokens += whole[shared:]
+        positions += range(shared, len(whole))
+        masked += [False] * (len(whole) - shared)
     for sequence, noisy in zip(sequences, copies, strict=True):
         noisy_at.append(len(tokens))
         for copy in noisy:
@@ -177,10 +188,11 @@ def _stream(
         mask, _ = _masks(prefix, 0, [], 0, dtype)
         spans.append(Span((0, prefix), [(0, prefix)], mask))
     for sequence, noisy, first, second in zip(sequences, copies, clean_at, noisy_at, strict=True):
-        prompt = len(sequence.prompt) - prefix
+        shared = 0 if sequence.neutral else prefix
+        prompt = len(sequence.prompt) - shared
         length = prompt + len(sequence.answer)
-        clean_mask, noisy_mask = _masks(length, prefix, noisy, prompt, dtype)
-        keys = ([(0, prefix)] if prefix else []) + [(first, first + length)]
+        clean_mask, noisy_mask = _masks(length, shared, noisy, prompt, dtype)
+        keys = ([(0, shared)] if shared else []) + [(first, first + length)]
         spans.append(Span((first, first + length), keys, clean_mask))
         if noisy_mask is not None and len(noisy_mask):
             spans.append(
@@ -190,12 +202,10 @@ def _stream(
 
 
 def common_prefix(sequences: list[Sequence]) -> int:
-    """How many tokens all prompts begin with, leaving each at least one of its own."""
-    shortest = min(len(sequence.prompt) for sequence in sequences) - 1
-    first = sequences[0].prompt
-    return next(
-        (i for i in range(shortest) if any(sequence.prompt[i] != first[i] for sequence in sequences)), max(shortest, 0)
-    )
+    """How many tokens all prompts but the neutral ones begin with, leaving each at least one of its own."""
+    prompts = [sequence.prompt for sequence in sequences if not sequence.neutral] or [[0]]
+    shortest = min(map(len, prompts)) - 1
+    return next((i for i in range(shortest) if any(prompt[i] != prompts[0][i] for prompt in prompts)), max(shortest, 0))
 
 
 def pack(
@@ -204,7 +214,6 @@ def pack(
     restricted: Tensor,
     *,
     dtype: torch.dtype,
-    prompt_weight: float = 0.3,
 ) -> Batch:
     """Sequences and their noisy copies → one Batch; `restricted` [vocabulary] maps a token id to its restricted id or
     -1."""
@@ -218,15 +227,17 @@ def pack(
     noisy_rows, noisy_labels, noisy_weights, noisy_clean, distances = [], [], [], [], []
     chat = 0
     for sequence, noisy, first, second in zip(sequences, copies, clean_at, noisy_at, strict=True):
-        own = len(sequence.prompt) - prefix
-        whole = (sequence.prompt + sequence.answer)[prefix:]
+        shared = 0 if sequence.neutral else prefix
+        own = len(sequence.prompt) - shared
+        whole = (sequence.prompt + sequence.answer)[shared:]
+        full = NEUTRAL_WEIGHT if sequence.neutral else 1.0
         answer_row: dict[int, int] = {}
         for i in range(0 if sequence.chat else own - 1, len(whole) - 1):
             if i >= own - 1:
                 answer_row[i - own + 1] = len(rows)
             rows.append(first + i)
             labels.append(whole[i + 1])
-            weights.append(1.0 if i >= own - 1 else prompt_weight)
+            weights.append(full if i >= own - 1 else PROMPT_WEIGHT)
             teacher.append(base_at[chat] + i if sequence.chat else -1)
         chat += sequence.chat
         at = second
@@ -269,25 +280,24 @@ class Mixture:
         chat_file: Path | None,
         *,
         seed: int = 0,
-        chat_share: float = 0.35,
+        chat_share: float = 0.4,
+        neutral_share: float = 0.06,
         max_answer: int = 140,
         mask_id: int = 16,
     ):
-        self.tokenizer, self.seed, self.chat_share, self.max_answer, self.mask_id = (
-            tokenizer,
-            seed,
-            chat_share,
-            max_answer,
-            mask_id,
-        )
+        self.tokenizer, self.seed, self.max_answer, self.mask_id = tokenizer, seed, max_answer, mask_id
+        self.chat_share, self.neutral_share = chat_share, neutral_share
         self.end_id = tokenizer.eos_token_id
         self.chat: list[Sequence] = []
+        self.neutral: list[Sequence] = []
         for record in read_answers(chat_file) if chat_file else []:
-            if record["kept"]:
-                ids = record["answer_ids"]
-                self.chat.append(
-                    Sequence(self.prompt_ids(record["prompt"]), ids, chat=True, ended=ids[-1] == self.end_id)
-                )
+            if not record["kept"]:
+                continue
+            ids, neutral = record["answer_ids"], record["kind"] == NEUTRAL
+            prompt = record["prompt"]
+            begun = tokenizer.encode(prompt, add_special_tokens=False) if neutral else self.prompt_ids(prompt)
+            sequence = Sequence(begun, ids, chat=True, ended=ids[-1] == self.end_id, neutral=neutral)
+            (self.neutral if neutral else self.chat).append(sequence)
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """Ids of the chat template around one user message, up to where the answer begins."""
@@ -307,7 +317,7 @@ class Mixture:
         """Sorted ids that the data uses, with the `frequent` lowest ids (the tokenizer's most frequent merges): the
         restricted head."""
         used = set(range(min(frequent, size)))
-        for sequence in self.chat:
+        for sequence in self.chat + self.neutral:
             used.update(sequence.prompt, sequence.answer)
         for name in TRAINED_FAMILIES:
             for i in range(instances):
@@ -316,11 +326,16 @@ class Mixture:
 
     def sequences(self, step: int, worker: int, budget: int, copies: int) -> list[Sequence]:
         """Sequences for one batch of about `budget` stream tokens, chat and structured in the mixture's proportion of
-        answer tokens."""
+        answer tokens, with about `neutral_share` of the stream for neutral text."""
         rng = random.Random(f"{self.seed}/{step}/{worker}")
         chosen, tokens, chat = [], 0, 0
         answers = rng.randint(0, 150)  # where the proportion starts counting: a few tokens of either kind ahead
         chat_credit = self.chat_share * answers * rng.choice((0, 2))
+        if self.neutral:
+            mean = sum(len(one.prompt) + len(one.answer) for one in self.neutral) / len(self.neutral)
+            for _ in range(int(self.neutral_share * budget / mean + rng.random())):
+                chosen.append(rng.choice(self.neutral))
+                tokens += len(chosen[-1].prompt) + len(chosen[-1].answer)
         while tokens < budget:
             if self.chat and chat + chat_credit <= self.chat_share * answers:
                 sequence = rng.choice(self.chat)
@@ -340,5 +355,11 @@ class Mixture:
         """The batch of `worker` at `step`."""
         chosen = self.sequences(step, worker, budget, copies)
         rng = random.Random(f"{self.seed}/{step}/{worker}/noise")
-        noisy = [[noisy_copy(s.answer, s.ended, self.end_id, self.mask_id, rng) for _ in range(copies)] for s in chosen]
+        noisy = [
+            [
+                noisy_copy(s.answer, s.ended, self.end_id, self.mask_id, rng, decay=CHAT_DECAY if s.chat else DECAY)
+                for _ in range(0 if s.neutral else copies)
+            ]
+            for s in chosen
+        ]
         return pack(chosen, noisy, restricted, dtype=dtype)

@@ -1,5 +1,5 @@
-"""Self-distilled chat: the frozen base answers our open prompts greedily; training on its own answers keeps its chat
-as it is."""
+"""Self-distilled text: the frozen base answers our open prompts greedily and goes on from neutral openings by sampling;
+training on its own words keeps it as it is."""
 
 import json
 import time
@@ -7,7 +7,10 @@ from pathlib import Path
 
 import torch
 
+from nemodiff.training.neutral import NEUTRAL_OPENINGS
 from nemodiff.training.prompts import open_prompts
+
+NEUTRAL = "neutral"  # kind of a record whose prompt is plain text, outside the chat template
 
 
 def repeated_share(ids: list[int], n: int = 4) -> float:
@@ -34,16 +37,22 @@ def read_answers(path: Path) -> list[dict]:
 
 
 @torch.inference_mode()
-def answer_batch(model, tokenizer, prompts: list[str], max_new_tokens: int) -> list[list[int]]:
-    """Greedy answers to `prompts` as token ids, <|im_end|> included where the model ended within `max_new_tokens`."""
-    texts = [
-        tokenizer.apply_chat_template([{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True)
-        for prompt in prompts
-    ]
+def answer_batch(
+    model, tokenizer, prompts: list[str], max_new_tokens: int, *, neutral: bool = False
+) -> list[list[int]]:
+    """Answers to `prompts` as token ids, <|im_end|> included where the model ended within `max_new_tokens`: greedy ones
+    in the chat template, or with `neutral` sampled continuations of the plain text (temperature 1, top-p 0.95)."""
+    texts = prompts
+    if not neutral:
+        texts = [
+            tokenizer.apply_chat_template(
+                [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
+            )
+            for text in prompts
+        ]
     encoded = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
-    output = model.generate(
-        **encoded, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.eos_token_id
-    )
+    how = {"do_sample": True, "temperature": 1.0, "top_p": 0.95, "top_k": 0} if neutral else {"do_sample": False}
+    output = model.generate(**encoded, **how, max_new_tokens=max_new_tokens, pad_token_id=tokenizer.eos_token_id)
     answers = []
     for row in output[:, encoded["input_ids"].shape[1] :].tolist():
         end = row.index(tokenizer.eos_token_id) + 1 if tokenizer.eos_token_id in row else len(row)
@@ -60,9 +69,10 @@ def distill(
     max_new_tokens: int = 128,
     seed: int = 0,
     device: str = "cpu",
+    neutral: int = 256,
 ) -> int:
-    """Append the base's answers to the first `limit` open prompts to the JSONL file `out`; prompts already there are
-    skipped.
+    """Append the base's continuations of the first `neutral` openings and its answers to the first `limit` open prompts
+    to the JSONL file `out`; prompts already there are skipped.
 
     A record is {"kind", "prompt", "answer_ids", "kept"}; answers that loop or repeat another one have "kept" false
     and stay in the file so that a resumed run does not generate them again. Returns how many records the file keeps.
@@ -75,13 +85,20 @@ def distill(
     done = read_answers(out)
     prompts_done = {record["prompt"] for record in done}
     seen = {tuple(record["answer_ids"][:24]) for record in done}
-    waiting = [item for item in open_prompts(seed)[:limit] if item[1] not in prompts_done]
+    openings = [(NEUTRAL, opening) for opening in NEUTRAL_OPENINGS[:neutral]]
+    groups = []
+    for items in (openings, open_prompts(seed)[:limit]):
+        waiting = [item for item in items if item[1] not in prompts_done]
+        groups += [waiting[first : first + batch] for first in range(0, len(waiting), batch)]
+    total, answered = sum(map(len, groups)), 0
+    torch.manual_seed(seed)
     out.parent.mkdir(parents=True, exist_ok=True)
     started, tokens, kept = time.monotonic(), 0, sum(record["kept"] for record in done)
     with out.open("a", encoding="utf-8") as file:
-        for first in range(0, len(waiting), batch):
-            group = waiting[first : first + batch]
-            answers = answer_batch(model, tokenizer, [prompt for _, prompt in group], max_new_tokens)
+        for group in groups:
+            texts = [prompt for _, prompt in group]
+            answers = answer_batch(model, tokenizer, texts, max_new_tokens, neutral=group[0][0] == NEUTRAL)
+            answered += len(group)
             for (kind, prompt), ids in zip(group, answers, strict=True):
                 opening = tuple(ids[:24])
                 keep = keep_answer(ids) and opening not in seen
@@ -92,7 +109,5 @@ def distill(
                 file.write(json.dumps(record) + "\n")
             file.flush()
             seconds = time.monotonic() - started
-            print(
-                f"{first + len(group)}/{len(waiting)} prompts, {kept} kept, {tokens / seconds:.0f} tokens/s", flush=True
-            )
+            print(f"{answered}/{total} prompts, {kept} kept, {tokens / seconds:.0f} tokens/s", flush=True)
     return kept

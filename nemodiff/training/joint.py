@@ -30,6 +30,7 @@ class Settings:
     base: str
     out: str
     chat: str | None = None
+    start: str | None = None  # folder of an adapter to go on from, in place of a fresh one
     minutes: float = 75.0
     rank: int = 64
     budget: int = 2400  # stream tokens a worker and step
@@ -106,6 +107,8 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
         self.rates = [group["lr"] for group in groups]
         self.step, self.tokens, self.targets, self.seconds = 0, 0, 0, 0.0
+        if settings.start and not state:
+            self.lora.load(Path(settings.start))
         if state:
             self.lora.values.copy_(state["values"])
             self.lora.mask_embedding.data.copy_(state["mask_embedding"])

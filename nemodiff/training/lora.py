@@ -5,9 +5,11 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
+
+from nemodiff.model.weights import take_factor
 
 LINEARS = ("qkv", "o", "gate_up", "down")
 
@@ -76,6 +78,16 @@ class Lora:
             {name: torch.empty_like(layer[name]) for name in LINEARS} for layer in base
         ]
         self.low: dict[tuple[int, str], tuple[Tensor, Tensor]] = {}
+        self.merge()
+
+    @torch.no_grad()
+    def load(self, folder: Path) -> None:
+        """Take the factors and the mask embedding of an exported adapter of the same rank and scale."""
+        tensors = load_file(folder / "adapter.safetensors")
+        for (layer, name), pair in self.factors.items():
+            for which, parameter in zip(("lora_A", "lora_B"), pair, strict=True):
+                parameter.copy_(take_factor(tensors, f"layers.{layer}.{name}.{which}"))
+        self.mask_embedding.copy_(tensors["mask_embedding"])
         self.merge()
 
     @torch.no_grad()
