@@ -63,7 +63,8 @@ class Engine:
         """Memory that closing this engine gives back, in bytes."""
         if self._model is None:
             return 0
-        return sum(parameter.nbytes for parameter in self._model.parameters())
+        factors = (factor for layer in self._model.layers for factor in layer.draft_lora or ())
+        return sum(tensor.nbytes for tensor in (*self._model.parameters(), *factors))
 
     def close(self) -> None:
         """Free the model's memory, once a run that goes on has ended; further requests are refused."""
