@@ -1,6 +1,6 @@
 """nemodiff: one set of weights, three ways to decode. `load` a checkpoint, `stream` or `generate` a Request."""
 
-from nemodiff.engine import Engine, load
+from nemodiff.engine import Engine, load, obstacles
 from nemodiff.errors import CheckpointError, NemodiffError, RequestError, TraceError
 from nemodiff.request import Request
 from nemodiff.trace import Event, Position, Trace
@@ -16,4 +16,5 @@ __all__ = [
     "Trace",
     "TraceError",
     "load",
+    "obstacles",
 ]

@@ -12,7 +12,7 @@ from nemodiff import bench
 from nemodiff.analysis import sweep
 from nemodiff.analysis.agreement import speed_up
 from nemodiff.checkpoints import CATALOGUE, DEFAULT
-from nemodiff.engine import load
+from nemodiff.engine import load, obstacles
 from nemodiff.errors import NemodiffError, RequestError
 from nemodiff.request import Request
 from nemodiff.trace import MODES, Event, Lane, Trace, first_difference
@@ -24,7 +24,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="nemodiff", description="One model, three ways to decode.")
     commands = parser.add_subparsers(dest="command", required=True)
     _add_generate(commands)
-    commands.add_parser("checkpoints", help="list the checkpoints known by name").set_defaults(func=_checkpoints)
+    commands.add_parser("checkpoints", help="list checkpoints and whether they fit here").set_defaults(
+        func=_checkpoints
+    )
     bench.add_parser(commands)
     sweep.add_parser(commands)
     training.add_parser(commands)
@@ -59,6 +61,7 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--max-thinking-tokens", type=int, help="force </think> after this many tokens without it")
     parser.add_argument("--ignore-eos", action="store_true")
     parser.add_argument("--raw", action="store_true", help="skip the chat template")
     parser.add_argument("--dtype", help="float32 or bfloat16 (default: what is fast here)")
@@ -87,6 +90,7 @@ def _generate(args: argparse.Namespace) -> int:
         adapter=args.adapter,
         temperature=args.temperature,
         seed=args.seed,
+        max_thinking_tokens=args.max_thinking_tokens,
         ignore_eos=args.ignore_eos,
         raw=args.raw,
     )
@@ -167,9 +171,11 @@ def _summary(lane: Lane, reference: Lane | None) -> str:
 
 
 def _checkpoints(args: argparse.Namespace) -> int:
+    why_not = obstacles()
     for entry in CATALOGUE:
-        size = f"{entry.parameters} parameters, {entry.bytes / 1e9:.1f} GB"
-        print(f"{entry.name}\n    {entry.title}: {size}, {entry.licence}. {entry.note}")
+        print(f"{entry.name}\n    {entry.title}: {entry.size}, {entry.licence}. {entry.note}")
+        reason = why_not[entry.name]
+        print(f"    Does not fit here: {reason}." if reason else "    Fits here.")
     return 0
 
 

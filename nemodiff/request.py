@@ -26,6 +26,7 @@ class Request:
     modes: any of ar, diffusion, self-speculation. block_length: B, 2 to 64. threshold: the confidence at which a
     masked position is committed. steps: denoising forwards a block (sampler "fixed"). entropy_bound: nats a forward
     may commit in all (sampler "entropy"). temperature: 0 is greedy. time_limit: seconds of wall time for the run.
+    max_thinking_tokens: answer tokens after which </think>, unless it came, is forced as the next one.
     alternatives: how many of the most probable tokens each Position records.
     Raises RequestError when a value is out of range.
     """
@@ -46,6 +47,7 @@ class Request:
     seed: int = 0
     ignore_eos: bool = False
     raw: bool = False
+    max_thinking_tokens: int | None = None
     alternatives: int = 5
     time_limit: float | None = None
 
@@ -75,6 +77,8 @@ class Request:
         _number("entropy_bound", self.entropy_bound, 0, 100)
         _number("temperature", self.temperature, 0, 10)
         _integer("seed", self.seed, 0, 2**63 - 1)
+        if self.max_thinking_tokens is not None:
+            _integer("max_thinking_tokens", self.max_thinking_tokens, 0, MAX_NEW_TOKENS)
         _integer("alternatives", self.alternatives, 0, 20)
         if self.time_limit is not None:
             _number("time_limit", self.time_limit, 0, 86_400)

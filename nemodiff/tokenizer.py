@@ -33,6 +33,10 @@ class Tokenizer:
     def special_ids(self) -> list[int]:
         return sorted(self._special) if self._hf is not None else []
 
+    def find(self, token: str) -> int | None:
+        """The id of a token that stands for itself, such as </think>; None when the vocabulary has none."""
+        return None if self._hf is None else self._hf.get_vocab().get(token)
+
     def encode(self, prompt: str, raw: bool) -> list[int]:
         """Ids of a user's prompt in the chat template, with the answer's turn opened; `raw` takes the text as it is."""
         if self._hf is None:

@@ -115,13 +115,17 @@ class Lane:
 
     @property
     def nfe(self) -> int:
-        """What the released code counts: AR its tokens, diffusion denoising forwards plus one refresh a block
-        (the last block's too, which this engine does not run), self-speculation 1 + 2 a cycle."""
+        """What the released code counts: AR its tokens, diffusion denoising forwards plus one refresh a block,
+        self-speculation 1 + 2 a cycle. In diffusion that includes forwards which change nothing and this engine leaves
+        out: the last block's refresh, and both forwards of a block whose seed is an EOS."""
         phases = [event.phase for event in self.events]
         if self.mode == "ar":
             return len(self.tokens)
         if self.mode == "diffusion":
-            return phases.count("denoise") + len({event.start for event in self.events if event.phase == "denoise"})
+            last = self.events[-1] if self.events else None
+            seed_ended = last is not None and last.phase in ("prefill", "refresh") and last.finish == "eos"
+            blocks = len({event.start for event in self.events if event.phase == "denoise"})
+            return phases.count("denoise") + blocks + 2 * seed_ended
         return 1 + phases.count("draft") + phases.count("verify")
 
     @property

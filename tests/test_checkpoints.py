@@ -1,8 +1,10 @@
 """Loading: official layouts, and one clear sentence for everything that can be wrong with a checkpoint."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
+import weakref
 
 import pytest
 import torch
@@ -10,9 +12,12 @@ from safetensors.torch import load_file, save_file
 
 import nemodiff
 from nemodiff import checkpoints
+from nemodiff.engine import obstacles
 from nemodiff.errors import CheckpointError
+from nemodiff.model.memory import enough_memory
 from nemodiff.model.weights import load_model
-from tests.conftest import SHAPE, random_llama, random_ministral, write_llama, write_nvidia
+from tests.conftest import random_llama, write_llama
+from tests.official import random_ministral, write_nvidia
 
 
 def test_shards_load_like_one_file(tmp_path, nvidia_folder):
@@ -20,7 +25,7 @@ def test_shards_load_like_one_file(tmp_path, nvidia_folder):
     one, many = load_model(nvidia_folder, "cpu", torch.float32), load_model(folder, "cpu", torch.float32)
     for (name, a), b in zip(one.state_dict().items(), many.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
-    assert torch.equal(one.layers[2].draft_lora[1], many.layers[2].draft_lora[1])
+    assert torch.equal(one.layers[1].draft_lora[1], many.layers[1].draft_lora[1])
 
 
 @pytest.fixture
@@ -64,6 +69,10 @@ def test_a_config_that_is_no_json(broken):
         ({"sliding_window": 4096}, "sliding_window"),
         ({"hidden_act": "relu"}, "relu"),
         ({"rope_scaling": {"rope_type": "longrope"}}, "longrope"),
+        ({"num_hidden_layers": "3"}, "num_hidden_layers to '3'"),
+        ({"num_key_value_heads": 3}, "no multiple of its 3 KV heads"),
+        ({"mask_token_id": 5000}, "mask_token_id to 5000, which is not in its vocabulary"),
+        ({"quantization_config": {"bits": 4}}, "quantised"),
     ],
 )
 def test_a_config_of_another_family(broken, changes, says):
@@ -166,15 +175,135 @@ def test_an_adapter_for_another_base(tmp_path):
     refuse(folder, "something-else")
 
 
+@pytest.mark.parametrize(
+    ("missing", "says"),
+    [("rope_parameters", "no 'rope_theta'"), ("rope_theta", "no 'rope_theta'"), ("vocab_size", "no 'vocab_size'")],
+)
+def test_what_a_released_config_cannot_do_without(tmp_path, missing, says):
+    folder = write_nvidia(random_ministral(), tmp_path / "m")
+    data = json.loads((folder / "config.json").read_text())
+    data["rope_parameters"].pop(missing, None)
+    data.pop(missing, None)
+    (folder / "config.json").write_text(json.dumps(data))
+    refuse(folder, says)
+
+
+def test_a_vision_checkpoint_decodes_text(tmp_path):
+    """Its text hyper-parameters stand at the root; the tower and the projector stay unread."""
+    extra = {
+        "encoder.vision_tower.patch_conv.weight": torch.zeros(4, 3, 2, 2),
+        "encoder.multi_modal_projector.norm.weight": torch.ones(4),
+    }
+    settings = {"model_type": "nemotron_labs_diffusion_vlm", "vision_config": {"model_type": "pixtral"}}
+    folder = write_nvidia(random_ministral(), tmp_path / "vlm", extra=extra, **settings)
+    text = write_nvidia(random_ministral(), tmp_path / "text")
+    request = nemodiff.Request(prompt_ids=(5, 6, 7), max_new_tokens=8)
+    lanes = [nemodiff.load(str(path), dtype="float32").generate(request).lanes for path in (folder, text)]
+    assert [lane.tokens for lane in lanes[0]] == [lane.tokens for lane in lanes[1]]
+    change_config(folder, model_type="nemotron_labs_diffusion")
+    refuse(folder, "unexpected encoder.multi_modal_projector.norm.weight")
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.float8_e4m3fn])
+def test_tensors_that_are_no_plain_floats(broken, kind):
+    def change(tensors):
+        for layer in range(3):
+            name = f"model.layers.{layer}.mlp.down_proj.weight"
+            tensors[name] = tensors[name].to(kind)
+            del tensors[f"model.layers.{layer}.mlp.up_proj.weight"]
+
+    change_tensors(broken, change)
+    refuse(broken, "down_proj.weight holds (I8|F8_E4M3), not floats.*; and 1 more")
+
+
+def test_a_missing_shard(tmp_path):
+    folder = write_nvidia(random_ministral(), tmp_path / "m", shards=3)
+    (folder / "model-00002-of-00003.safetensors").unlink()
+    refuse(folder, "lacks 1 of 3 weight files, the first model-00002-of-00003.safetensors")
+
+
+def test_a_truncated_shard_is_found_before_loading(tmp_path, monkeypatch):
+    folder = write_nvidia(random_ministral(), tmp_path / "m", shards=3)
+    file = folder / "model-00003-of-00003.safetensors"
+    file.write_bytes(file.read_bytes()[:-10])
+    monkeypatch.setattr("nemodiff.engine.load_model", lambda *_: pytest.fail("it began to load"))
+    refuse(folder, "model-00003-of-00003.safetensors cannot be read")
+
+
+def test_other_formats_beside_the_weights_stay_unread(tmp_path, nvidia_folder):
+    folder = shutil.copytree(nvidia_folder, tmp_path / "m")
+    save_file({"layers.0.wq": torch.zeros(2)}, folder / "consolidated.safetensors")
+    assert load_model(folder, "cpu", torch.float32)
+
+
+def test_too_little_memory_is_told_before_it_is_taken(nvidia_folder, nvidia_engine, monkeypatch):
+    monkeypatch.setattr("nemodiff.model.memory.free_memory", lambda device: 100_000)
+    monkeypatch.setattr("nemodiff.engine.load_model", lambda *_: pytest.fail("it began to load"))
+    refuse(nvidia_folder, "does not fit: it needs about 0.0 GB of memory on cpu, and 0.0 GB are free")
+    reasons = obstacles("cpu", "bfloat16")
+    assert set(reasons) == {entry.name for entry in checkpoints.CATALOGUE}
+    assert "needs about 18.7 GB" in reasons["nvidia/Nemotron-Labs-Diffusion-8B"]
+    monkeypatch.setattr("nemodiff.model.memory.free_memory", lambda device: 20 * 10**9)
+    reasons = obstacles("cpu", "bfloat16")
+    assert reasons["nvidia/Nemotron-Labs-Diffusion-8B-Base"] is None
+    assert "needs about 29.7 GB" in reasons["nvidia/Nemotron-Labs-Diffusion-14B"]
+
+
+def test_an_allocation_that_fails_is_one_sentence():
+    with pytest.raises(CheckpointError, match="not enough memory to load m"), enough_memory("load m"):
+        torch.empty(1 << 60)
+    with pytest.raises(RuntimeError, match="another"), enough_memory("load m"):
+        raise RuntimeError("another")
+
+
+def test_another_checkpoint_takes_the_place_of_the_running_one(nvidia_folder, broken, monkeypatch):
+    request = nemodiff.Request(prompt_ids=(5, 6), max_new_tokens=3)
+    old = nemodiff.load(str(nvidia_folder), dtype="float32")
+    size = old.weight_bytes
+    (broken / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(CheckpointError):
+        nemodiff.load(str(broken), dtype="float32", replacing=old)
+    assert old.generate(request).lanes[0].tokens  # still usable
+    # Room for one of the two: the old one goes first, the new one loads.
+    closed = []
+    monkeypatch.setattr("nemodiff.model.memory.free_memory", lambda device: size // 2)
+    load = nemodiff.engine.load_model
+    monkeypatch.setattr("nemodiff.engine.load_model", lambda *a: closed.append(old.weight_bytes) or load(*a))
+    new = nemodiff.load(str(nvidia_folder), dtype="float32", replacing=old)
+    assert closed == [0]
+    assert new.generate(request).lanes[0].tokens
+    with pytest.raises(nemodiff.RequestError, match="no longer loaded"):
+        old.stream(request)
+
+
+def test_a_closed_engine_frees_its_model(nvidia_folder):
+    engine = nemodiff.load(str(nvidia_folder), dtype="float32")
+    engine.generate(nemodiff.Request(prompt_ids=(5, 6), max_new_tokens=3))
+    weight = weakref.ref(engine.model.layers[0].qkv.weight)
+    engine.close()
+    engine.close()
+    assert weight() is None
+
+
 def test_variations_of_released_configs(tmp_path):
     folder = write_nvidia(random_ministral(), tmp_path / "base", eos_token_id=2, hidden_act=None)
     config = json.loads((folder / "config.json").read_text())
-    for name in ("bos_token_id", "sliding_window", "hidden_act", "attention_bias", "mlp_bias"):
+    optional = ("bos_token_id", "sliding_window", "hidden_act", "attention_bias", "mlp_bias", "architectures")
+    for name in (*optional, "dlm_paradigm", "tie_word_embeddings", "rms_norm_eps", "head_dim", "block_size"):
         config.pop(name)
+    config.pop("max_position_embeddings")
+    for name in ("beta_fast", "beta_slow"):
+        config["rope_parameters"].pop(name)
     (folder / "config.json").write_text(json.dumps(config))
     model = load_model(folder, "cpu", torch.float32)
     assert model.config.eos_token_ids == (2,)
-    assert model.config.vocab_size == SHAPE["vocab_size"]
+    assert model.config.block_size == 32
+    assert model.config.context_length == 16 * 48
+    assert model.config == dataclasses.replace(
+        load_model(write_nvidia(random_ministral(), tmp_path / "whole"), "cpu", torch.float32).config,
+        eos_token_ids=(2,),
+        context_length=16 * 48,
+    )
 
 
 def test_untied_llama_loads_its_head(tmp_path):

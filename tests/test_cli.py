@@ -57,6 +57,8 @@ def test_generate_prints_lanes_for_people(llama_folder, capsys):
         (["--prompt-ids", IDS, "--max-new-tokens", "2048"], "context"),
         (["--prompt-ids", IDS, "--block-length", "999"], "block_length"),
         (["--prompt-ids", IDS, "--threshold", "7"], "threshold"),
+        (["--prompt-ids", IDS, "--max-thinking-tokens", "-1"], "max_thinking_tokens"),
+        (["--prompt-ids", IDS, "--max-thinking-tokens", "4"], "no </think> token"),
         (["--prompt-ids", IDS, "--sampler", "magic"], "sampler"),
         (["--prompt-ids", IDS, "--dtype", "float8"], "dtype"),
         (["--prompt-ids", IDS, "--device", "abacus"], "device"),
@@ -88,4 +90,5 @@ def test_checkpoints_lists_the_catalogue(capsys):
     assert main(["checkpoints"]) == 0
     out = capsys.readouterr().out
     assert "smollm2-135m-tri" in out
-    assert "nvidia/Nemotron-Labs-Diffusion-8B" in out
+    assert "nvidia/Nemotron-Labs-Diffusion-8B-Base" in out
+    assert "Fits here." in out

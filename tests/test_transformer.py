@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from nemodiff.model.rows import BLOCK_ROWS, REFERENCE_ROWS, RowShapes, find_row_shapes
 from nemodiff.model.weights import load_model
-from tests.conftest import MASK, VOCABULARY, random_llama, random_ministral, write_llama, write_nvidia
+from tests.conftest import MASK, VOCABULARY, random_llama, write_llama
+from tests.official import random_ministral, write_nvidia
 
 
 def tokens(count: int, seed: int = 0) -> torch.Tensor:
@@ -31,7 +32,7 @@ def test_llama_logits_equal_transformers(tmp_path, tied):
 def test_ministral3_logits_equal_transformers_past_the_original_context(tmp_path):
     reference = random_ministral()
     model = load_model(write_nvidia(reference, tmp_path / "nvidia"), "cpu", torch.float32)
-    ids = tokens(300)  # the original context is 64: yarn and four steps of query scaling are in play
+    ids = tokens(300)  # the original context is 48: yarn and six steps of query scaling are in play
     cache = model.new_cache(400)
     expected = logits_of(reference, ids)
     torch.testing.assert_close(model(ids, cache, causal=True), expected, rtol=1e-3, atol=1e-3)

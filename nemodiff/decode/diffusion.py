@@ -14,7 +14,8 @@ def diffusion(lane: LaneRun) -> Iterator[Event]:
 
     As released: the block is [seed, MASK × (B - 1)]; denoising forwards are bidirectional and write nothing; a
     finished block runs once causally, which extends the cache and gives the next seed. A block ends early at an EOS
-    with no mask before it; the last block is not refreshed, nothing would read it.
+    with no mask before it; the last block is not refreshed, nothing would read it. A block in which the thinking
+    budget ends starts with </think> in that place.
     """
     length = lane.settings.block_length
     start, guess = 0, lane.first()
@@ -22,11 +23,17 @@ def diffusion(lane: LaneRun) -> Iterator[Event]:
     yield lane.event("prefill", 0, 1, [guess.position(0, 0, "seed")], finish)
     while finish is None:
         block: list[int | None] = [guess.tokens[0], *[None] * (length - 1)]
-        step = 0
+        step, given = 0, []
+        if forced := lane.forced(start + 1, length - 1):
+            offset, token = forced
+            block[1 + offset] = token
+            given = [Position(start + 1 + offset, token, "committed")]
+        masks = block.count(None)
         while finish is None and None in block:
-            positions, finish = _denoise(lane, block, start, step)
+            positions, finish = _denoise(lane, block, start, step, masks)
             step += 1
-            yield lane.event("denoise", start, length, positions, finish)
+            yield lane.event("denoise", start, length, given + positions, finish)
+            given = []
         if finish is None:
             guess = lane.forward(block, start + length, causal=True, rows=slice(-1, None))
             lane.cache.keep(length)
@@ -35,8 +42,13 @@ def diffusion(lane: LaneRun) -> Iterator[Event]:
             yield lane.event("refresh", start, 1, [guess.position(0, start, "seed")], finish)
 
 
-def _denoise(lane: LaneRun, block: list[int | None], start: int, step: int) -> tuple[list[Position], str | None]:
-    """Run one denoising forward and commit into `block`; returns what it left of every position that was masked."""
+def _denoise(
+    lane: LaneRun, block: list[int | None], start: int, step: int, masks: int
+) -> tuple[list[Position], str | None]:
+    """Run one denoising forward and commit into `block`, which started with `masks` masks.
+
+    Returns what it left of every position that was masked.
+    """
     sampler, mask = lane.settings.sampler, lane.model.config.mask_token_id
     tokens = [mask if token is None else token for token in block]
     guesses = lane.denoise(tokens, start, entropy=sampler.needs_entropy)
@@ -45,7 +57,7 @@ def _denoise(lane: LaneRun, block: list[int | None], start: int, step: int) -> t
         confidence=[guesses.confidence[offset - 1] for offset in masked],
         entropy=[guesses.entropy[offset - 1] for offset in masked] if sampler.needs_entropy else [],
         step=step,
-        block_masks=len(block) - 1,
+        block_masks=masks,
     )
     committed = {masked[i] for i in sampler.choose(proposal)}
     scores = sampler.score(proposal) if sampler.score else [None] * len(masked)

@@ -18,7 +18,10 @@ from nemodiff.trace import Event, Position
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """A Request with the checkpoint's defaults filled in. eos: ids that end an answer, empty to ignore them."""
+    """A Request with the checkpoint's defaults filled in. eos: ids that end an answer, empty to ignore them.
+
+    thinking: (answer position at which thinking must have ended, id of </think>), None without a budget.
+    """
 
     max_new_tokens: int
     block_length: int
@@ -28,6 +31,7 @@ class Settings:
     eos: frozenset[int]
     adapter: bool
     alternatives: int
+    thinking: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +83,12 @@ class LaneRun:
         self._prefill = prefill
         self.clock_ms = 0.0
         self.forwards = 0
+        self._thought = settings.thinking is None
 
     def first(self) -> Guesses:
         """The prompt's own prediction: position 0 of the answer. Counts the prefill's time, not as a forward."""
         self.clock_ms = self._prefill.ms
-        return self._read(lambda: self._prefill.logits, 0, False)
+        return self._read(lambda: self._prefill.logits, 0, causal=True)
 
     def forward(
         self,
@@ -96,18 +101,15 @@ class LaneRun:
         entropy: bool = False,
     ) -> Guesses:
         """Run token ids after the kept cache and read `rows` of the logits; the first read row predicts answer
-        position `index`. Bidirectional forwards never propose the mask itself."""
+        position `index`. Bidirectional forwards never propose the mask itself; causal ones force </think> where the
+        thinking budget ends."""
         self.forwards += 1
 
         def run() -> Tensor:
-            logits = self.model(
-                torch.tensor(tokens, device=self.model.device), self.cache, causal=causal, adapter=adapter
-            )[rows]
-            if not causal:
-                logits[:, self.model.config.mask_token_id] = -torch.inf
-            return logits
+            inputs = torch.tensor(tokens, device=self.model.device)
+            return self.model(inputs, self.cache, causal=causal, adapter=adapter)[rows]
 
-        return self._read(run, index, entropy)
+        return self._read(run, index, causal=causal, entropy=entropy)
 
     def denoise(self, block: list[int], start: int, *, adapter: bool = False, entropy: bool = False) -> Guesses:
         """One bidirectional forward over a block whose first token stands at answer position `start`.
@@ -122,21 +124,39 @@ class LaneRun:
         return Event(self.mode, self.forwards, phase, self.clock_ms, start, length, positions, finish)
 
     def ends(self, token: int, index: int) -> str | None:
-        """Why an answer whose last token is `token`, at `index`, is finished; None when it goes on."""
+        """Why an answer whose last token is `token`, at `index`, is finished; None when it goes on.
+
+        Called for every token of the answer in its order, so it also sees thinking end.
+        """
+        self._thought = self._thought or token == self.settings.thinking[1]
         if token in self.settings.eos:
             return "eos"
         return "length" if index + 1 >= self.settings.max_new_tokens else None
 
+    def forced(self, first: int, count: int) -> tuple[int, int] | None:
+        """(offset, </think>) if the thinking budget ends unmet at one of `count` answer positions from `first` on."""
+        if self._thought or not first <= self.settings.thinking[0] < first + count:
+            return None
+        return self.settings.thinking[0] - first, self.settings.thinking[1]
+
     @torch.inference_mode()
-    def _read(self, run: Callable[[], Tensor], index: int, entropy: bool) -> Guesses:
+    def _read(self, run: Callable[[], Tensor], index: int, *, causal: bool, entropy: bool = False) -> Guesses:
         synchronise(self.model.device)
         begin = time.perf_counter()
         logits = run().float()
         probabilities = logits.softmax(-1)
+        if not causal:
+            # Out of the choice, yet in the sum: a probability is the model's own, as released.
+            mask = self.model.config.mask_token_id
+            logits[:, mask], probabilities[:, mask] = -torch.inf, 0
         if self.settings.temperature > 0:
             tokens = (logits / self.settings.temperature + self._noise(logits, index)).argmax(-1)
         else:
             tokens = logits.argmax(-1)
+        if causal and (forced := self.forced(index, len(tokens))):
+            row, token = forced
+            if token not in tokens[:row].tolist():
+                tokens[row] = token
         chosen = [probabilities.gather(-1, tokens[:, None])[:, 0]]
         if entropy:
             chosen.append(torch.special.entr(probabilities).sum(-1))

@@ -8,7 +8,8 @@ from typing import Any
 
 from nemodiff.errors import CheckpointError
 
-_FAMILIES = ("llama", "ministral3", "nemotron_labs_diffusion")
+_NVIDIA = ("nemotron_labs_diffusion", "nemotron_labs_diffusion_vlm")
+_FAMILIES = ("llama", "ministral3", *_NVIDIA)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,8 @@ class ModelConfig:
     shift_logits: bool = False
     #: Which spelling the tensor names have: "encoder." (NVIDIA) or "model." (transformers' Llama and Ministral3).
     tensor_prefix: str = "model."
+    #: The files also hold a vision tower and its projector, which the text model does without.
+    vision: bool = False
 
     @property
     def qkv_size(self) -> int:
@@ -57,56 +60,117 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ModelConfig:
-        """Read a checkpoint's config.json. Raises CheckpointError naming what is missing or unsupported."""
+        """Read a checkpoint's config.json. Raises CheckpointError naming what is missing or unsupported.
+
+        What a released file may leave out: num_key_value_heads (as many as queries), head_dim (hidden / heads),
+        rms_norm_eps (1e-5, Llama 1e-6), max_position_embeddings (what yarn reaches), block_size (32, Llama 8),
+        eos_token_id (answers end at their limit), mask_token_id (mode ar only), and every flag, which is then off.
+        """
         family = data.get("model_type")
         if family not in _FAMILIES:
             raise CheckpointError(
                 f"config.json describes a {family!r} model; this engine reads "
                 f"{', '.join(_FAMILIES[:-1])} and {_FAMILIES[-1]}."
             )
-        for flag in ("attention_bias", "mlp_bias"):
-            if data.get(flag):
-                raise CheckpointError(f"config.json sets {flag}; this engine has no biases.")
-        if data.get("sliding_window"):
-            raise CheckpointError("config.json sets sliding_window; this engine attends to the whole prefix.")
-        if data.get("hidden_act", "silu") != "silu":
-            raise CheckpointError(f"config.json sets hidden_act {data['hidden_act']!r}; this engine has silu only.")
-        try:
-            heads = data["num_attention_heads"]
-            eos = data.get("eos_token_id")
-            return cls(
-                vocab_size=data["vocab_size"],
-                hidden_size=data["hidden_size"],
-                intermediate_size=data["intermediate_size"],
-                num_layers=data["num_hidden_layers"],
-                num_heads=heads,
-                num_kv_heads=data.get("num_key_value_heads") or heads,
-                head_dim=data.get("head_dim") or data["hidden_size"] // heads,
-                rms_norm_eps=data["rms_norm_eps"],
-                tie_word_embeddings=bool(data.get("tie_word_embeddings", False)),
-                context_length=data["max_position_embeddings"],
-                rope=_rope(data),
-                eos_token_ids=() if eos is None else tuple(eos) if isinstance(eos, list) else (eos,),
-                mask_token_id=data.get("mask_token_id"),
-                block_size=data.get("block_size", 8),
-                shift_logits=bool(data.get("shift_logits", False)),
-                tensor_prefix="encoder." if family == "nemotron_labs_diffusion" else "model.",
+        _refuse_unsupported(data)
+        heads = _count(data, "num_attention_heads")
+        hidden = _count(data, "hidden_size")
+        kv_heads = _count(data, "num_key_value_heads", heads)
+        if heads % kv_heads:
+            raise CheckpointError(f"config.json has {heads} query heads, no multiple of its {kv_heads} KV heads.")
+        vocabulary = _count(data, "vocab_size")
+        rope = _rope(data, family)
+        return cls(
+            vocab_size=vocabulary,
+            hidden_size=hidden,
+            intermediate_size=_count(data, "intermediate_size"),
+            num_layers=_count(data, "num_hidden_layers"),
+            num_heads=heads,
+            num_kv_heads=kv_heads,
+            head_dim=_count(data, "head_dim", hidden // heads),
+            rms_norm_eps=_positive(data, "rms_norm_eps", 1e-6 if family == "llama" else 1e-5),
+            tie_word_embeddings=bool(data.get("tie_word_embeddings", False)),
+            context_length=_context_length(data, rope),
+            rope=rope,
+            eos_token_ids=tuple(_token_ids(data, "eos_token_id", vocabulary)),
+            mask_token_id=next(iter(_token_ids(data, "mask_token_id", vocabulary)), None),
+            block_size=_count(data, "block_size", 32 if family in _NVIDIA else 8),
+            shift_logits=bool(data.get("shift_logits", data.get("dlm_type") == "dream")),
+            tensor_prefix="encoder." if family in _NVIDIA else "model.",
+            vision=family == "nemotron_labs_diffusion_vlm",
+        )
+
+
+def _refuse_unsupported(data: dict[str, Any]) -> None:
+    for flag in ("attention_bias", "mlp_bias"):
+        if data.get(flag):
+            raise CheckpointError(f"config.json sets {flag}; this engine has no biases.")
+    if data.get("sliding_window"):
+        raise CheckpointError("config.json sets sliding_window; this engine attends to the whole prefix.")
+    if (data.get("hidden_act") or "silu") != "silu":
+        raise CheckpointError(f"config.json sets hidden_act {data['hidden_act']!r}; this engine has silu only.")
+    if data.get("quantization_config"):
+        raise CheckpointError(
+            "config.json describes quantised weights; this engine reads float32, float16 and bfloat16."
+        )
+
+
+def _missing(key: str) -> CheckpointError:
+    return CheckpointError(f"config.json has no {key!r}; the checkpoint is incomplete.")
+
+
+def _count(data: dict[str, Any], key: str, default: int | None = None) -> int:
+    value = default if data.get(key) is None else data[key]
+    if value is None:
+        raise _missing(key)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise CheckpointError(f"config.json sets {key} to {value!r}; it must be a whole number above 0.")
+    return value
+
+
+def _positive(data: dict[str, Any], key: str, default: float | None = None) -> float:
+    value = default if data.get(key) is None else data[key]
+    if value is None:
+        raise _missing(key)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise CheckpointError(f"config.json sets {key} to {value!r}; it must be a number above 0.")
+    return value
+
+
+def _token_ids(data: dict[str, Any], key: str, vocabulary: int) -> list[int]:
+    """The ids of `key` (one, a list, or none where it is left out), each within the vocabulary."""
+    value = data.get(key)
+    ids = [] if value is None else value if isinstance(value, list) else [value]
+    for token in ids:
+        if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < vocabulary:
+            raise CheckpointError(
+                f"config.json sets {key} to {token!r}, which is not in its vocabulary of {vocabulary}."
             )
-        except KeyError as error:
-            raise CheckpointError(f"config.json has no {error.args[0]!r}; the checkpoint is incomplete.") from error
+    return ids
 
 
-def _rope(data: dict[str, Any]) -> RopeConfig:
+def _context_length(data: dict[str, Any], rope: RopeConfig) -> int:
+    reach = int(rope.factor * rope.original_context) if rope.factor > 1 else None
+    return _count(data, "max_position_embeddings", reach)
+
+
+def _rope(data: dict[str, Any], family: str) -> RopeConfig:
+    """Rotary settings, from the root or rope_parameters. Ministral3 shapes must state theta and, for yarn, the original
+    context: a guess there would decode to plausible nonsense."""
     rope = data.get("rope_parameters") or data.get("rope_scaling") or {}
-    theta = rope.get("rope_theta", data.get("rope_theta", 10_000.0))
     kind = rope.get("rope_type") or rope.get("type") or "default"
-    beta = rope.get("llama_4_scaling_beta") or 0.0
-    original = rope.get("original_max_position_embeddings") or data["max_position_embeddings"]
+    if kind not in ("default", "yarn"):
+        raise CheckpointError(f"config.json asks for {kind!r} rotary embeddings; this engine has default and yarn.")
+    rope = {"rope_theta": data.get("rope_theta")} | rope
+    theta = _positive(rope, "rope_theta", 10_000.0 if family == "llama" else None)
+    key = "original_max_position_embeddings"
+    strict = kind == "yarn" and family != "llama"
+    original = _count(rope, key, None if strict else data.get("max_position_embeddings"))
+    beta = float(rope.get("llama_4_scaling_beta") or 0.0)
     if kind == "default":
         return RopeConfig(theta=theta, original_context=original, query_beta=beta)
-    if kind != "yarn":
-        raise CheckpointError(f"config.json asks for {kind!r} rotary embeddings; this engine has default and yarn.")
-    factor = rope.get("factor") or data["max_position_embeddings"] / original
+    reached = (data.get("max_position_embeddings") or original) / original
+    factor = _positive(rope, "factor", reached)
     return RopeConfig(
         theta=theta,
         factor=factor,

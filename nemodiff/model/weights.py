@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -12,9 +14,14 @@ from torch import Tensor
 
 from nemodiff.errors import CheckpointError
 from nemodiff.model.config import ModelConfig
+from nemodiff.model.memory import enough_memory
 from nemodiff.model.rows import find_row_shapes
 from nemodiff.model.transformer import Transformer
 
+#: Folder of the draft LoRA beside the weights.
+LORA = "linear_spec_lora"
+_FLOATS = ("F32", "F16", "BF16", "F64")
+_HEADS = ("lm_head.weight", "diffusion_head.weight")
 _FUSED = {
     "self_attn.q_proj": ("qkv", 0),
     "self_attn.k_proj": ("qkv", 1),
@@ -51,30 +58,61 @@ def load_model(
 ) -> Transformer:
     """Read every tensor of `folder` into a new Transformer on `device`, in `dtype`, one tensor at a time.
 
-    Raises CheckpointError naming missing, unexpected or mis-shaped tensors. A `linear_spec_lora/` folder beside the
+    Raises CheckpointError as `check_files` does, before anything is allocated. A `linear_spec_lora/` folder beside the
     weights becomes the draft LoRA (model-card layout: PEFT, on o_proj alone).
     """
     config = config or read_config(folder)
-    model = Transformer(config, device, dtype)
-    targets = _targets(model)
-    problems = []
-    for name, tensor in _stream(folder):
-        target = targets.pop(name, None)
-        if target is None:
-            if not (name.endswith("rotary_emb.inv_freq") or (config.tie_word_embeddings and name in _HEADS)):
+    check_files(folder, config)
+    with enough_memory(f"load {folder.name}"):
+        model = Transformer(config, device, dtype)
+        targets = _targets(model)
+        for name, tensor in _stream(folder):
+            if name in targets:
+                targets[name].copy_(tensor)
+        if (folder / LORA).is_dir():
+            _load_draft_lora(model, folder / LORA)
+        settle_rows(model)
+    return model.eval()
+
+
+def check_files(folder: Path, config: ModelConfig) -> int:
+    """Hold the headers of a folder's weights and draft LoRA against its config, reading no tensor.
+
+    Returns how many parameters there are. Raises CheckpointError: one sentence that names the first missing,
+    unexpected, mis-shaped or non-float tensors and counts the rest; or what makes a file unreadable.
+    """
+    model = Transformer(config, "meta")
+    _check_names(folder, {name: list(tensor.shape) for name, tensor in _targets(model).items()}, config)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    if (folder / LORA).is_dir():
+        shapes = _lora_shapes(config, _lora_settings(folder / LORA)[0])
+        _check_names(folder / LORA, shapes)
+        count += sum(math.prod(shape) for shape in shapes.values())
+    return count
+
+
+def _check_names(folder: Path, expected: dict[str, list[int]], config: ModelConfig | None = None) -> None:
+    missing, problems = dict(expected), []
+    for name, shape, kind in _headers(folder):
+        want = missing.pop(name, None)
+        if want is None:
+            if config is None or not _may_be_left(name, config):
                 problems.append(f"unexpected {name}")
-        elif target.shape != tensor.shape:
-            problems.append(f"{name} is {list(tensor.shape)}, not {list(target.shape)}")
-        else:
-            target.copy_(tensor)
-    problems += [f"missing {name}" for name in targets]
+        elif shape != want:
+            problems.append(f"{name} is {shape}, not {want}")
+        elif kind not in _FLOATS:
+            problems.append(f"{name} holds {kind}, not floats of 16 bits or more")
+    problems += [f"missing {name}" for name in missing]
     if problems:
         shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
-        raise CheckpointError(f"{folder.name} does not fit its config.json: {shown}.")
-    if (folder / "linear_spec_lora").is_dir():
-        _load_draft_lora(model, folder / "linear_spec_lora")
-    settle_rows(model)
-    return model.eval()
+        raise CheckpointError(f"{folder.name} does not fit its configuration: {shown}.")
+
+
+def _may_be_left(name: str, config: ModelConfig) -> bool:
+    """Whether a tensor of the files may stay unread."""
+    if config.vision and name.startswith(("encoder.vision_tower.", "encoder.multi_modal_projector.")):
+        return True
+    return name.endswith("rotary_emb.inv_freq") or (config.tie_word_embeddings and name in _HEADS)
 
 
 def settle_rows(model: Transformer) -> None:
@@ -82,9 +120,6 @@ def settle_rows(model: Transformer) -> None:
     layer = model.layers[0]
     linears = (layer.qkv, layer.o, layer.gate_up, layer.down, model.head)
     model.rows = find_row_shapes([tuple(linear.weight.shape) for linear in linears], model.device, model.dtype)
-
-
-_HEADS = ("lm_head.weight", "diffusion_head.weight")
 
 
 def _targets(model: Transformer) -> dict[str, Tensor]:
@@ -105,48 +140,81 @@ def _targets(model: Transformer) -> dict[str, Tensor]:
     return targets
 
 
-def _stream(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """(name, tensor) of every safetensors file of a folder, each tensor mapped only while it is used."""
-    index = folder / "model.safetensors.index.json"
+def _files(folder: Path) -> list[Path]:
+    """The safetensors files that make up a folder's weights: those of the index, model.safetensors, or all."""
+    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if index.is_file():
         weight_map = read_json(index).get("weight_map")
         if not isinstance(weight_map, dict):
             raise CheckpointError(f"{folder.name}/{index.name} is damaged: it has no weight_map.")
         files = sorted({folder / Path(str(name)).name for name in weight_map.values()})
     else:
-        files = sorted(folder.glob("*.safetensors"))
+        files = [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
     if not files:
         raise CheckpointError(f"{folder.name} has no .safetensors file: its weights are missing.")
-    for file in files:
-        try:
-            with safe_open(file, framework="pt") as tensors:
-                for name in tensors.keys():  # noqa: SIM118 (safe_open is no dict)
-                    yield name, tensors.get_tensor(name)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(
-                f"{folder.name}/{file.name} cannot be read ({error}); delete it and fetch it again."
-            ) from error
+    if absent := [file.name for file in files if not file.is_file()]:
+        raise CheckpointError(
+            f"{folder.name} lacks {len(absent)} of {len(files)} weight files, the first {absent[0]}; fetch it again."
+        )
+    return files
+
+
+@contextmanager
+def _open(file: Path) -> Iterator[safe_open]:
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            yield tensors
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{file.parent.name}/{file.name} cannot be read ({error}); delete it and fetch it again."
+        ) from error
+
+
+def _headers(folder: Path) -> Iterator[tuple[str, list[int], str]]:
+    """(name, shape, dtype as safetensors spells it) of every tensor of a folder; no data is read."""
+    for file in _files(folder):
+        with _open(file) as tensors:
+            for name in tensors.keys():  # noqa: SIM118 (safe_open is no dict)
+                header = tensors.get_slice(name)
+                yield name, list(header.get_shape()), header.get_dtype()
+
+
+def _stream(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """(name, tensor) of every safetensors file of a folder. One file is mapped at a time: more is never held."""
+    for file in _files(folder):
+        with _open(file) as tensors:
+            for name in tensors.keys():  # noqa: SIM118 (safe_open is no dict)
+                yield name, tensors.get_tensor(name)
 
 
 def _load_draft_lora(model: Transformer, folder: Path) -> None:
-    settings = read_json(folder / "adapter_config.json")
-    try:
-        scale = settings["lora_alpha"] / settings["r"]
-    except (KeyError, TypeError, ZeroDivisionError) as error:
-        raise CheckpointError("linear_spec_lora/adapter_config.json has no usable r and lora_alpha.") from error
+    _, scale = _lora_settings(folder)
     factors = dict(_stream(folder))
     for i, layer in enumerate(model.layers):
-        stem = f"base_model.model.{model.config.tensor_prefix}layers.{i}.self_attn.o_proj.lora_"
-        try:
-            a, b = factors.pop(f"{stem}A.weight"), factors.pop(f"{stem}B.weight")
-        except KeyError as error:
-            raise CheckpointError(f"linear_spec_lora does not fit the model: missing {error.args[0]}.") from error
-        rank = a.shape[0]
-        if a.shape != (rank, layer.o.in_features) or b.shape != (layer.o.out_features, rank):
-            raise CheckpointError(f"linear_spec_lora does not fit the model: {stem}A and B have the wrong shape.")
+        a, b = (factors[name] for name in _lora_names(model.config, i))
         layer.draft_lora = (a.to(model.device, model.dtype), (b.float() * scale).to(model.device, model.dtype))
-    if factors:
-        raise CheckpointError(f"linear_spec_lora does not fit the model: unexpected {next(iter(factors))}.")
+
+
+def _lora_settings(folder: Path) -> tuple[int, float]:
+    """(rank, scale) of a PEFT folder. Raises CheckpointError when they are missing."""
+    settings = read_json(folder / "adapter_config.json")
+    rank, alpha = settings.get("r"), settings.get("lora_alpha")
+    if type(rank) is not int or rank < 1 or type(alpha) not in (int, float):
+        raise CheckpointError(f"{folder.name}/adapter_config.json has no usable r and lora_alpha.")
+    return rank, alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
+
+
+def _lora_names(config: ModelConfig, layer: int) -> tuple[str, str]:
+    stem = f"base_model.model.{config.tensor_prefix}layers.{layer}.self_attn.o_proj.lora_"
+    return f"{stem}A.weight", f"{stem}B.weight"
+
+
+def _lora_shapes(config: ModelConfig, rank: int) -> dict[str, list[int]]:
+    shapes = {}
+    for layer in range(config.num_layers):
+        a, b = _lora_names(config, layer)
+        shapes |= {a: [rank, config.num_heads * config.head_dim], b: [config.hidden_size, rank]}
+    return shapes
 
 
 def merge_adapter(model: Transformer, folder: Path) -> None:

@@ -1,0 +1,64 @@
+"""How much memory a device has free, and what to say when it is not enough."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from nemodiff.errors import CheckpointError, NemodiffError
+
+#: Weights are not all: caches, activations and logits come on top.
+HEADROOM = 1.1
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that a new model could have on `device`; of the machine or its container, whichever is less, on a CPU."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    return min(_available(), _left_in_container())
+
+
+def shortage(weights: int, device: torch.device, freed: int = 0) -> str | None:
+    """Why a model of `weights` bytes does not fit `device` once `freed` bytes more are free; None when it does."""
+    needed, free = int(weights * HEADROOM), free_memory(device) + freed
+    if needed <= free:
+        return None
+    return f"it needs about {needed / 1e9:.1f} GB of memory on {device.type}, and {free / 1e9:.1f} GB are free"
+
+
+@contextmanager
+def enough_memory(what: str, kind: type[NemodiffError] = CheckpointError) -> Iterator[None]:
+    """Turn a failed allocation inside into one sentence: "There is not enough memory to `what`"."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise kind(f"There is not enough memory to {what}; choose something smaller or free some.") from error
+    except RuntimeError as error:
+        if "allocate" not in str(error):  # how torch's CPU allocator says it
+            raise
+        raise kind(f"There is not enough memory to {what}; choose something smaller or free some.") from error
+
+
+def _available() -> int:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:  # no Linux: all there is, since what is free cannot be told
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+
+
+def _left_in_container() -> float:
+    """What the control group leaves; its reclaimable file cache counts as free. Infinite without a limit."""
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = int((group / "memory.max").read_text())
+        used = int((group / "memory.current").read_text())
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return float("inf")
+    return limit - used + int(stat.get("inactive_file", 0))
