@@ -32,10 +32,14 @@ FLAGS = [
 ]
 
 
+def find_chromium() -> str | None:
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+
+
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    path = find_chromium()
     if not path:
         pytest.fail("Chromium is missing: install it (apt-get install chromium) or name it in $CHROMIUM.")
     return path

@@ -17,6 +17,11 @@ function setData(node, key, value) {
   } else if (node.dataset[key] !== String(value)) node.dataset[key] = value;
 }
 
+function setAttribute(node, name, value) {
+  if (value === null) node.removeAttribute(name);
+  else if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value);
+}
+
 const probability = (p) => (p === undefined || p === null ? "–" : p > 0 && p < 0.005 ? "<0.01" : p.toFixed(2));
 const seconds = (ms) => (ms < 9950 ? `${(ms / 1000).toFixed(2)} s` : `${(ms / 1000).toFixed(1)} s`);
 const plural = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;

@@ -1,5 +1,6 @@
 // A lane's whole run in rows: AR's forwards, diffusion's denoising forwards, self-speculation's cycles. Rows are only
-// ever appended; playing moves a mark over them. A row is a button that moves the cursor there.
+// ever appended; playing moves a mark over them. A row is a button that moves the cursor there. Of a long run's
+// hundreds of rows only those in view are in the page.
 
 const HISTORY = {
   ar: ["every forward", "probability"],
@@ -18,21 +19,39 @@ class History {
     this.list = node.appendChild(make("ol"));
     this.list.setAttribute("aria-label", `${root.getAttribute("aria-label")}: ${HISTORY[mode][0]}`);
     this.list.addEventListener("keydown", (event) => this.key(event));
-    this.list.addEventListener("scroll", () => this.shade(Math.floor(this.list.scrollTop / ROW)), { passive: true });
+    this.list.addEventListener("scroll", () => this.show(Math.floor(this.list.scrollTop / ROW)), { passive: true });
     this.clear();
   }
 
   clear() {
-    this.rows = [];
+    this.rows = []; // {k, number, figure, label, fill(cells), node once it was in view}
+    this.shown = new Set();
     this.taken = 0;
     this.block = new Map(); // diffusion: index → token of what the block under way holds
     this.current = -1;
+    this.first = 0;
+    this.stop = 0; // the row that Tab reaches
     this.list.replaceChildren();
   }
 
   paint(log, lane, k) {
+    const before = this.rows.length;
     for (; this.taken < lane.events.length; this.taken++) this.take(log, lane, lane.events[this.taken]);
-    this.mark(this.find(lane, k));
+    const grown = this.rows.length !== before;
+    if (grown) this.list.style.setProperty("--rows", this.rows.length);
+    const current = this.find(lane, k);
+    if (current === this.current && !grown) return;
+    this.moved ||= current !== this.current;
+    if (current !== this.current) this.first = Math.max(0, Math.min(this.rows.length - ROWS, current - (ROWS >> 1)));
+    this.current = current;
+    if (!this.list.contains(document.activeElement)) this.stop = Math.max(0, current);
+    this.show(this.first);
+  }
+
+  /** Bring the marked row into view: after all lanes were drawn, since it needs their layout. */
+  settle() {
+    if (this.moved) this.list.scrollTop = this.first * ROW;
+    this.moved = false;
   }
 
   take(log, lane, event) {
@@ -44,10 +63,11 @@ class History {
   addToken(log, event) {
     const position = event.positions[0];
     if (!position) return;
-    const cells = this.add(event, String(event.forward), probability(position.confidence), `${forwardName(event)}: ${log.table.name(position.token)}`);
-    cells.className = "h-token";
-    cells.append(make("span", "", log.table.name(position.token)));
-    cells.appendChild(make("u")).appendChild(make("i")).style.width = `${Math.min(1, position.confidence ?? 0) * 100}%`;
+    this.add(event, event.forward, probability(position.confidence), `${forwardName(event)}: ${log.table.name(position.token)}`, (cells) => {
+      cells.className = "h-token";
+      cells.append(make("span", "", log.table.name(position.token)));
+      cells.appendChild(make("u")).appendChild(make("i")).style.width = `${Math.min(1, position.confidence ?? 0) * 100}%`;
+    });
   }
 
   addDenoise(log, event) {
@@ -55,7 +75,6 @@ class History {
     if (event.phase !== "denoise") return;
     const count = event.positions.filter((p) => p.state === "committed").length;
     const label = `${forwardName(event)}, positions ${event.start} to ${event.start + event.length - 1}: ${count} committed`;
-    const cells = this.add(event, String(event.forward), `+${count}`, label);
     const shown = new Map(event.positions.map((p) => [p.index, p]));
     const row = [];
     for (let index = event.start; index < event.start + event.length; index++) {
@@ -63,29 +82,33 @@ class History {
       const kind = position ? { committed: "now", masked: "wait" }[position.state] || position.state : "was";
       row.push([position?.token ?? this.block.get(index), kind]);
     }
-    fillCells(cells, log, row);
+    this.add(event, event.forward, `+${count}`, label, (cells) => fillCells(cells, log, row));
   }
 
   addCycle(log, lane, event) {
     const drafted = lane.events[event.k - 1]?.phase === "draft" ? lane.events[event.k - 1].positions.length : 0;
-    const cells = this.add(event, String(event.cycle), `+${event.gained}`, verifyTitle(event));
     const row = event.positions.map((p) => [p.token, p.state]);
-    fillCells(cells, log, row, Math.max(drafted + 1, Number(log.head.request?.block_length) || 1));
+    const columns = Math.max(drafted + 1, Number(log.head.request?.block_length) || 1);
+    this.add(event, event.cycle, `+${event.gained}`, verifyTitle(event), (cells) => fillCells(cells, log, row, columns));
   }
 
-  add(event, number, figure, label) {
-    const row = this.list.appendChild(make("li")).appendChild(make("button"));
-    row.type = "button";
-    row.dataset.k = event.k;
-    row.dataset.when = "later";
-    row.tabIndex = -1;
-    if (!this.rows.length) (this.stop = row).tabIndex = 0;
-    row.title = label;
-    row.append(make("span", "n", number));
-    const cells = row.appendChild(make("span", "cells"));
-    row.append(make("b", "", figure));
-    this.rows.push({ k: event.k, node: row });
-    return cells;
+  add({ k }, number, figure, label, fill) {
+    this.rows.push({ k, number: String(number), figure, label, fill, node: null });
+  }
+
+  build(index) {
+    const row = this.rows[index];
+    row.node = make("li");
+    row.node.style.top = `${index * ROW}px`;
+    row.node.setAttribute("aria-posinset", index + 1);
+    const button = row.node.appendChild(make("button"));
+    button.type = "button";
+    button.dataset.k = row.k;
+    button.title = row.label;
+    button.append(make("span", "n", row.number));
+    row.fill(button.appendChild(make("span", "cells")));
+    button.append(make("b", "", row.figure));
+    return row.node;
   }
 
   /** The row that event k belongs to: a draft's is the cycle that verifies it. */
@@ -100,38 +123,40 @@ class History {
     return lane.events[k]?.phase === "draft" && low < this.rows.length ? low : low - 1;
   }
 
-  mark(current) {
-    if (current === this.current) return;
-    this.rows[this.current]?.node.removeAttribute("aria-current");
-    this.rows[current]?.node.setAttribute("aria-current", "step");
-    this.current = current;
-    if (!this.list.contains(document.activeElement)) this.rove(Math.max(0, current));
-    const first = Math.max(0, current - (ROWS >> 1));
-    this.list.scrollTop = first * ROW;
-    this.shade(first);
+  /** Put the rows from `first` on into the page, with a few around them, and the one that Tab reaches. */
+  show(first) {
+    this.first = first;
+    const wanted = new Set([this.stop]);
+    for (let i = Math.max(0, first - ROWS); i <= first + 2 * ROWS; i++) wanted.add(i);
+    for (const index of this.shown) if (!wanted.has(index)) this.rows[index].node.remove();
+    this.shown = new Set(Array.from(wanted).filter((index) => index < this.rows.length).sort((a, b) => a - b));
+    let next = this.list.firstChild;
+    for (const index of this.shown) {
+      const node = this.rows[index].node || this.build(index);
+      if (node === next) next = next.nextSibling;
+      else this.list.insertBefore(node, next);
+      this.look(node, index);
+    }
   }
 
-  /** Rows before, at and after the cursor look different; only those in view are touched. */
-  shade(first) {
-    for (let i = Math.max(0, first - ROWS); i < Math.min(this.rows.length, first + 2 * ROWS + 1); i++)
-      setData(this.rows[i].node, "when", i < this.current ? "before" : i === this.current ? "now" : "later");
-  }
-
-  rove(to) {
-    if (this.stop) this.stop.tabIndex = -1;
-    this.stop = this.rows[to]?.node;
-    if (this.stop) this.stop.tabIndex = 0;
+  look(node, index) {
+    const button = node.firstChild;
+    setData(button, "when", index < this.current ? "before" : index === this.current ? "now" : "later");
+    setAttribute(node, "aria-setsize", this.rows.length);
+    setAttribute(button, "aria-current", index === this.current ? "step" : null);
+    setAttribute(button, "tabindex", index === this.stop ? 0 : -1);
   }
 
   key(event) {
     const step = { ArrowUp: -1, ArrowDown: 1, PageUp: -ROWS, PageDown: ROWS }[event.key];
     if (!step) return;
     event.preventDefault();
-    const at = this.rows.findIndex((row) => row.node === document.activeElement);
+    const at = this.rows.findIndex((row) => row.node?.contains(document.activeElement));
     const to = Math.max(0, Math.min(this.rows.length - 1, at + step));
-    this.rove(to);
-    this.rows[to].node.focus({ preventScroll: true });
-    this.list.scrollTop = Math.max(0, to - (ROWS >> 1)) * ROW;
+    this.stop = to;
+    this.show(Math.max(0, to - (ROWS >> 1)));
+    this.list.scrollTop = this.first * ROW;
+    this.rows[to].node.firstChild.focus({ preventScroll: true });
   }
 }
 

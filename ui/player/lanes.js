@@ -1,5 +1,5 @@
-// A lane: its figures, its text, its verdict. Tokens keep their place while it plays: what the log already knows of
-// later forwards is laid out invisibly, so that nothing reflows.
+// A lane: its figures, its text, its verdict. Tokens keep their place while it plays: every token that the log knows of
+// stands there from the start, invisible until its forward, so that nothing reflows.
 
 const SHOWN = 8192;
 const FIGURES = [
@@ -29,8 +29,6 @@ class LaneView {
     this.text = make("div", "text");
     this.text.setAttribute("role", "group");
     this.text.setAttribute("aria-label", `${root.getAttribute("aria-label")}: answer, token by token`);
-    this.rest = make("span", "rest");
-    this.rest.setAttribute("aria-hidden", "true");
     this.rejected = make("span", "t");
     this.strip = make("div", "strip");
     root.append(figures, this.verdict, this.text, this.strip);
@@ -40,7 +38,9 @@ class LaneView {
 
   clear() {
     this.nodes = [];
-    this.text.replaceChildren(this.rest);
+    this.paragraphs = [];
+    this.text.replaceChildren();
+    this.focusable = null;
     this.final = null;
     this.finalAt = -1;
     this.painted = null;
@@ -48,7 +48,7 @@ class LaneView {
     this.history.clear();
   }
 
-  /** Draw the lane after event k; what changed comes into view, what a reader scrolled to stays otherwise. */
+  /** Draw the lane after event k. Nothing here reads the layout; `settle` does, once all lanes are drawn. */
   paint(log, lane, k, settings) {
     const key = `${k}/${lane.events.length}/${lane.finish}/${log.ended}/${log.lanes.get("ar")?.events.length}`;
     const figuresKey = `${key}/${settings.arEvent}/${settings.clock === "seconds" ? "" : settings.cursor}`;
@@ -63,8 +63,13 @@ class LaneView {
     this.paintVerdict(lane, k, comparison);
     drawStrip(this.strip, log, lane, k);
     this.history.paint(log, lane, k);
+  }
+
+  /** What changed comes into view; what a reader scrolled to stays otherwise. */
+  settle(lane, k) {
     if (k !== this.revealed) this.reveal(lane, k);
     this.revealed = k;
+    this.history.settle();
   }
 
   paintFigures(log, lane, k, settings) {
@@ -108,11 +113,16 @@ class LaneView {
     }
   }
 
-  /** The texts of the whole answer as far as the log knows it: what later forwards will put into each place. */
+  /** The whole answer as far as the log knows it, [{text, special, paragraph}]: what later forwards will put into each place. */
   layout(log, lane) {
     if (this.finalAt !== lane.events.length) {
       const ids = Array.from({ length: Math.min(lane.tip.cells.length, SHOWN) }, (_, i) => lane.tip.cells[i]?.token ?? -1);
-      this.final = log.table.join(ids).map((text, i) => (ids[i] < 0 ? "" : text));
+      let paragraph = 0;
+      this.final = log.table.join(ids).map((text, i) => {
+        const place = { text: ids[i] < 0 ? "" : text, special: log.table.special.has(ids[i]), paragraph };
+        if (text.endsWith("\n")) paragraph += 1;
+        return place;
+      });
       this.finalAt = lane.events.length;
     }
     return this.final;
@@ -123,33 +133,42 @@ class LaneView {
     const count = Math.min(cells.length, SHOWN);
     const hold = this.layout(log, lane);
     const texts = log.table.join(Array.from({ length: count }, (_, i) => cells[i]?.token ?? -1));
-    while (this.nodes.length > count) this.nodes.pop().remove();
-    for (let i = 0; i < count; i++) {
-      let node = this.nodes[i];
-      if (!node) {
-        node = make("span", "t");
-        node.tabIndex = -1;
-        this.text.insertBefore(node, this.rest);
-        this.nodes.push(node);
-      }
+    const size = Math.max(count, hold.length);
+    if (hold !== this.folded || size !== this.nodes.length) this.fold(hold, size);
+    for (let i = 0; i < size; i++) {
+      const node = this.nodes[i];
       const cell = cells[i];
-      if (cell) paintCell(node, cell, texts[i], hold[i] ?? texts[i], state.k - cell.k, log.table, i === first);
-      else if (node.key !== "") {
-        node.key = "";
-        node.replaceChildren();
-        delete node.dataset.index;
-        delete node.dataset.state;
-      }
+      if (cell) paintCell(node, cell, texts[i], hold[i]?.text ?? texts[i], state.k - cell.k, log.table, i === first);
+      else hideCell(node, hold[i]);
     }
-    const rest = hold.slice(count).join("");
-    setData(this.rest, "hold", rest || null);
     this.paintRejected(state.rejected, texts, log.table);
-    if (this.nodes.length && !this.nodes.includes(this.focusable)) this.focusable = null;
-    const focus = this.nodes[this.nodes.length - 1];
+    if (this.focusable?.dataset.index === undefined) this.focusable = null;
+    const focus = this.nodes[count - 1];
     if (focus && !this.focusable?.matches(":focus")) {
       if (this.focusable) this.focusable.tabIndex = -1;
       focus.tabIndex = 0;
       this.focusable = focus;
+    }
+  }
+
+  /** A node a token. Tokens up to a newline share a block: where one changes, the browser lays out its block alone. */
+  fold(hold, size) {
+    this.folded = hold;
+    this.rejected.remove();
+    while (this.nodes.length > size) this.nodes.pop().remove();
+    let before = null;
+    for (let i = 0; i < size; i++) {
+      if (!this.nodes[i]) {
+        this.nodes.push(make("span", "t"));
+        this.nodes[i].tabIndex = -1;
+      }
+      const node = this.nodes[i];
+      const number = hold[i]?.paragraph ?? this.paragraphs.length - 1;
+      if (number === this.paragraphs.length) this.paragraphs.push(this.text.appendChild(make("div", "paragraph")));
+      const paragraph = this.paragraphs[number];
+      if (before?.parentNode !== paragraph) before = null;
+      if (node.parentNode !== paragraph || node.previousSibling !== before) paragraph.insertBefore(node, before ? before.nextSibling : paragraph.firstChild);
+      before = node;
     }
   }
 
@@ -171,7 +190,8 @@ class LaneView {
 
   reveal(lane, k) {
     const event = lane.events[k];
-    const node = this.nodes[Math.min(this.nodes.length - 1, event?.positions.length ? event.positions[event.positions.length - 1].index : 0)];
+    const last = event?.positions[event.positions.length - 1];
+    const node = last && this.nodes[Math.min(this.nodes.length - 1, last.index)];
     if (!node) {
       this.text.scrollTop = 0;
       return;
@@ -186,6 +206,19 @@ function ageOf(state, distance) {
   if (distance <= 0) return 0;
   if (state === "masked" || state === "discarded" || state === "drafted") return null;
   return distance <= 2 ? 1 : distance <= 5 ? 2 : null;
+}
+
+/** A token of a later forward: its room, and nothing to see, touch or read out. */
+function hideCell(node, { text, special }) {
+  const key = `later|${special}|${text}`;
+  if (node.key === key) return;
+  node.key = key;
+  node.cell = null;
+  node.tabIndex = -1;
+  for (const name of ["state", "index", "age", "differs", "pin"]) setData(node, name, null);
+  setData(node, "special", special ? "" : null);
+  setData(node, "blank", isBlank(text) ? glyphs(text) : null);
+  setText(node, text);
 }
 
 function paintCell(node, cell, text, hold, distance, table, differs) {

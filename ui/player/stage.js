@@ -54,9 +54,14 @@ function mount(root, hooks = {}) {
       view.root.hidden = !lane || solo.hides(mode);
       if (lane) view.paint(log, lane, lane.find(clock, cursor), settings);
     }
-    tooltip.refresh();
     attention.paint(log, (lane) => lane.find(clock, cursor), (mode) => solo.hides(mode));
     inspector.paint(log, (lane) => lane.find(clock, cursor));
+    // From here on layout is read, after everything was written: once a frame.
+    for (const [mode, view] of views) {
+      const lane = log.lanes.get(mode);
+      if (lane && !view.root.hidden) view.settle(lane, lane.find(clock, cursor));
+    }
+    tooltip.refresh();
   }
 
   function open(next, state, options) {

@@ -15,6 +15,7 @@ class Transport {
     this.follow = false; // live: stay with the newest event
     this.calm = window.matchMedia("(prefers-reduced-motion: reduce)");
     this.scrub = root.querySelector(".scrub");
+    this.playhead = root.querySelector(".playhead");
     this.listen();
   }
 
@@ -47,8 +48,9 @@ class Transport {
     const token = event.target.closest(".text .t");
     if (token && (event.key === "ArrowLeft" || event.key === "ArrowRight")) {
       // With a token in focus the arrows walk over the tokens.
-      const next = event.key === "ArrowLeft" ? token.previousElementSibling : token.nextElementSibling;
-      if (next?.matches(".t")) {
+      const tokens = Array.from(token.closest(".text").querySelectorAll(".t[data-index]"));
+      const next = tokens[tokens.indexOf(token) + (event.key === "ArrowLeft" ? -1 : 1)];
+      if (next) {
         token.tabIndex = -1;
         next.tabIndex = 0;
         next.focus();
@@ -171,7 +173,8 @@ class Transport {
     setData(this.root, "playing", this.playing || this.follow ? "yes" : "no");
     this.scrub.max = total;
     this.scrub.value = whole;
-    this.root.style.setProperty("--at", total ? cursor / total : 0);
+    // On the playhead alone: a property of the root would be inherited, and every token's style computed anew.
+    this.playhead.style.setProperty("--at", total ? cursor / total : 0);
     const place = this.clock === "seconds" ? `${(cursor / 1000).toFixed(2)} of ${(total / 1000).toFixed(2)} s` : `forward ${whole} of ${total}`;
     setText(this.root.querySelector(".place"), place);
     this.scrub.setAttribute("aria-valuetext", place);
