@@ -13,6 +13,7 @@ from nemodiff.errors import RequestError, TraceError
 from nemodiff.examples import EXAMPLES
 from nemodiff.request import SAMPLERS, Request
 from nemodiff.trace import MODES, Trace
+from ui import branch as branches
 from ui import charts, files, player, stream
 from ui.runs import Runs
 from ui.settings import Settings
@@ -82,12 +83,25 @@ def build(
                 raw=bool(raw),
                 time_limit=settings.time_limit,
             )
-            if request.max_new_tokens > settings.max_new_tokens:
-                raise RequestError(
-                    f"This page makes up to {settings.max_new_tokens} new tokens a run: ask for no more than that."
-                )
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
             yield stream.failure(stream.explain(error))
+            return
+        yield from run(request, visitor)
+
+    def branch(asked: str, visitor: gr.Request) -> Iterator[str]:
+        try:
+            if engine is None:
+                raise RequestError(problem or "No model is loaded, so no run can branch.")
+            request = branches.request_of(asked, engine.checkpoint, settings.time_limit)
+        except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
+            yield stream.failure(stream.explain(error))
+            return
+        yield from run(request, visitor)
+
+    def run(request: Request, visitor: gr.Request) -> Iterator[str]:
+        if request.max_new_tokens > settings.max_new_tokens:
+            limit = f"This page makes up to {settings.max_new_tokens} new tokens a run: ask for no more than that."
+            yield stream.failure(limit)
             return
         yield from stream.stream(engine, request, runs, visitor.session_hash)
 
@@ -168,22 +182,25 @@ def build(
         held = gr.Textbox(visible="hidden")
         redraw = gr.Button("Redraw the charts", elem_id="redraw")
 
+        # Pressed by the stage when a branch is asked for: never seen.
+        fork = gr.Button("Branch", elem_id="branch")
+
         # The stage's own "Open trace" presses this one, which is kept out of sight.
         opener = gr.UploadButton("Open a trace", file_types=[".json"], elem_id="open-trace")
 
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        model: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "trigger_mode": "once", **quiet}
         going = gr.on(
             [start.click, prompt.submit],
             gpu(generate),
             [prompt, modes, block, sampler, limit, bound, steps, temperature, seed, length, ignore_eos, raw],
             stage,
-            concurrency_id="model",
-            concurrency_limit=1,
-            trigger_mode="once",
-            **quiet,
+            **model,
         )
-        going.failure(lambda: stream.failure(BUSY), None, stage, queue=False, **quiet)
-        halt.click(stop, None, stage, cancels=[going], queue=False, **quiet)
+        forked = fork.click(gpu(branch), held, stage, js="() => document.querySelector('#stage').branch", **model)
+        for runs_on in (going, forked):
+            runs_on.failure(lambda: stream.failure(BUSY), None, stage, queue=False, **quiet)
+        halt.click(stop, None, stage, cancels=[going, forked], queue=False, **quiet)
         for draws in (panel.expand, redraw.click):
             draws(draw, held, plots, js="() => document.querySelector('#stage').trace()", queue=False, **quiet)
         opener.upload(open_trace, opener, stage, **quiet)

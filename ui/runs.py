@@ -30,6 +30,9 @@ class Run:
         self.recorder: Recorder = engine.recorder(request)
         self.head = self.recorder.trace.head()
         self.special = list(self.recorder.trace.special)
+        # Tokens that a branch was given stand in no event.
+        given = self.recorder.trace.to_dict()
+        self._given = {name: given[name] for name in ("tokens", "byte_pieces") if given.get(name)}
         self.error = ""
         self._stream = engine.stream(request)
         self._events: list[tuple[dict[str, Any], dict[str, dict[str, str]]]] = []
@@ -61,8 +64,9 @@ class Run:
 
     def batch(self, start: int, stop: int) -> dict[str, Any]:
         """Events start+1 … stop with the token table's entries that they need for the first time."""
-        tokens: dict[str, str] = {}
-        pieces: dict[str, str] = {}
+        given = self._given if start == 0 else {}
+        tokens: dict[str, str] = dict(given.get("tokens", {}))
+        pieces: dict[str, str] = dict(given.get("byte_pieces", {}))
         events = []
         for wire, fresh in self._events[start:stop]:
             events.append(wire)

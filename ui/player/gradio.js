@@ -3,6 +3,14 @@
 const stage = mount(element.querySelector("#stage"), {
   resync: (run) => server.resync(run),
   make: (kind, trace) => server.make(`${kind}\n${trace}`), // one argument is all that a server function gets
+  branch: ({ token, prefix }) => {
+    const { head } = stage.log;
+    const given = head.request?.answer_ids || []; // a branch of a branch begins with what that one was given
+    const asked = { checkpoint: head.checkpoint, request: head.request, answer_ids: [...given, ...prefix, token] };
+    element.querySelector("#stage").branch = JSON.stringify(asked);
+    stage.wait("Waiting for the model to branch…");
+    document.querySelector("#branch").click();
+  },
   open: () => (document.querySelector("#open-trace input[type=file]") || document.querySelector("#open-trace"))?.click(),
 });
 let taken = null;

@@ -7,6 +7,7 @@ function mount(root, hooks = {}) {
   let log = null;
   let run = null;
   let frame = 0;
+  let earlier = []; // logs of the runs that this one branched from, oldest first
   const finished = new Set(); // runs whose end was shown
   const views = new Map();
   for (const lane of root.querySelectorAll("[data-lane]")) views.set(lane.dataset.lane, new LaneView(lane, lane.dataset.lane));
@@ -24,6 +25,11 @@ function mount(root, hooks = {}) {
   root.querySelector(".lanes").addEventListener("click", (event) => {
     const row = event.target.closest(".history [data-k]");
     if (row) seek(row.closest("[data-lane]").dataset.lane, Number(row.dataset.k));
+  });
+  root.querySelector('[data-do="return"]').addEventListener("click", () => {
+    run = null; // what a running branch still sends opens nothing
+    open(earlier.pop(), "done", {});
+    root.focus();
   });
   const opener = root.querySelector('[data-do="open"]');
   opener.hidden = !hooks.open;
@@ -87,6 +93,11 @@ function mount(root, hooks = {}) {
     const where = [head.checkpoint, log.kind === "live" ? head.device : "", head.dtype, head.exact ? "exact" : "fast, inexact", ...settingsOf(head.request)];
     setText(root.querySelector(".where"), where.filter(Boolean).join(" · "));
     root.querySelector('[data-do="save"]').disabled = false;
+    const given = head.request?.answer_ids || [];
+    const line = root.querySelector(".given");
+    line.hidden = !given.length;
+    setText(line.querySelector(".t"), log.table.join(given).join(""));
+    line.querySelector("button").hidden = !earlier.length;
   }
 
   function say(text) {
@@ -104,6 +115,7 @@ function mount(root, hooks = {}) {
     const data = typeof text === "string" ? JSON.parse(text) : text;
     if (data.trace) {
       run = data.run || null;
+      earlier = [];
       open(Log.fromTrace(data.trace, data.kind || "replay"), "replay", { play: true });
       setData(root, "gaps", 0);
       return;
@@ -120,9 +132,13 @@ function mount(root, hooks = {}) {
       if (!data.full) recover(data.run);
       return;
     }
+    if (!data.head.request?.answer_ids?.length) earlier = [];
+    else if (log && data.run !== run) earlier.push(log);
     run = data.run;
     const follow = !data.full || transport.follow || root.dataset.state !== "live";
-    open(new Log(data.head, "live"), "live", { follow });
+    const next = new Log(data.head, "live");
+    next.table.add(data.tokens, data.byte_pieces, data.special);
+    open(next, "live", { follow });
   }
 
   function take(data) {
