@@ -34,7 +34,7 @@ CONTEXT = 512
 @dataclass(frozen=True, slots=True)
 class Shape:
     """Layers and widths of a release. tpf: published tokens per forward of diffusion and of linear self-speculation
-    with LoRA, means of ten tasks (arXiv 2607.05722); None where there are none."""
+    with LoRA, means of ten tasks, blocks of 32 (arXiv 2607.05722); None where there are none."""
 
     layers: int
     hidden: int
@@ -79,7 +79,7 @@ class Costs:
     """Milliseconds of a forward after `context` kept positions, and what they are held against.
 
     token: one row, causal. verify: a block, causal. draft: a block, bidirectional, with the draft LoRA. denoise: the
-    same without. tracing: wall time a forward beyond the lanes' own clocks. ar: tokens/s of this engine's AR lane;
+    same without. tracing: wall time a forward beyond the lane's own clock. ar: tokens/s of this engine's AR lane;
     transformers: of its generate, None where it did not fit. copy_bandwidth: bytes/s, read and written, of a copy on
     the device. weights: bytes that a forward reads.
     """
@@ -144,16 +144,21 @@ def _engine_figures(model: Transformer, prompt: Tensor, block: int, new_tokens: 
     ids = tuple(prompt.tolist())
     request = Request(prompt_ids=ids, modes=("ar",), max_new_tokens=new_tokens, block_length=block, ignore_eos=True)
     engine.generate(request)  # once, so that nothing is set up while it is timed
-    begin = time.perf_counter()
-    lane = engine.generate(request).lanes[0]
+    recorder, begin = engine.recorder(request), 0.0
+    for event in engine.stream(request):
+        recorder.add(event)
+        if event.phase == "prefill":
+            begin = time.perf_counter()
     wall = time.perf_counter() - begin
+    lane = recorder.finish("stopped").lanes[0]
+    decoding = lane.seconds - lane.prefill_seconds
     return {
         "token": forward(1, causal=True),
         "verify": forward(block, causal=True),
         "draft": forward(block, causal=False, adapter=True),
         "denoise": forward(block, causal=False),
-        "tracing": 1000 * (wall - lane.seconds) / lane.forwards,
-        "ar": lane.forwards / (lane.seconds - lane.prefill_seconds),
+        "tracing": 1000 * (wall - decoding) / lane.forwards,
+        "ar": lane.forwards / decoding,
         # Of the table of embeddings only the rows in use are read.
         "weights": sum(p.nbytes for p in model.parameters()) - model.embed.weight.nbytes,
     }
@@ -245,8 +250,8 @@ def report(name: str, costs: Costs, where: str) -> str:
         f"A 1-token forward reads {c.weights / 1e9:.2f} GB of weights; at the measured copy bandwidth of "
         f"{c.copy_bandwidth / 1e9:.0f} GB/s that alone takes {c.bandwidth_share:.0%} of its time.",
     ]
-    if tpf := SHAPES[name].tpf:
-        diffusion, speculation = tpf
+    if SHAPES[name].tpf and block == BLOCK:
+        diffusion, speculation = SHAPES[name].tpf
         rate = 1000 * diffusion / c.denoise
         cycle = 1000 * speculation / ((c.draft + c.verify) / 2)
         lines.append(

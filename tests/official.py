@@ -22,7 +22,7 @@ SHAPE = {
     "num_key_value_heads": 2,
     "head_dim": 16,
     "rms_norm_eps": 1e-5,
-    "max_position_embeddings": 2048,
+    "max_position_embeddings": 16 * 48,
 }
 #: As released but for the original context, which is short here so that yarn and query scaling are in play.
 YARN = {

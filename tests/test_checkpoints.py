@@ -298,12 +298,8 @@ def test_variations_of_released_configs(tmp_path):
     model = load_model(folder, "cpu", torch.float32)
     assert model.config.eos_token_ids == (2,)
     assert model.config.block_size == 32
-    assert model.config.context_length == 16 * 48
-    assert model.config == dataclasses.replace(
-        load_model(write_nvidia(random_ministral(), tmp_path / "whole"), "cpu", torch.float32).config,
-        eos_token_ids=(2,),
-        context_length=16 * 48,
-    )
+    whole = load_model(write_nvidia(random_ministral(), tmp_path / "whole"), "cpu", torch.float32).config
+    assert model.config == dataclasses.replace(whole, eos_token_ids=(2,))
 
 
 def test_untied_llama_loads_its_head(tmp_path):
