@@ -15,7 +15,8 @@ from nemodiff.errors import TraceError
 from nemodiff.trace import Event, Position, Trace
 from tests.test_ui_charts import ar, diffusion, record, speculation
 from ui.export import data_block, replay_html
-from ui.gif import HOLD_MS, _palette, gif
+from ui.frames import HOLD_MS
+from ui.gif import _palette, gif
 from ui.trajectory import MAX_BYTES, MAX_FRAMES, from_trajectory, trajectory
 
 

@@ -1,4 +1,4 @@
-"""Files made from the trace that a page holds: a replay in one HTML file, an animated GIF, diffusers' trajectory."""
+"""Files made from the trace that a page holds: a replay in one HTML file, a GIF, videos, diffusers' trajectory."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ui.export import replay_html
 from ui.gif import gif
 from ui.stream import explain, pack
 from ui.trajectory import trajectory
+from ui.video import MEDIA, endings, video
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +27,16 @@ class Format:
     make: Callable[[Trace], bytes]
 
 
-def _gif(trace: Trace) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "run.gif"
-        gif(trace, path)
-        return path.read_bytes()
+def _written(write: Callable[[Trace, Path], object], ending: str) -> Callable[[Trace], bytes]:
+    """What writes a file, as a function that returns its bytes."""
+
+    def make(trace: Trace) -> bytes:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"run.{ending}"
+            write(trace, path)
+            return path.read_bytes()
+
+    return make
 
 
 def _trajectory(trace: Trace) -> bytes:
@@ -40,7 +46,8 @@ def _trajectory(trace: Trace) -> bytes:
 
 FORMATS = {
     "html": Format("replay.html", "text/html", lambda trace: replay_html(trace).encode()),
-    "gif": Format("gif", "image/gif", _gif),
+    "gif": Format("gif", "image/gif", _written(gif, "gif")),
+    **{ending: Format(ending, MEDIA[ending], _written(video, ending)) for ending in endings()},
     "trajectory": Format("trajectory.json", "application/json", _trajectory),
 }
 
