@@ -14,7 +14,7 @@ from nemodiff.examples import EXAMPLES
 from nemodiff.request import SAMPLERS, Request
 from nemodiff.trace import MODES, Trace
 from ui import branch as branches
-from ui import charts, files, player, stream
+from ui import charts, files, permalink, player, stream
 from ui.runs import Runs
 from ui.settings import Settings
 
@@ -167,6 +167,7 @@ def build(
             seed = _number("seed", 0, "seed")
             ignore_eos = gr.Checkbox(False, label="go on after EOS", elem_id="ignore-eos", min_width=60)
             raw = gr.Checkbox(False, label="raw prompt, no chat template", elem_id="raw", min_width=60)
+        link = gr.Button("Copy link", elem_id="link", min_width=96, scale=0)
         stage = gr.HTML(
             value=stream.recording(settings.recordings),
             html_template=player.template(),
@@ -189,11 +190,26 @@ def build(
         opener = gr.UploadButton("Open a trace", file_types=[".json"], elem_id="open-trace")
 
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        fields = [prompt, modes, block, sampler, limit, bound, steps, temperature, seed, length, ignore_eos, raw]
+        defaults = [field.value for field in fields]
+
+        def make_link(*values: Any) -> tuple[str, Any]:
+            try:
+                return permalink.query(list(values), defaults), gr.skip()
+            except RequestError as error:
+                return "", stream.failure(str(error))
+
+        def follow_link(visitor: gr.Request) -> list[Any]:
+            values, wrong = permalink.read(dict(visitor.query_params))
+            notice = f"The link's values for {', '.join(wrong)} were left out: they are not usable here."
+            updates = [values.get(name, gr.skip()) for name in permalink.FIELDS]
+            return [*updates, stream.failure(notice) if wrong else gr.skip()]
+
         model: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "trigger_mode": "once", **quiet}
         going = gr.on(
             [start.click, prompt.submit],
             gpu(generate),
-            [prompt, modes, block, sampler, limit, bound, steps, temperature, seed, length, ignore_eos, raw],
+            fields,
             stage,
             **model,
         )
@@ -201,6 +217,10 @@ def build(
         for runs_on in (going, forked):
             runs_on.failure(lambda: stream.failure(BUSY), None, stage, queue=False, **quiet)
         halt.click(stop, None, stage, cancels=[going, forked], queue=False, **quiet)
+        link.click(make_link, fields, [held, stage], queue=False, **quiet).then(
+            None, held, None, js=(Path(__file__).parent / "link.js").read_text(encoding="utf-8"), queue=False, **quiet
+        )
+        page.load(follow_link, None, [*fields, stage], queue=False, **quiet)
         for draws in (panel.expand, redraw.click):
             draws(draw, held, plots, js="() => document.querySelector('#stage').trace()", queue=False, **quiet)
         opener.upload(open_trace, opener, stage, **quiet)

@@ -1,0 +1,61 @@
+"""A link restores what it was made of, and takes nothing that is off."""
+
+from urllib.parse import parse_qsl
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nemodiff.errors import RequestError
+from nemodiff.request import SAMPLERS
+from nemodiff.trace import MODES
+from ui.permalink import FIELDS, query, read
+
+DEFAULTS = ["Hi", list(MODES), 8, "confidence", 0.95, 0.3, 4, 0, 0, 128, False, False]
+
+VALUES = st.tuples(
+    st.text(st.characters(codec="utf-8"), min_size=1, max_size=80).filter(str.strip),
+    st.lists(st.sampled_from(MODES), min_size=1, unique=True).map(lambda m: [mode for mode in MODES if mode in m]),
+    st.integers(2, 64),
+    st.sampled_from(SAMPLERS),
+    st.integers(0, 100).map(lambda n: n / 100),
+    st.integers(0, 100).map(lambda n: n / 100),
+    st.integers(1, 64),
+    st.integers(0, 100).map(lambda n: n / 10),
+    st.integers(0, 2**53 - 1),
+    st.integers(1, 512),
+    st.booleans(),
+    st.booleans(),
+).map(list)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(values=VALUES)
+def test_round_trip(values):
+    restored, wrong = read(dict(parse_qsl(query(values, DEFAULTS), keep_blank_values=True)))
+    assert not wrong
+    assert [restored.get(name, default) for name, default in zip(FIELDS, DEFAULTS, strict=True)] == values
+
+
+def test_what_is_as_by_default_is_left_out():
+    assert query(DEFAULTS, DEFAULTS) == "prompt=Hi"
+    changed = [*DEFAULTS[:2], 16, *DEFAULTS[3:7], 0.7, *DEFAULTS[8:11], True]
+    assert query(changed, DEFAULTS) == "prompt=Hi&block=16&temperature=0.7&raw=1"
+    assert query([*DEFAULTS[:2], None, *DEFAULTS[3:]], DEFAULTS) == "prompt=Hi"
+
+
+def test_a_prompt_too_long_for_a_link():
+    with pytest.raises(RequestError, match="too long for a link"):
+        query(["ü" * 2000, *DEFAULTS[1:]], DEFAULTS)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(parameters=st.dictionaries(st.sampled_from([*FIELDS, "other"]), st.text(max_size=12)))
+def test_any_url_is_read_or_left_out(parameters):
+    values, wrong = read(parameters)
+    assert set(values) | set(wrong) == set(parameters) & set(FIELDS) and not set(values) & set(wrong)
+
+
+def test_values_that_are_off():
+    bad = {"block": "1", "threshold": "nan", "sampler": "magic", "modes": "ar,x", "raw": "yes", "prompt": " "}
+    assert read(bad | {"seed": "5"}) == ({"seed": 5}, ["prompt", "modes", "block", "sampler", "threshold", "raw"])

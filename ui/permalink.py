@@ -1,0 +1,118 @@
+"""Prompt and settings as a URL's query and back. What a URL says is untrusted: a value that is off is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+from nemodiff.errors import RequestError
+from nemodiff.request import MAX_BLOCK_LENGTH, MAX_NEW_TOKENS, MAX_PROMPT_CHARACTERS, SAMPLERS
+from nemodiff.trace import MODES
+
+#: Characters of a query that browsers and proxies still carry.
+MAX_QUERY = 6_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Number:
+    low: float
+    high: float
+    whole: bool = True
+
+    def read(self, text: str) -> float | int:
+        value = int(text) if self.whole else float(text)
+        if not self.low <= value <= self.high:  # also refuses nan
+            raise ValueError
+        return value
+
+    def write(self, value: Any) -> str:
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    allowed: tuple[str, ...]
+
+    def read(self, text: str) -> str:
+        if text not in self.allowed:
+            raise ValueError
+        return text
+
+    write = staticmethod(str)
+
+
+class _Modes:
+    def read(self, text: str) -> list[str]:
+        chosen = text.split(",")
+        if not set(chosen) <= set(MODES):
+            raise ValueError
+        return [mode for mode in MODES if mode in chosen]
+
+    write = staticmethod(",".join)
+
+
+class _Flag:
+    def read(self, text: str) -> bool:
+        if text not in ("0", "1"):
+            raise ValueError
+        return text == "1"
+
+    def write(self, value: bool) -> str:
+        return str(int(value))
+
+
+class _Prompt:
+    def read(self, text: str) -> str:
+        if not text.strip() or len(text) > MAX_PROMPT_CHARACTERS:
+            raise ValueError
+        return text
+
+    write = staticmethod(str)
+
+
+#: In the order of the page's fields: the name in a URL, and how its value reads.
+FIELDS: dict[str, Any] = {
+    "prompt": _Prompt(),
+    "modes": _Modes(),
+    "block": _Number(2, MAX_BLOCK_LENGTH),
+    "sampler": _Choice(SAMPLERS),
+    "threshold": _Number(0, 1, whole=False),
+    "entropy": _Number(0, 100, whole=False),
+    "steps": _Number(1, MAX_BLOCK_LENGTH),
+    "temperature": _Number(0, 10, whole=False),
+    "seed": _Number(0, 2**53 - 1),  # a number field's exact integers
+    "tokens": _Number(1, MAX_NEW_TOKENS),
+    "go_on": _Flag(),
+    "raw": _Flag(),
+}
+
+
+def query(values: list[Any], defaults: list[Any]) -> str:
+    """The query of the fields' values, in the order of FIELDS; what is as by default, or empty, is left out.
+
+    The prompt always stands in it. Raises RequestError when it does not fit a URL.
+    """
+    pairs = [
+        (name, field.write(value))
+        for (name, field), value, default in zip(FIELDS.items(), values, defaults, strict=True)
+        if value not in (None, []) and (name == "prompt" or value != default)
+    ]
+    text = urlencode(pairs)
+    if len(text) > MAX_QUERY:
+        raise RequestError("The prompt is too long for a link: save the trace and share that file.")
+    return text
+
+
+def read(parameters: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+    """A URL's parameters → values by the names of FIELDS, and the names whose values are not usable."""
+    values: dict[str, Any] = {}
+    wrong = []
+    for name, field in FIELDS.items():
+        if name in parameters:
+            try:
+                values[name] = field.read(parameters[name])
+            except ValueError:
+                wrong.append(name)
+    return values, wrong
