@@ -14,12 +14,12 @@ from nemodiff.examples import EXAMPLES
 from nemodiff.request import SAMPLERS, Request
 from nemodiff.trace import MODES, Trace
 from ui import branch as branches
-from ui import charts, files, permalink, player, stream
+from ui import charts, compare, files, permalink, player, stream
 from ui.runs import Runs
 from ui.settings import Settings
 
 BUSY = "The run could not start: the server is busy or the connection was lost. Try again in a moment."
-STYLES = [Path(__file__).parent / "page.css", player.STYLE]
+STYLES = [Path(__file__).parent / "page.css", compare.STYLE, player.STYLE]
 MODE_NAMES = (("Autoregressive", "ar"), ("Diffusion", "diffusion"), ("Self-speculation", "self-speculation"))
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "DejaVu Sans", "sans-serif"]
 CHARTS = (
@@ -129,6 +129,7 @@ def build(
     block_length, threshold = (engine.defaults.block_length, engine.defaults.threshold) if engine else (8, 0.9)
     with gr.Blocks(title="nemodiff", fill_width=True, delete_cache=(3600, 3600), analytics_enabled=False) as page:
         gr.HTML(header(engine), elem_id="top", apply_default_css=False, js_on_load=None)
+    with page, gr.Tabs(elem_id="tabs") as tabs, gr.Tab("Watch", id="watch", elem_id="watch"):
         with gr.Row(elem_id="ask"):
             prompt = gr.Textbox(
                 value=next(one.prompt for one in EXAMPLES if one.label == "JSON person"),
@@ -226,6 +227,7 @@ def build(
         opener.upload(open_trace, opener, stage, **quiet)
         examples.click(lambda index: EXAMPLES[index].prompt, examples, prompt, queue=False, **quiet)
         sampler.change(_shown, sampler, [limit, bound, steps], queue=False, **quiet)
+    compare.add(page, tabs, engine, settings, problem=problem, gpu=gpu, model=model)
     return page
 
 
