@@ -21,7 +21,7 @@ def _distill(args: argparse.Namespace) -> int:
         _base(args),
         args.out,
         limit=args.limit,
-        batch=args.batch,
+        slots=args.slots,
         max_new_tokens=args.max_new_tokens,
         neutral=args.neutral,
         device=args.device,
@@ -82,12 +82,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _add_steps(parser: argparse.ArgumentParser) -> None:
     steps = parser.add_subparsers(dest="step", required=True)
-    distill = steps.add_parser("distill", help="greedy answers of the base to our open prompts; resumable")
+    distill = steps.add_parser("distill", help="the base's answers to our open prompts and its plain text; resumable")
     distill.add_argument("--base", type=Path, help="folder of the base checkpoint (default: SmolLM2, fetched)")
     distill.add_argument("--out", type=Path, default=DEFAULT_CHAT)
-    distill.add_argument("--limit", type=int, default=3000, help="how many prompts")
+    distill.add_argument("--limit", type=int, default=3500, help="how many prompts")
     distill.add_argument("--neutral", type=int, default=256, help="how many openings of plain text")
-    distill.add_argument("--batch", type=int, default=128)
+    distill.add_argument("--slots", type=int, default=128, help="how many texts at once")
     distill.add_argument("--max-new-tokens", type=int, default=128)
     distill.add_argument("--device", default="cpu")
     distill.set_defaults(func=_distill)
