@@ -20,7 +20,7 @@ from nemodiff.checkpoints import BASE
 from nemodiff.training.data import Batch, Mixture
 from nemodiff.training.dual_stream import Backbone
 from nemodiff.training.lora import Lora, export_adapter
-from nemodiff.training.objective import Figures, joint_loss
+from nemodiff.training.objective import Figures, base_distribution, joint_loss
 
 
 @dataclass
@@ -138,6 +138,10 @@ class Trainer:
             tail = packed[count + len(self.lora.mask_embedding) :]
         return tail[:-2], float(tail[-2]), int(tail[-1])
 
+    def teach(self, batch: Batch) -> Tensor:
+        """The frozen base's distribution over the chat of a batch, before noise is drawn for it."""
+        return base_distribution(self.backbone, to_device(batch, self.settings.device), self.head)
+
     def train_step(self, batch: Batch, progress: float, elapsed: float) -> tuple[Figures, float, int]:
         """Forward, backward, averaging, clipping and the optimiser's step."""
         settings = self.settings
@@ -190,6 +194,7 @@ class Trainer:
                 budget=settings.budget,
                 copies=settings.copies,
                 dtype=self.dtype,
+                teach=self.teach,
             )
             figures, elapsed, tokens = self.train_step(batch, self.seconds / total, before + time.monotonic() - started)
             # Worker 0's clock decides for all, so that all stop at the same step.
