@@ -54,6 +54,7 @@ def _joint(args: argparse.Namespace) -> int:
             device=args.device,
             seed=args.seed,
             save_minutes=args.save_minutes,
+            watch_minutes=args.watch_minutes,
         ),
         resume=args.resume,
     )
@@ -109,6 +110,12 @@ def _add_steps(parser: argparse.ArgumentParser) -> None:
     joint.add_argument("--device", default="cpu", help="cpu, or cuda (one process)")
     joint.add_argument("--seed", type=int, default=0)
     joint.add_argument("--save-minutes", type=float, default=3.0)
+    joint.add_argument(
+        "--watch-minutes",
+        type=float,
+        default=10.0,
+        help="how often acceptance on held-out prompts is measured; 0: never",
+    )
     joint.set_defaults(func=_joint)
 
     export = steps.add_parser("export", help="a saved state → adapter.safetensors and adapter_config.json")
