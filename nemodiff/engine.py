@@ -8,9 +8,10 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 
@@ -48,6 +49,8 @@ class Engine:
         self.defaults = defaults
         self.dtype = str(model.dtype).removeprefix("torch.")
         self.device = describe_device(model.device)
+        #: Which attention runs in block-shaped forwards; prompts always run torch's SDPA.
+        self.attention = "fixed-shape products" if model.exact else "SDPA"
         self._lock = threading.Lock()
         self._warm: set[int] = set()
 
@@ -241,15 +244,27 @@ def load(
 
 
 def obstacles(
-    device: str | None = None, dtype: str | None = None, replacing: Engine | None = None
+    device: str | None = None,
+    dtype: str | None = None,
+    replacing: Engine | None = None,
+    more: Iterable[str] = (),
 ) -> dict[str, str | None]:
     """Why each checkpoint of the catalogue does not fit the free memory now, None where it does.
 
-    replacing: an engine that would be closed first. device, dtype: as for `load`.
+    more: further ones. Of a folder the reason may also be what is wrong with its files; the size of a hub repository
+    is not known before it is fetched. replacing: an engine that would be closed first. device, dtype: as for `load`.
     """
     target = pick_device(device)
     kind, freed = pick_dtype(dtype, target), _given_back(replacing, target)
-    return {entry.name: shortage(entry.parameters * kind.itemsize, target, freed) for entry in CATALOGUE}
+    reasons = {entry.name: shortage(entry.parameters * kind.itemsize, target, freed) for entry in CATALOGUE}
+    for name in more:
+        folder, reasons[name] = Path(name).expanduser(), None
+        if (folder / "config.json").is_file():
+            try:
+                reasons[name] = shortage(check_files(folder, read_config(folder)) * kind.itemsize, target, freed)
+            except CheckpointError as error:
+                reasons[name] = str(error)
+    return reasons
 
 
 def _given_back(engine: Engine | None, device: torch.device) -> int:
