@@ -9,6 +9,7 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -161,12 +162,16 @@ class Engine:
                 events.close()
 
     def generate(self, request: Request, on_event: Callable[[Event], None] | None = None) -> Trace:
-        """Run a request to its end, or its time limit, and return the whole trace."""
+        """Run a request to its end, or its time limit, and return the whole trace.
+
+        on_event: called after every forward; what it raises ends the run at once.
+        """
         recorder = self.recorder(request)
-        for event in self.stream(request):
-            recorder.add(event)
-            if on_event:
-                on_event(event)
+        with closing(self.stream(request)) as events:
+            for event in events:
+                recorder.add(event)
+                if on_event:
+                    on_event(event)
         trace = recorder.finish("time")
         if self.model.device.type == "cuda":
             for lane in trace.lanes:

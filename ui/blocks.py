@@ -13,12 +13,12 @@ from nemodiff.examples import EXAMPLES
 from nemodiff.request import SAMPLERS, Request
 from nemodiff.trace import MODES, Trace
 from ui import branch as branches
-from ui import charts, checkpoint, files, permalink, player, stream
+from ui import charts, checkpoint, compare, files, permalink, player, stream
 from ui.runs import Runs
 from ui.settings import Settings
 
 BUSY = "The run could not start: the server is busy or the connection was lost. Try again in a moment."
-STYLES = [Path(__file__).parent / "page.css", Path(__file__).parent / "checkpoint.css", player.STYLE]
+STYLES = [Path(__file__).parent / "page.css", checkpoint.STYLE, compare.STYLE, player.STYLE]
 MODE_NAMES = (("Autoregressive", "ar"), ("Diffusion", "diffusion"), ("Self-speculation", "self-speculation"))
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "DejaVu Sans", "sans-serif"]
 CHARTS = (
@@ -138,6 +138,7 @@ def build(
             server_functions=[offers] if settings.choose else None,
             elem_id="top",
         )
+    with page, gr.Tabs(elem_id="tabs") as tabs, gr.Tab("Watch", id="watch", elem_id="watch"):
         with gr.Row(elem_id="ask"):
             prompt = gr.Textbox(
                 value=next(one.prompt for one in EXAMPLES if one.label == "JSON person"),
@@ -241,6 +242,7 @@ def build(
         opener.upload(open_trace, opener, stage, **quiet)
         examples.click(lambda index: EXAMPLES[index].prompt, examples, prompt, queue=False, **quiet)
         sampler.change(_shown, sampler, [limit, bound, steps], queue=False, **quiet)
+    compare.add(page, tabs, checkpoints, settings, gpu=gpu, model=model)
     return page
 
 

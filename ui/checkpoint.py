@@ -15,6 +15,7 @@ from ui.settings import Settings
 from ui.stream import explain, pack
 
 FILES = Path(__file__).parent
+STYLE = FILES / "checkpoint.css"
 #: Seconds between two looks at a fetch.
 PAUSE = 0.25
 
