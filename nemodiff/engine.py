@@ -22,6 +22,7 @@ from nemodiff.decode import DECODERS, LaneRun, Prefill, Settings, race
 from nemodiff.errors import CheckpointError, RequestError
 from nemodiff.model.config import ModelConfig
 from nemodiff.model.memory import enough_memory, shortage
+from nemodiff.model.static import StaticForwards
 from nemodiff.model.transformer import Transformer
 from nemodiff.model.weights import check_files, load_model, merge_adapter, read_config, read_json
 from nemodiff.recorder import Recorder
@@ -51,7 +52,7 @@ class Engine:
         self.dtype = str(model.dtype).removeprefix("torch.")
         self.device = describe_device(model.device)
         #: Which attention runs in block-shaped forwards; prompts always run torch's SDPA.
-        self.attention = "fixed-shape products" if model.exact else "SDPA"
+        self.attention = _attention(model)
         self._lock = threading.Lock()
         self._warm: set[int] = set()
 
@@ -123,7 +124,7 @@ class Engine:
             tokenizer=self.tokenizer.name,
             device=self.device,
             dtype=self.dtype,
-            exact=self.model.exact,
+            exact=self.model.exact and (self.model.static is None or self.model.static.exact),
             versions={
                 "python": platform.python_version(),
                 "torch": version("torch"),
@@ -222,13 +223,15 @@ def load(
     dtype: str | None = None,
     report: Callable[[str], None] = lambda line: None,
     replacing: Engine | None = None,
+    graphs: bool = False,
 ) -> Engine:
     """Load a checkpoint: a catalogue name, a folder or a hub id ("owner/name", "owner/name@revision").
 
     device: "cpu" or "cuda" (default: cuda if there is one). dtype: "bfloat16" or "float32" (default: bfloat16 where
     the device is fast at it). report: called with lines of progress. replacing: an engine to close in its favour; it
     stays open when loading fails, unless both do not fit in memory and the new one's files turn out bad only while
-    they are read. Raises CheckpointError.
+    they are read. graphs: block-shaped forwards of fixed shapes, captured as CUDA graphs on a GPU and with flash-attn
+    where that imports; not run on a GPU by this project. Raises CheckpointError.
     """
     target = pick_device(device)
     kind = pick_dtype(dtype, target)
@@ -245,6 +248,8 @@ def load(
         merge_adapter(model, files.adapter)
     if replacing:
         replacing.close()
+    if graphs:
+        model.static = StaticForwards(model)
     return Engine(files.name, model, tokenizer, defaults)
 
 
@@ -319,6 +324,12 @@ def fast_bfloat16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported()
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, probe, bool)() for probe in probes)
+
+
+def _attention(model: Transformer) -> str:
+    if model.static:
+        return f"{model.static.attention}, static shapes" + (", CUDA graphs" if model.device.type == "cuda" else "")
+    return "fixed-shape products" if model.exact else "SDPA"
 
 
 def describe_device(device: torch.device) -> str:

@@ -43,9 +43,14 @@ class Rotary:
         scale = None if self.query_scale is None else self.query_scale[part]
         return Rotation(self.cos[part], self.sin[part], scale)
 
+    def at_each(self, positions: Tensor) -> Rotation:
+        """What rotates rows that stand at `positions` [rows]."""
+        scale = None if self.query_scale is None else self.query_scale[positions]
+        return Rotation(self.cos[positions], self.sin[positions], scale)
+
 
 class Rotation:
-    """A slice of the tables: cos, sin [rows, 1, head_dim] and the queries' scale [rows, 1, 1] or None."""
+    """Rows of the tables: cos, sin [rows, 1, head_dim] and the queries' scale [rows, 1, 1] or None."""
 
     def __init__(self, cos: Tensor, sin: Tensor, query_scale: Tensor | None) -> None:
         self._cos, self._sin, self._query_scale = cos, sin, query_scale

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,6 +12,9 @@ from nemodiff.model.attention import FixedShape, Rotary, attend, attend_fixed
 from nemodiff.model.cache import KVCache
 from nemodiff.model.config import ModelConfig
 from nemodiff.model.rows import BLOCK_ROWS, RowShapes
+
+if TYPE_CHECKING:
+    from nemodiff.model.static import StaticForwards
 
 
 class Matrix(nn.Module):
@@ -69,6 +74,8 @@ class Transformer(nn.Module):
         #: How block-shaped forwards pad their rows to be exact on this machine; None: natural shapes.
         self.rows: RowShapes | None = None
         self._rotary: Rotary | None = None
+        #: Caches and forwards of fixed shapes for the lanes, where they were asked for.
+        self.static: StaticForwards | None = None
         self.requires_grad_(False)
 
     @property
@@ -108,6 +115,8 @@ class Transformer(nn.Module):
         all rows see each other. adapter: the draft LoRA is on. last: logits of the last row only.
         Returns logits [rows or 1, vocab] in the model's dtype.
         """
+        if cache.static and not inputs.is_floating_point() and len(inputs) <= BLOCK_ROWS and not last:
+            return cache.run(inputs, causal=causal, adapter=adapter)
         x = inputs if inputs.is_floating_point() else self.embeddings(inputs)
         rows, start, config = x.shape[0], cache.length, self.config
         block = self.exact and rows <= BLOCK_ROWS
