@@ -184,6 +184,7 @@ def build(
             js_on_load=player.script("gradio.js"),
             apply_default_css=False,
             server_functions=[resync, files.make],
+            formats=list(files.FORMATS),
             elem_id="stage-host",
         )
 

@@ -11,9 +11,9 @@ def open_tab(page: Page) -> None:
 
 
 def ask(page: Page, prompt: str, blocks: str, thresholds: str, tokens: int) -> None:
-    for box in page.locator("#sweep-prompts input:checked").all():
-        box.uncheck()
-    page.get_by_label(prompt).check()
+    for label in page.locator("#sweep-prompts label.selected").all_inner_texts():
+        page.get_by_label(label, exact=True).uncheck()
+    page.get_by_label(prompt, exact=True).check()
     page.locator("#sweep-blocks input").fill(blocks)
     page.locator("#sweep-thresholds input").fill(thresholds)
     page.locator("#sweep-tokens input").fill(str(tokens))
