@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
-from nemodiff import bench_shape
+from nemodiff import bench_quality, bench_shape
 from nemodiff.analysis.agreement import agreement, speed_up
 from nemodiff.bench_shape import BLOCK, SHAPES
 from nemodiff.checkpoints import DEFAULT
 from nemodiff.engine import Engine, load
+from nemodiff.errors import RequestError
 from nemodiff.examples import EXAMPLES, Example
 from nemodiff.request import Request
 from nemodiff.trace import Trace
@@ -20,6 +22,13 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--shape", choices=SHAPES, help="instead: what forwards of a released shape cost here, with random weights"
     )
+    parser.add_argument(
+        "--quality", action="store_true", help="instead: held-out tasks and prompts, right or wrong, in all modes"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="for --quality: processes of one thread each")
+    parser.add_argument("--per-family", type=int, default=1, help="for --quality: instances a trained family")
+    parser.add_argument("--prompts", type=int, default=60, help="for --quality: open prompts, 1 to 60")
+    parser.add_argument("--results", type=Path, help="for --quality: also write every result to this JSONL file")
     parser.add_argument("--checkpoint", default=DEFAULT, help="a name of `checkpoints`, a folder or a hub id")
     parser.add_argument("--max-new-tokens", type=int, default=128)
     parser.add_argument("--block-length", type=int)
@@ -33,6 +42,26 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.shape:
         print(bench_shape.run(args.shape, args.device, args.dtype, args.block_length or BLOCK, args.max_new_tokens))
+        return 0
+    if args.quality:
+        for name, value, low, high in (
+            ("--workers", args.workers, 1, 64),
+            ("--per-family", args.per_family, 1, 100),
+            ("--prompts", args.prompts, 1, 60),
+        ):
+            if not low <= value <= high:
+                raise RequestError(f"{name} must be from {low} to {high}, not {value}.")
+        print(
+            bench_quality.run(
+                args.checkpoint,
+                device=args.device,
+                dtype=args.dtype,
+                workers=args.workers,
+                per_family=args.per_family,
+                prompts=args.prompts,
+                out=args.results,
+            )
+        )
         return 0
     requests = {
         example: Request(

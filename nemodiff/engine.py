@@ -8,9 +8,11 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 
@@ -21,6 +23,7 @@ from nemodiff.errors import CheckpointError, RequestError
 from nemodiff.model.config import ModelConfig
 from nemodiff.model.layout import Layout
 from nemodiff.model.memory import enough_memory, shortage
+from nemodiff.model.static import StaticForwards
 from nemodiff.model.transformer import Transformer
 from nemodiff.model.weights import check_files, load_model, merge_adapter, read_config, read_json
 from nemodiff.recorder import Recorder
@@ -49,6 +52,8 @@ class Engine:
         self.defaults = defaults
         self.dtype = str(model.dtype).removeprefix("torch.")
         self.device = describe_device(model.device)
+        #: Which attention runs in block-shaped forwards; prompts always run torch's SDPA.
+        self.attention = _attention(model)
         self._lock = threading.Lock()
         self._warm: set[int] = set()
 
@@ -122,7 +127,7 @@ class Engine:
             tokenizer=self.tokenizer.name,
             device=self.device,
             dtype=self.dtype,
-            exact=self.model.exact,
+            exact=self.model.exact and (self.model.static is None or self.model.static.exact),
             versions={
                 "python": platform.python_version(),
                 "torch": version("torch"),
@@ -148,7 +153,8 @@ class Engine:
             model = self.model
             deadline = None if request.time_limit is None else time.monotonic() + request.time_limit
             self._warm_up(settings)
-            prefill = Prefill(model, prompt, len(prompt) + request.max_new_tokens + settings.most_rows)
+            capacity = len(prompt) + request.max_new_tokens + settings.most_rows
+            prefill = Prefill(model, prompt, capacity, static=settings.draft == "linear")
             lanes = {mode: DECODERS[mode](LaneRun(mode, model, prefill, settings)) for mode in request.modes}
             events = race(lanes)
             try:
@@ -160,12 +166,16 @@ class Engine:
                 events.close()
 
     def generate(self, request: Request, on_event: Callable[[Event], None] | None = None) -> Trace:
-        """Run a request to its end, or its time limit, and return the whole trace."""
+        """Run a request to its end, or its time limit, and return the whole trace.
+
+        on_event: called after every forward; what it raises ends the run at once.
+        """
         recorder = self.recorder(request)
-        for event in self.stream(request):
-            recorder.add(event)
-            if on_event:
-                on_event(event)
+        with closing(self.stream(request)) as events:
+            for event in events:
+                recorder.add(event)
+                if on_event:
+                    on_event(event)
         trace = recorder.finish("time")
         if self.model.device.type == "cuda":
             for lane in trace.lanes:
@@ -225,13 +235,15 @@ def load(
     dtype: str | None = None,
     report: Callable[[str], None] = lambda line: None,
     replacing: Engine | None = None,
+    graphs: bool = False,
 ) -> Engine:
     """Load a checkpoint: a catalogue name, a folder or a hub id ("owner/name", "owner/name@revision").
 
     device: "cpu" or "cuda" (default: cuda if there is one). dtype: "bfloat16" or "float32" (default: bfloat16 where
     the device is fast at it). report: called with lines of progress. replacing: an engine to close in its favour; it
     stays open when loading fails, unless both do not fit in memory and the new one's files turn out bad only while
-    they are read. Raises CheckpointError.
+    they are read. graphs: block-shaped forwards of fixed shapes, captured as CUDA graphs on a GPU and with flash-attn
+    where that imports; not run on a GPU by this project. Raises CheckpointError.
     """
     target = pick_device(device)
     kind = pick_dtype(dtype, target)
@@ -248,19 +260,33 @@ def load(
         merge_adapter(model, files.adapter)
     if replacing:
         replacing.close()
+    if graphs:
+        model.static = StaticForwards(model)
     return Engine(files.name, model, tokenizer, defaults)
 
 
 def obstacles(
-    device: str | None = None, dtype: str | None = None, replacing: Engine | None = None
+    device: str | None = None,
+    dtype: str | None = None,
+    replacing: Engine | None = None,
+    more: Iterable[str] = (),
 ) -> dict[str, str | None]:
     """Why each checkpoint of the catalogue does not fit the free memory now, None where it does.
 
-    replacing: an engine that would be closed first. device, dtype: as for `load`.
+    more: further ones. Of a folder the reason may also be what is wrong with its files; the size of a hub repository
+    is not known before it is fetched. replacing: an engine that would be closed first. device, dtype: as for `load`.
     """
     target = pick_device(device)
     kind, freed = pick_dtype(dtype, target), _given_back(replacing, target)
-    return {entry.name: shortage(entry.parameters * kind.itemsize, target, freed) for entry in CATALOGUE}
+    reasons = {entry.name: shortage(entry.parameters * kind.itemsize, target, freed) for entry in CATALOGUE}
+    for name in more:
+        folder, reasons[name] = Path(name).expanduser(), None
+        if (folder / "config.json").is_file():
+            try:
+                reasons[name] = shortage(check_files(folder, read_config(folder)) * kind.itemsize, target, freed)
+            except CheckpointError as error:
+                reasons[name] = str(error)
+    return reasons
 
 
 def _given_back(engine: Engine | None, device: torch.device) -> int:
@@ -310,6 +336,12 @@ def fast_bfloat16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported()
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, probe, bool)() for probe in probes)
+
+
+def _attention(model: Transformer) -> str:
+    if model.static:
+        return f"{model.static.attention}, static shapes" + (", CUDA graphs" if model.device.type == "cuda" else "")
+    return "fixed-shape products" if model.exact else "SDPA"
 
 
 def describe_device(device: torch.device) -> str:

@@ -9,6 +9,8 @@ from nemodiff.request import Request
 from nemodiff.trace import Event, Position, Trace
 from ui import charts
 from ui.cells import Cells, escaped, kept_counts, name, texts
+from ui.charts import confidence
+from ui.charts.order import MAX_COLUMNS, MAX_ROWS
 
 WORDS = {1: "<img onerror=alert(1)>", 2: "${alert(1)}", 3: "</script>", 4: "\u2028", 5: " a\n", 6: "x", 7: "$x$"}
 FIGURES = (
@@ -111,8 +113,8 @@ def test_tokens_over_both_clocks(trace):
 
 
 def test_confidence_is_judged_where_the_contexts_are_the_same(trace):
-    assert charts._judged_commits(trace) == [(0.95, True, 1), (0.45, True, 2), (0.95, True, 4)]
-    assert charts._judged_drafts(trace) == [(0.91, True, 2), (0.3, False, 2), (0.99, True, 4), (0.98, True, 4)]
+    assert confidence._judged_commits(trace) == [(0.95, True, 1), (0.45, True, 2), (0.95, True, 4)]
+    assert confidence._judged_drafts(trace) == [(0.91, True, 2), (0.3, False, 2), (0.99, True, 4), (0.98, True, 4)]
     figure = charts.confidence_agreement(trace)
     diffusion, counts = figure.data[1:3]
     assert (list(diffusion.x), list(diffusion.y)) == ([0.45, 0.95], [1, 1])
@@ -123,13 +125,13 @@ def test_confidence_is_judged_where_the_contexts_are_the_same(trace):
 def test_blocks_after_the_first_difference_are_not_judged():
     events = diffusion()
     events[1].positions[1] = Position(2, 6, "committed", 0.95)  # AR has 3 there
-    judged = charts._judged_commits(record(ar() + events))
+    judged = confidence._judged_commits(record(ar() + events))
     assert judged == [(0.95, False, 1), (0.45, True, 2)]
 
 
 @pytest.mark.parametrize("share, count", [(0.0, 3), (1.0, 3), (0.5, 10)])
 def test_an_interval_holds_its_share(share, count):
-    low, high = charts._interval(share, count)
+    low, high = confidence._interval(share, count)
     assert 0 <= low <= share <= high <= 1
     assert high - low < 1
 
@@ -170,8 +172,8 @@ def test_a_strangers_trace_draws_a_bounded_picture():
         for i in range(1, 2000)
     ]
     heat = charts.commit_order(record(far)).data[0]
-    assert len(heat.z) == charts.MAX_ROWS
-    assert len(heat.z[0]) <= charts.MAX_COLUMNS
+    assert len(heat.z) == MAX_ROWS
+    assert len(heat.z[0]) <= MAX_COLUMNS
 
 
 def test_token_names_show_what_cannot_be_seen(trace):

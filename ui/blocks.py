@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,12 @@ from nemodiff.examples import EXAMPLES
 from nemodiff.request import SAMPLERS, Request
 from nemodiff.trace import MODES, Trace
 from ui import branch as branches
-from ui import charts, files, permalink, player, stream
+from ui import charts, checkpoint, compare, files, permalink, player, stream
 from ui.runs import Runs
 from ui.settings import Settings
 
 BUSY = "The run could not start: the server is busy or the connection was lost. Try again in a moment."
-STYLES = [Path(__file__).parent / "page.css", player.STYLE]
+STYLES = [Path(__file__).parent / "page.css", checkpoint.STYLE, compare.STYLE, player.STYLE]
 MODE_NAMES = (("Autoregressive", "ar"), ("Diffusion", "diffusion"), ("Self-speculation", "self-speculation"))
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "DejaVu Sans", "sans-serif"]
 CHARTS = (
@@ -48,7 +47,7 @@ def build(
 
     gpu: a decorator for the function that uses the model, such as `spaces.GPU`.
     """
-    runs = Runs()
+    runs, checkpoints = Runs(), checkpoint.Checkpoints(engine, settings, problem)
 
     def generate(
         prompt: str,
@@ -66,8 +65,8 @@ def build(
         visitor: gr.Request,
     ) -> Iterator[str]:
         try:
-            if engine is None:
-                raise RequestError(problem or "No model is loaded, so only recorded runs can be played.")
+            if checkpoints.engine is None:
+                raise RequestError(checkpoints.problem or "No model is loaded, so only recorded runs can be played.")
             request = Request(
                 prompt=prompt,
                 modes=tuple(mode for mode in MODES if mode in (modes or [])),
@@ -90,9 +89,9 @@ def build(
 
     def branch(asked: str, visitor: gr.Request) -> Iterator[str]:
         try:
-            if engine is None:
-                raise RequestError(problem or "No model is loaded, so no run can branch.")
-            request = branches.request_of(asked, engine.checkpoint, settings.time_limit)
+            if checkpoints.engine is None:
+                raise RequestError(checkpoints.problem or "No model is loaded, so no run can branch.")
+            request = branches.request_of(asked, checkpoints.engine.checkpoint, settings.time_limit)
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
             yield stream.failure(stream.explain(error))
             return
@@ -103,13 +102,16 @@ def build(
             limit = f"This page makes up to {settings.max_new_tokens} new tokens a run: ask for no more than that."
             yield stream.failure(limit)
             return
-        yield from stream.stream(engine, request, runs, visitor.session_hash)
+        yield from stream.stream(checkpoints.engine, request, runs, visitor.session_hash)
 
     def stop(visitor: gr.Request) -> Any:
         return stream.stop(runs, visitor.session_hash) or gr.skip()
 
     def resync(run: str) -> str:
         return stream.resync(runs, run)
+
+    def offers(_: str) -> str:  # a server function always gets one argument
+        return checkpoints.offers()
 
     def draw(trace: str) -> list[Any]:
         try:
@@ -126,9 +128,17 @@ def build(
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
             return stream.failure(stream.explain(error))
 
-    block_length, threshold = (engine.defaults.block_length, engine.defaults.threshold) if engine else (8, 0.9)
+    block_length, threshold = checkpoints.block_length, checkpoints.threshold
     with gr.Blocks(title="nemodiff", fill_width=True, delete_cache=(3600, 3600), analytics_enabled=False) as page:
-        gr.HTML(header(engine), elem_id="top", apply_default_css=False, js_on_load=None)
+        top = gr.HTML(
+            value=checkpoints.state(),
+            html_template=checkpoint.template(),
+            js_on_load=checkpoint.script(),
+            apply_default_css=False,
+            server_functions=[offers] if settings.choose else None,
+            elem_id="top",
+        )
+    with page, gr.Tabs(elem_id="tabs") as tabs, gr.Tab("Watch", id="watch", elem_id="watch"):
         with gr.Row(elem_id="ask"):
             prompt = gr.Textbox(
                 value=next(one.prompt for one in EXAMPLES if one.label == "JSON person"),
@@ -174,6 +184,7 @@ def build(
             js_on_load=player.script("gradio.js"),
             apply_default_css=False,
             server_functions=[resync, files.make],
+            formats=list(files.FORMATS),
             elem_id="stage-host",
         )
 
@@ -191,19 +202,23 @@ def build(
 
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         fields = [prompt, modes, block, sampler, limit, bound, steps, temperature, seed, length, ignore_eos, raw]
-        defaults = [field.value for field in fields]
+
+        def defaults() -> list[Any]:
+            own = {block: checkpoints.block_length, limit: checkpoints.threshold}
+            return [own.get(field, field.value) for field in fields]
 
         def make_link(*values: Any) -> tuple[str, Any]:
             try:
-                return permalink.query(list(values), defaults), gr.skip()
+                return permalink.query(list(values), defaults()), gr.skip()
             except RequestError as error:
                 return "", stream.failure(str(error))
 
         def follow_link(visitor: gr.Request) -> list[Any]:
             values, wrong = permalink.read(dict(visitor.query_params))
+            values = {"block": checkpoints.block_length, "threshold": checkpoints.threshold} | values
             notice = f"The link's values for {', '.join(wrong)} were left out: they are not usable here."
             updates = [values.get(name, gr.skip()) for name in permalink.FIELDS]
-            return [*updates, stream.failure(notice) if wrong else gr.skip()]
+            return [*updates, stream.failure(notice) if wrong else gr.skip(), checkpoints.state()]
 
         model: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "trigger_mode": "once", **quiet}
         going = gr.on(
@@ -220,13 +235,51 @@ def build(
         link.click(make_link, fields, [held, stage], queue=False, **quiet).then(
             None, held, None, js=(Path(__file__).parent / "link.js").read_text(encoding="utf-8"), queue=False, **quiet
         )
-        page.load(follow_link, None, [*fields, stage], queue=False, **quiet)
+        page.load(follow_link, None, [*fields, stage, top], queue=False, **quiet)
+        if settings.choose:
+            choice(checkpoints, [top, block, limit], held, model)
         for draws in (panel.expand, redraw.click):
             draws(draw, held, plots, js="() => document.querySelector('#stage').trace()", queue=False, **quiet)
         opener.upload(open_trace, opener, stage, **quiet)
         examples.click(lambda index: EXAMPLES[index].prompt, examples, prompt, queue=False, **quiet)
         sampler.change(_shown, sampler, [limit, bound, steps], queue=False, **quiet)
+    compare.add(page, tabs, checkpoints, settings, gpu=gpu, model=model)
     return page
+
+
+def choice(checkpoints: checkpoint.Checkpoints, shows: list[Any], held: Any, model: dict[str, Any]) -> None:
+    """Wire the header's choice of a checkpoint. Only where the owner lets visitors make it: nothing is there else.
+
+    shows: the header, then the fields whose defaults are the checkpoint's. model: how events that need the model queue.
+    """
+
+    def fetch(name: str, visitor: gr.Request) -> Iterator[str]:
+        yield from checkpoints.fetch(name, visitor.session_hash)
+
+    def swap(visitor: gr.Request) -> Iterator[list[Any]]:
+        before = checkpoints.engine
+        for state in checkpoints.swap(visitor.session_hash):
+            new = checkpoints.engine is not before
+            yield [state, *((checkpoints.block_length, checkpoints.threshold) if new else [gr.skip()] * 2)]
+
+    def cancel(visitor: gr.Request) -> str:
+        return checkpoints.cancel(visitor.session_hash)
+
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    switch, halt = gr.Button("Load", elem_id="switch"), gr.Button("Cancel", elem_id="cancel-switch")
+    chosen = "() => document.querySelector('#checkpoint').chosen"
+    fetching = switch.click(fetch, held, shows[0], js=chosen, concurrency_id="checkpoint", concurrency_limit=1, **quiet)
+    swapping = fetching.then(swap, None, shows, **model)
+    for part in (fetching, swapping):
+        part.failure(lambda: checkpoints.state(error=BUSY), None, shows[0], queue=False, **quiet)
+    halt.click(
+        cancel,
+        None,
+        shows[0],
+        cancels=[fetching, swapping],
+        queue=False,
+        **quiet,
+    )
 
 
 def _number(label: str, value: float, name: str, step: float = 1, visible: bool = True) -> gr.Number:
@@ -252,12 +305,3 @@ def given(name: str, value: Any) -> Any:
     if value is None:
         raise RequestError(f"{name} is empty: give a number.")
     return value
-
-
-def header(engine: Any) -> str:
-    """Title, and what the page runs on."""
-    if engine is None:
-        chip = "no model loaded: recorded runs only"
-    else:
-        chip = f"<b>{html.escape(engine.checkpoint)}</b> · {html.escape(engine.device)} · {html.escape(engine.dtype)}"
-    return f'<header><h1>nemodiff</h1><p>One model, three ways to decode.</p><span class="chip">{chip}</span></header>'

@@ -68,8 +68,9 @@ class Guesses:
 class Prefill:
     """The causal forward over the prompt, run once and shared: every lane is charged its time and copies its cache."""
 
-    def __init__(self, model: Transformer, prompt: list[int], capacity: int) -> None:
-        self.cache = model.new_cache(capacity)
+    def __init__(self, model: Transformer, prompt: list[int], capacity: int, static: bool = True) -> None:
+        # Without `static` no lane runs static forwards: they know plain blocks only, and lanes must round alike.
+        self.cache, self._static = model.new_cache(capacity), model.static if static else None
         tokens = torch.tensor(prompt, device=model.device)
         synchronise(model.device)
         begin = time.perf_counter()
@@ -78,7 +79,9 @@ class Prefill:
         self.ms = (time.perf_counter() - begin) * 1000
         self.cache.keep(len(prompt))
 
-    def copy_cache(self) -> KVCache:
+    def copy_cache(self, lane: str) -> KVCache:
+        if self._static:
+            return self._static.lane_cache(lane, self.cache)
         cache = copy.copy(self.cache)
         cache.keys, cache.values = self.cache.keys.clone(), self.cache.values.clone()
         return cache
@@ -94,7 +97,7 @@ class LaneRun:
         self.mode = mode
         self.model = model
         self.settings = settings
-        self.cache = prefill.copy_cache()
+        self.cache = prefill.copy_cache(mode)
         self._prefill = prefill
         self.clock_ms = 0.0
         self.forwards = 0
@@ -119,11 +122,17 @@ class LaneRun:
         """Run token ids after the kept cache and read `rows` of the logits; the first read row predicts answer
         position `index`. Bidirectional forwards never propose the mask itself; causal ones force </think> where the
         thinking budget ends."""
+        self.prepare(len(tokens), causal=causal, adapter=adapter)
 
         def run() -> Tensor:
             return self.run(tokens, causal=causal, adapter=adapter)[rows]
 
         return self._read(run, index, causal=causal, entropy=entropy)
+
+    def prepare(self, rows: int, *, causal: bool, adapter: bool = False) -> None:
+        """Make what a static forward of this shape needs, where there are such: before the clock runs."""
+        if self.cache.static:
+            self.cache.prepare(rows, causal=causal, adapter=adapter)
 
     def run(
         self, tokens: list[int], *, causal: bool = True, adapter: bool = False, layout: Layout | None = None
@@ -225,4 +234,5 @@ def _top(probabilities: Tensor, count: int) -> list[list[tuple[int, float]]]:
     if not count:
         return [[] for _ in range(probabilities.shape[0])]
     values, tokens = probabilities.topk(min(count, probabilities.shape[-1]), dim=-1)
-    return [list(zip(ids, ps, strict=True)) for ids, ps in zip(tokens.tolist(), values.tolist(), strict=True)]
+    ids, ps = torch.stack([tokens.double(), values.double()]).tolist()  # one copy to the host
+    return [[(int(token), p) for token, p in zip(*row, strict=True)] for row in zip(ids, ps, strict=True)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,6 +13,9 @@ from nemodiff.model.cache import KVCache
 from nemodiff.model.config import ModelConfig
 from nemodiff.model.layout import Layout
 from nemodiff.model.rows import BLOCK_ROWS, RowShapes
+
+if TYPE_CHECKING:
+    from nemodiff.model.static import StaticForwards
 
 
 class Matrix(nn.Module):
@@ -70,6 +75,8 @@ class Transformer(nn.Module):
         #: How block-shaped forwards pad their rows to be exact on this machine; None: natural shapes.
         self.rows: RowShapes | None = None
         self._rotary: Rotary | None = None
+        #: Caches and forwards of fixed shapes for the lanes, where they were asked for.
+        self.static: StaticForwards | None = None
         self.requires_grad_(False)
 
     @property
@@ -118,6 +125,8 @@ class Transformer(nn.Module):
         first `layout.plain` rows run without the adapter.
         Returns logits [rows or 1, vocab] in the model's dtype.
         """
+        if cache.static and not inputs.is_floating_point() and len(inputs) <= BLOCK_ROWS and not last:
+            return cache.run(inputs, causal=causal, adapter=adapter)
         x = inputs if inputs.is_floating_point() else self.embeddings(inputs)
         rows, start, config = x.shape[0], cache.length, self.config
         block = self.exact and (rows <= BLOCK_ROWS or layout is not None)

@@ -140,8 +140,11 @@ def _targets(model: Transformer) -> dict[str, Tensor]:
     return targets
 
 
-def _files(folder: Path) -> list[Path]:
-    """The safetensors files that make up a folder's weights: those of the index, model.safetensors, or all."""
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that make up a folder's weights: those of the index, model.safetensors, or all.
+
+    Raises CheckpointError when some are missing.
+    """
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if index.is_file():
         weight_map = read_json(index).get("weight_map")
@@ -172,7 +175,7 @@ def _open(file: Path) -> Iterator[safe_open]:
 
 def _headers(folder: Path) -> Iterator[tuple[str, list[int], str]]:
     """(name, shape, dtype as safetensors spells it) of every tensor of a folder; no data is read."""
-    for file in _files(folder):
+    for file in weight_files(folder):
         with _open(file) as tensors:
             for name in tensors.keys():  # noqa: SIM118 (safe_open is no dict)
                 header = tensors.get_slice(name)
@@ -181,7 +184,7 @@ def _headers(folder: Path) -> Iterator[tuple[str, list[int], str]]:
 
 def _stream(folder: Path) -> Iterator[tuple[str, Tensor]]:
     """(name, tensor) of every safetensors file of a folder. One file is mapped at a time: more is never held."""
-    for file in _files(folder):
+    for file in weight_files(folder):
         with _open(file) as tensors:
             for name in tensors.keys():  # noqa: SIM118 (safe_open is no dict)
                 yield name, tensors.get_tensor(name)

@@ -21,7 +21,7 @@ def _distill(args: argparse.Namespace) -> int:
         _base(args),
         args.out,
         limit=args.limit,
-        batch=args.batch,
+        slots=args.slots,
         max_new_tokens=args.max_new_tokens,
         neutral=args.neutral,
         device=args.device,
@@ -54,6 +54,7 @@ def _joint(args: argparse.Namespace) -> int:
             device=args.device,
             seed=args.seed,
             save_minutes=args.save_minutes,
+            watch_minutes=args.watch_minutes,
         ),
         resume=args.resume,
     )
@@ -82,12 +83,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _add_steps(parser: argparse.ArgumentParser) -> None:
     steps = parser.add_subparsers(dest="step", required=True)
-    distill = steps.add_parser("distill", help="greedy answers of the base to our open prompts; resumable")
+    distill = steps.add_parser("distill", help="the base's answers to our open prompts and its plain text; resumable")
     distill.add_argument("--base", type=Path, help="folder of the base checkpoint (default: SmolLM2, fetched)")
     distill.add_argument("--out", type=Path, default=DEFAULT_CHAT)
-    distill.add_argument("--limit", type=int, default=3000, help="how many prompts")
+    distill.add_argument("--limit", type=int, default=3500, help="how many prompts")
     distill.add_argument("--neutral", type=int, default=256, help="how many openings of plain text")
-    distill.add_argument("--batch", type=int, default=128)
+    distill.add_argument("--slots", type=int, default=128, help="how many texts at once")
     distill.add_argument("--max-new-tokens", type=int, default=128)
     distill.add_argument("--device", default="cpu")
     distill.set_defaults(func=_distill)
@@ -109,6 +110,12 @@ def _add_steps(parser: argparse.ArgumentParser) -> None:
     joint.add_argument("--device", default="cpu", help="cpu, or cuda (one process)")
     joint.add_argument("--seed", type=int, default=0)
     joint.add_argument("--save-minutes", type=float, default=3.0)
+    joint.add_argument(
+        "--watch-minutes",
+        type=float,
+        default=10.0,
+        help="how often acceptance on held-out prompts is measured; 0: never",
+    )
     joint.set_defaults(func=_joint)
 
     export = steps.add_parser("export", help="a saved state → adapter.safetensors and adapter_config.json")

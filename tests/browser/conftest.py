@@ -11,6 +11,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -52,18 +53,28 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     words = {"1": "One", "2": " two", "3": "\n", "4": "  three", "5": "."}
     trace = trace_of(words, [1, 2, 3, 4, 5], recorded="2026-01-02", device="Test CPU")
     (folder / "made.json").write_text(json.dumps(trace), encoding="utf-8")
+    settings = {"NEMODIFF_RECORDINGS": str(folder), "NEMODIFF_CHOOSE": "0"}
+    if checkpoint := os.environ.get("NEMODIFF_TEST_CHECKPOINT"):
+        settings["NEMODIFF_CHECKPOINT"] = checkpoint
+    with running_app(folder.parent / "app.log", **settings) as address:
+        yield address
+
+
+@contextmanager
+def running_app(log: Path, **settings: str) -> Iterator[str]:
+    """app.py with these environment variables; yields its address, ends it afterwards. log: where its output goes."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environment = os.environ | {
-        "GRADIO_SERVER_PORT": str(port),
-        "GRADIO_SERVER_NAME": "127.0.0.1",
-        "GRADIO_ANALYTICS_ENABLED": "False",
-        "NEMODIFF_RECORDINGS": str(folder),
-    }
-    if checkpoint := os.environ.get("NEMODIFF_TEST_CHECKPOINT"):
-        environment["NEMODIFF_CHECKPOINT"] = checkpoint
-    log = folder.parent / "app.log"
+    environment = (
+        os.environ
+        | settings
+        | {
+            "GRADIO_SERVER_PORT": str(port),
+            "GRADIO_SERVER_NAME": "127.0.0.1",
+            "GRADIO_ANALYTICS_ENABLED": "False",
+        }
+    )
     with log.open("wb") as output:
         server = subprocess.Popen(
             [sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT

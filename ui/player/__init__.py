@@ -18,6 +18,7 @@ SCRIPTS = (
     "attention.js",
     "transport.js",
     "solo.js",
+    "menu.js",
     "stage.js",
 )
 

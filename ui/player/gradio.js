@@ -2,6 +2,7 @@
 
 const stage = mount(element.querySelector("#stage"), {
   resync: (run) => server.resync(run),
+  formats: props.formats,
   make: (kind, trace) => server.make(`${kind}\n${trace}`), // one argument is all that a server function gets
   branch: ({ token, prefix }) => {
     const { head } = stage.log;

@@ -1,8 +1,8 @@
 // The stage: takes what the server sends (or a whole trace), keeps the log, draws the lanes.
 
 /** hooks.resync(run) → promise of a full payload of a live run; hooks.open() → ask the viewer for a trace file;
- * hooks.make(kind, trace) → promise of a file; hooks.branch: see Inspector. All may be missing: a stage
- * needs no server. Returns {ingest, seek, wait, unwait, fail, transport, log}. */
+ * hooks.make(kind, trace) → promise of a file, of the kinds in hooks.formats; hooks.branch: see Inspector. All may be
+ * missing: a stage needs no server. Returns {ingest, seek, wait, unwait, fail, transport, log}. */
 function mount(root, hooks = {}) {
   let log = null;
   let run = null;
@@ -35,9 +35,10 @@ function mount(root, hooks = {}) {
   opener.hidden = !hooks.open;
   opener.addEventListener("click", () => hooks.open?.());
   for (const maker of root.querySelectorAll("[data-make]")) {
-    maker.hidden = !hooks.make;
+    maker.hidden = !hooks.formats?.includes(maker.dataset.make);
     maker.addEventListener("click", () => makeFile(maker));
   }
+  const menu = new Menu(root.querySelector(".away"), "Save trace");
 
   function schedule() {
     if (!frame) frame = requestAnimationFrame(paint);
@@ -92,7 +93,7 @@ function mount(root, hooks = {}) {
     prompt.title = prompt.textContent;
     const where = [head.checkpoint, log.kind === "live" ? head.device : "", head.dtype, head.exact ? "exact" : "fast, inexact", ...settingsOf(head.request)];
     setText(root.querySelector(".where"), where.filter(Boolean).join(" · "));
-    root.querySelector('[data-do="save"]').disabled = false;
+    menu.busy("");
     const given = head.request?.answer_ids || [];
     const line = root.querySelector(".given");
     line.hidden = !given.length;
@@ -183,19 +184,22 @@ function mount(root, hooks = {}) {
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
   }
 
-  /** A file that the server makes of the trace on the page; the button waits for it. */
-  async function makeFile(button) {
-    if (!log || button.disabled) return;
-    button.disabled = true;
+  /** A file that the server makes of the trace on the page; the menu's button waits for it. */
+  async function makeFile(item) {
+    if (!log) return;
+    const name = item.querySelector("b").textContent;
+    menu.busy(`Making ${name}…`);
+    setText(announce, `${name} is being made.`);
     try {
-      const file = JSON.parse(await hooks.make(button.dataset.make, JSON.stringify(log.toTrace())));
+      const file = JSON.parse(await hooks.make(item.dataset.make, JSON.stringify(log.toTrace())));
       if (file.error) say(file.error);
       else download(await (await fetch(`data:${file.media};base64,${file.data}`)).blob(), file.ending);
+      setText(announce, file.error ? "" : `${name} was saved.`);
     } catch (error) {
       console.error(error);
       say("The file could not be made; try again.");
     } finally {
-      button.disabled = false;
+      menu.busy("");
     }
   }
 
