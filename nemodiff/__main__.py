@@ -1,4 +1,4 @@
-"""The command line: generate, checkpoints, bench, sweep, train."""
+"""The command line: generate, checkpoints, bench, sweep, speed-of-light, train."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from nemodiff import bench
-from nemodiff.analysis import sweep
+from nemodiff.analysis import speed_of_light, sweep
 from nemodiff.analysis.agreement import speed_up
 from nemodiff.checkpoints import CATALOGUE, DEFAULT
 from nemodiff.engine import load, obstacles
@@ -29,6 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     bench.add_parser(commands)
     sweep.add_parser(commands)
+    speed_of_light.add_parser(commands)
     training.add_parser(commands)
     args = parser.parse_args(argv)
     try:

@@ -9,7 +9,7 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -147,15 +147,28 @@ class Engine:
         prompt = self.encode(request)
         return self._run(prompt, self._settings(self.fill(request)), request)
 
-    def _run(self, prompt: list[int], settings: Settings, request: Request) -> Iterator[Event]:
-        what = f"decode {len(prompt):,} + {request.max_new_tokens:,} tokens"
+    @contextmanager
+    def lane(self, request: Request, mode: str) -> Iterator[LaneRun]:
+        """A lane of `mode` after its prefill, for analyses that decode by themselves; other runs wait meanwhile.
+
+        Raises RequestError as `stream` does.
+        """
+        prompt, settings = self.encode(request), self._settings(self.fill(request))
+        with self._prefilled(prompt, settings) as prefill:
+            yield LaneRun(mode, self.model, prefill, settings)
+
+    @contextmanager
+    def _prefilled(self, prompt: list[int], settings: Settings) -> Iterator[Prefill]:
+        what = f"decode {len(prompt):,} + {settings.max_new_tokens:,} tokens"
         with self._lock, enough_memory(what, RequestError):
-            model = self.model
-            deadline = None if request.time_limit is None else time.monotonic() + request.time_limit
             self._warm_up(settings)
-            capacity = len(prompt) + request.max_new_tokens + settings.most_rows
-            prefill = Prefill(model, prompt, capacity, static=settings.draft == "linear")
-            lanes = {mode: DECODERS[mode](LaneRun(mode, model, prefill, settings)) for mode in request.modes}
+            capacity = len(prompt) + settings.max_new_tokens + settings.most_rows
+            yield Prefill(self.model, prompt, capacity, static=settings.draft == "linear")
+
+    def _run(self, prompt: list[int], settings: Settings, request: Request) -> Iterator[Event]:
+        with self._prefilled(prompt, settings) as prefill:
+            deadline = None if request.time_limit is None else time.monotonic() + request.time_limit
+            lanes = {mode: DECODERS[mode](LaneRun(mode, self.model, prefill, settings)) for mode in request.modes}
             events = race(lanes)
             try:
                 for event in events:

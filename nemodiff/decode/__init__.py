@@ -2,7 +2,7 @@
 
 from nemodiff.decode.autoregressive import autoregressive
 from nemodiff.decode.diffusion import diffusion
-from nemodiff.decode.lane import LaneRun, Prefill, Settings
+from nemodiff.decode.lane import Guesses, LaneRun, Prefill, Settings
 from nemodiff.decode.quadratic import layouts as quadratic_layouts
 from nemodiff.decode.race import race
 from nemodiff.decode.self_speculation import self_speculation
@@ -11,6 +11,7 @@ DECODERS = {"ar": autoregressive, "diffusion": diffusion, "self-speculation": se
 
 __all__ = [
     "DECODERS",
+    "Guesses",
     "LaneRun",
     "Prefill",
     "Settings",
