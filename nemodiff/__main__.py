@@ -55,7 +55,15 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--sampler", default="confidence", help="confidence, entropy or fixed")
     parser.add_argument("--steps", type=int, help="forwards a block, for --sampler fixed")
     parser.add_argument("--entropy-bound", type=float, default=0.3, help="nats a forward, for --sampler entropy")
-    parser.add_argument("--draft", default="linear", help="linear")
+    parser.add_argument(
+        "--draft", default="linear", help="linear (draft, then verify) or quadratic (both in one forward)"
+    )
+    parser.add_argument(
+        "--acceptance", default="match", help="at a temperature: match, independent (match, as released) or sampling"
+    )
+    parser.add_argument(
+        "--ar-weight", type=float, default=1.0, help="AR's share in the verifier of --draft quadratic (1: AR's text)"
+    )
     parser.add_argument(
         "--adapter", action=argparse.BooleanOptionalAction, default=True, help="the draft LoRA, where there is one"
     )
@@ -87,6 +95,8 @@ def _generate(args: argparse.Namespace) -> int:
         steps=args.steps,
         entropy_bound=args.entropy_bound,
         draft=args.draft,
+        acceptance=args.acceptance,
+        ar_weight=args.ar_weight,
         adapter=args.adapter,
         temperature=args.temperature,
         seed=args.seed,

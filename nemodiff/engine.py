@@ -18,15 +18,16 @@ import torch
 
 from nemodiff import samplers
 from nemodiff.checkpoints import CATALOGUE, DEFAULT, Files, resolve
-from nemodiff.decode import DECODERS, LaneRun, Prefill, Settings, race
+from nemodiff.decode import DECODERS, LaneRun, Prefill, Settings, quadratic_layouts, race
 from nemodiff.errors import CheckpointError, RequestError
 from nemodiff.model.config import ModelConfig
+from nemodiff.model.layout import Layout
 from nemodiff.model.memory import enough_memory, shortage
 from nemodiff.model.static import StaticForwards
 from nemodiff.model.transformer import Transformer
 from nemodiff.model.weights import check_files, load_model, merge_adapter, read_config, read_json
 from nemodiff.recorder import Recorder
-from nemodiff.request import Request
+from nemodiff.request import MAX_QUADRATIC_LENGTH, Request
 from nemodiff.tokenizer import Tokenizer
 from nemodiff.trace import Event, Trace
 
@@ -104,11 +105,15 @@ class Engine:
             )
         if config.mask_token_id is None and set(request.modes) != {"ar"}:
             raise RequestError(f"{self.checkpoint} has no mask token, so it decodes in mode ar only.")
+        if request.draft == "quadratic" and self.model.static:
+            raise RequestError("draft quadratic does not run on static shapes: load the checkpoint without graphs.")
         return tokens
 
     def fill(self, request: Request) -> Request:
         """The request with this checkpoint's defaults in place of None."""
         block_length = request.block_length or self.defaults.block_length
+        if request.draft == "quadratic":
+            block_length = min(block_length, MAX_QUADRATIC_LENGTH)
         return dataclasses.replace(
             request,
             block_length=block_length,
@@ -149,8 +154,8 @@ class Engine:
         with self._lock, enough_memory(what, RequestError):
             model = self.model
             deadline = None if request.time_limit is None else time.monotonic() + request.time_limit
-            self._warm_up(settings.block_length)
-            prefill = Prefill(model, prompt, len(prompt) + request.max_new_tokens + settings.block_length)
+            self._warm_up(settings)
+            prefill = Prefill(model, prompt, len(prompt) + request.max_new_tokens + settings.most_rows)
             lanes = {mode: DECODERS[mode](LaneRun(mode, model, prefill, settings)) for mode in request.modes}
             events = race(lanes)
             try:
@@ -194,6 +199,9 @@ class Engine:
             adapter=request.adapter,
             alternatives=request.alternatives,
             thinking=self._thinking(request),
+            draft=request.draft,
+            acceptance=request.acceptance,
+            ar_weight=request.ar_weight,
         )
 
     def _thinking(self, request: Request) -> tuple[int, int] | None:
@@ -206,13 +214,18 @@ class Engine:
             return None
         return max(0, request.max_thinking_tokens - len(request.answer_ids)), end
 
-    def _warm_up(self, block_length: int) -> None:
+    def _warm_up(self, settings: Settings) -> None:
         """Run each shape once before it is timed: the first call of a shape also builds its kernel."""
-        shapes = {1, block_length} - self._warm
+        layouts: dict[int, Layout | None] = dict.fromkeys((1, settings.block_length))
+        if settings.draft == "quadratic":
+            made = quadratic_layouts(self.model, settings.block_length, settings.ar_weight).values()
+            layouts |= {layout.rows: layout for layout in made}
+        shapes = layouts.keys() - self._warm
         if shapes:
-            cache = self.model.new_cache(2 * block_length)
+            cache = self.model.new_cache(settings.most_rows)
             for rows in sorted(shapes):
-                self.model(torch.zeros(rows, dtype=torch.long, device=self.model.device), cache, causal=True)
+                tokens = torch.zeros(rows, dtype=torch.long, device=self.model.device)
+                self.model(tokens, cache, causal=True, layout=layouts[rows])
             self._warm |= shapes
 
 

@@ -59,6 +59,10 @@ class Position:
 class Event:
     """One model forward. `forward` counts from 1 after the prefill, which is 0. `clock_ms` is the lane's model time
     at its end. `start` and `length` are its block, in positions of the answer. `finish` is set on a lane's last event.
+
+    Of quadratic self-speculation, whose forward verifies and drafts at once: rows of the forward, and what the group
+    behind each verified token drafts, (token id, confidence) each. The group behind the last token that stands
+    survives; its drafts are also positions of the event.
     """
 
     mode: str
@@ -69,6 +73,8 @@ class Event:
     length: int
     positions: list[Position] = field(default_factory=list)
     finish: str | None = None
+    rows: int | None = None
+    groups: list[list[tuple[int, float]]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         data = {
@@ -81,6 +87,10 @@ class Event:
         }
         if self.finish:
             data["finish"] = self.finish
+        if self.rows is not None:
+            data["rows"] = self.rows
+        if self.groups:
+            data["groups"] = [[[token, round(p, 4)] for token, p in group] for group in self.groups]
         return data
 
 
@@ -116,8 +126,9 @@ class Lane:
     @property
     def nfe(self) -> int:
         """What the released code counts: AR its tokens, diffusion denoising forwards plus one refresh a block,
-        self-speculation 1 + 2 a cycle. In diffusion that includes forwards which change nothing and this engine leaves
-        out: the last block's refresh, and both forwards of a block whose seed is an EOS."""
+        self-speculation 1 + 2 a cycle (quadratic: 1 + 1 a cycle). In diffusion that includes forwards which change
+        nothing and this engine leaves out: the last block's refresh, and both forwards of a block whose seed is an
+        EOS."""
         phases = [event.phase for event in self.events]
         if self.mode == "ar":
             return len(self.tokens)
@@ -346,6 +357,9 @@ def _read_lane(data: Any, where: str) -> Lane:
 
 def _read_event(data: Any, mode: str, where: str) -> Event:
     positions = _take(data, "positions", list, where)
+    groups = _take(data, "groups", list, where, [])
+    if not all(isinstance(group, list) and all(map(_is_alternative, group)) for group in groups):
+        raise _fail(f"{where}.groups")
     return Event(
         mode=mode,
         forward=_integer(data, "forward", where),
@@ -355,6 +369,8 @@ def _read_event(data: Any, mode: str, where: str) -> Event:
         length=_integer(data, "length", where),
         positions=[_read_position(position, f"{where}.positions[{i}]") for i, position in enumerate(positions)],
         finish=_one_of(data, "finish", FINISHES, where, None),
+        rows=_integer(data, "rows", where, None),
+        groups=[[(token, float(p)) for token, p in group] for group in groups],
     )
 
 
