@@ -165,7 +165,7 @@ class Slow(Obvious):
         self.shifted = shifted
 
     def behind(self, ids, length, again):
-        """Probabilities of the places after ids, all but the first unless it is known, by the group that stands there."""
+        """Probabilities of the places after ids, all but the first unless it is known, by the group there."""
         start = len(ids) - again
         logits = self.logits([*ids, *[MASK] * (length - self.shifted)], start)[start:].float()
         logits[:, MASK] = -torch.inf
