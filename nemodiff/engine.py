@@ -173,7 +173,8 @@ class Engine:
             model = self.model
             deadline = None if request.time_limit is None else time.monotonic() + request.time_limit
             self._warm_up(settings)
-            prefill = Prefill(model, prompt, len(prompt) + request.max_new_tokens + settings.most_rows)
+            capacity = len(prompt) + request.max_new_tokens + settings.most_rows
+            prefill = Prefill(model, prompt, capacity, static=settings.draft == "linear")
             lanes = {mode: DECODERS[mode](LaneRun(mode, model, prefill, settings)) for mode in request.modes}
             events = race(lanes)
             try:

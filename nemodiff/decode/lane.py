@@ -71,8 +71,9 @@ class Guesses:
 class Prefill:
     """The causal forward over the prompt, run once and shared: every lane is charged its time and copies its cache."""
 
-    def __init__(self, model: Transformer, prompt: list[int], capacity: int) -> None:
-        self.cache, self._static = model.new_cache(capacity), model.static
+    def __init__(self, model: Transformer, prompt: list[int], capacity: int, static: bool = True) -> None:
+        # Without `static` no lane runs static forwards: they know plain blocks only, and lanes must round alike.
+        self.cache, self._static = model.new_cache(capacity), model.static if static else None
         tokens = torch.tensor(prompt, device=model.device)
         synchronise(model.device)
         begin = time.perf_counter()
@@ -124,13 +125,22 @@ class LaneRun:
         """Run token ids after the kept cache and read `rows` of the logits; the first read row predicts answer
         position `index`. Bidirectional forwards never propose the mask itself; causal ones force </think> where the
         thinking budget ends."""
+<<<<<<< HEAD
         if self.cache.static:
             self.cache.prepare(len(tokens), causal=causal, adapter=adapter)
+=======
+        self.prepare(len(tokens), causal=causal, adapter=adapter)
+>>>>>>> beyond
 
         def run() -> Tensor:
             return self.run(tokens, causal=causal, adapter=adapter)[rows]
 
         return self._read(run, index, causal=causal, measure=measure)
+
+    def prepare(self, rows: int, *, causal: bool, adapter: bool = False) -> None:
+        """Make what a static forward of this shape needs, where there are such: before the clock runs."""
+        if self.cache.static:
+            self.cache.prepare(rows, causal=causal, adapter=adapter)
 
     def run(
         self, tokens: list[int], *, causal: bool = True, adapter: bool = False, layout: Layout | None = None
