@@ -165,11 +165,7 @@ class Slow(Obvious):
         self.shifted = shifted
 
     def behind(self, ids, length, again):
-<<<<<<< HEAD
-        """Probabilities of the places after ids, all but the first unless it is known, by the group there."""
-=======
         """Probabilities of the places after ids, by the group that stands there."""
->>>>>>> beyond
         start = len(ids) - again
         logits = self.logits([*ids, *[MASK] * (length - self.shifted)], start)[start:].float()
         logits[:, MASK] = -torch.inf

@@ -125,12 +125,7 @@ class LaneRun:
         """Run token ids after the kept cache and read `rows` of the logits; the first read row predicts answer
         position `index`. Bidirectional forwards never propose the mask itself; causal ones force </think> where the
         thinking budget ends."""
-<<<<<<< HEAD
-        if self.cache.static:
-            self.cache.prepare(len(tokens), causal=causal, adapter=adapter)
-=======
         self.prepare(len(tokens), causal=causal, adapter=adapter)
->>>>>>> beyond
 
         def run() -> Tensor:
             return self.run(tokens, causal=causal, adapter=adapter)[rows]

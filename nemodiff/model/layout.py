@@ -12,14 +12,9 @@ from torch import Tensor
 class Layout:
     """Rows that all see the kept cache, and of each other what `visible` says.
 
-        positions: [rows] int64, counted from the cache's kept length; they may repeat. visible: [rows, rows] bool, row i
-    <<<<<<< HEAD
-        sees row j. plain: how many rows at the start are tokens to verify: they run without the draft LoRA in a forward
-        with the adapter on. masks, again: what a group behind a token is made of (see `groups`).
-    =======
-        sees row j. plain: how many rows at the start are tokens to verify: they run without the draft LoRA, even in a
-        forward with the adapter on. masks, again: what a group behind a token is made of (see `groups`).
-    >>>>>>> beyond
+    positions: [rows] int64, counted from the cache's kept length; they may repeat. visible: [rows, rows] bool, row i
+    sees row j. plain: how many rows at the start are tokens to verify: they run without the draft LoRA, even in a
+    forward with the adapter on. masks, again: what a group behind a token is made of (see `groups`).
     """
 
     positions: Tensor
