@@ -53,7 +53,7 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--threshold", type=float, help="confidence at which the sampler commits (default: the checkpoint's)"
     )
-    parser.add_argument("--sampler", default="confidence", help="confidence, entropy or fixed")
+    parser.add_argument("--sampler", default="confidence", help="confidence, entropy, fixed or trained")
     parser.add_argument("--steps", type=int, help="forwards a block, for --sampler fixed")
     parser.add_argument("--entropy-bound", type=float, default=0.3, help="nats a forward, for --sampler entropy")
     parser.add_argument(

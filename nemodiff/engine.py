@@ -28,6 +28,7 @@ from nemodiff.model.transformer import Transformer
 from nemodiff.model.weights import check_files, load_model, merge_adapter, read_config, read_json
 from nemodiff.recorder import Recorder
 from nemodiff.request import MAX_QUADRATIC_LENGTH, Request
+from nemodiff.samplers.trained import TrainedSampler, load_sampler
 from nemodiff.tokenizer import Tokenizer
 from nemodiff.trace import Event, Trace
 
@@ -40,16 +41,27 @@ class Defaults:
 
     block_length: int = 8
     threshold: float = 0.9
+    #: The threshold of the trained sampler, on its own scale.
+    trained_threshold: float = 0.9
 
 
 class Engine:
     """One model and its tokenizer. One run at a time: a second `stream` waits until the first is closed."""
 
-    def __init__(self, checkpoint: str, model: Transformer, tokenizer: Tokenizer, defaults: Defaults) -> None:
+    def __init__(
+        self,
+        checkpoint: str,
+        model: Transformer,
+        tokenizer: Tokenizer,
+        defaults: Defaults,
+        sampler: TrainedSampler | None = None,
+    ) -> None:
         self.checkpoint = checkpoint
         self._model: Transformer | None = model
         self.tokenizer = tokenizer
         self.defaults = defaults
+        #: The trained sampler that came with the checkpoint, if one did.
+        self.sampler = sampler
         self.dtype = str(model.dtype).removeprefix("torch.")
         self.device = describe_device(model.device)
         #: Which attention runs in block-shaped forwards; prompts always run torch's SDPA.
@@ -105,7 +117,15 @@ class Engine:
             )
         if config.mask_token_id is None and set(request.modes) != {"ar"}:
             raise RequestError(f"{self.checkpoint} has no mask token, so it decodes in mode ar only.")
+        if request.sampler == "trained" and self.sampler is None:
+            raise RequestError(f"{self.checkpoint} has no trained sampler: choose confidence, entropy or fixed.")
+        if request.draft == "quadratic" and self.model.static:
+            raise RequestError("draft quadratic does not run on static shapes: load the checkpoint without graphs.")
         return tokens
+
+    def threshold(self, sampler: str) -> float:
+        """The threshold that a request without one gets."""
+        return self.defaults.trained_threshold if sampler == "trained" else self.defaults.threshold
 
     def fill(self, request: Request) -> Request:
         """The request with this checkpoint's defaults in place of None."""
@@ -115,7 +135,7 @@ class Engine:
         return dataclasses.replace(
             request,
             block_length=block_length,
-            threshold=self.defaults.threshold if request.threshold is None else request.threshold,
+            threshold=self.threshold(request.sampler) if request.threshold is None else request.threshold,
             steps=min(request.steps or max(1, block_length // 2), block_length - 1),
         )
 
@@ -200,6 +220,7 @@ class Engine:
             "confidence": lambda: samplers.confidence(request.threshold),
             "fixed": lambda: samplers.fixed(request.steps),
             "entropy": lambda: samplers.entropy(request.entropy_bound),
+            "trained": lambda: samplers.trained(self.sampler, request.threshold),
         }[request.sampler]()
         return Settings(
             max_new_tokens=request.max_new_tokens,
@@ -275,7 +296,20 @@ def load(
         replacing.close()
     if graphs:
         model.static = StaticForwards(model)
-    return Engine(files.name, model, tokenizer, defaults)
+    sampler = _trained_sampler(files, model)
+    if sampler:
+        defaults = dataclasses.replace(defaults, trained_threshold=sampler.threshold)
+    return Engine(files.name, model, tokenizer, defaults, sampler)
+
+
+def _trained_sampler(files: Files, model: Transformer) -> TrainedSampler | None:
+    """The sampler in the folder `sampler` beside the adapter, or beside the weights; None where there is none."""
+    folder = (files.adapter or files.weights) / "sampler"
+    if not (folder / "sampler_config.json").is_file():
+        return None
+    sampler = load_sampler(folder)
+    sampler.attach(model.embed.weight)
+    return sampler
 
 
 def obstacles(

@@ -9,7 +9,7 @@ from typing import Any
 from nemodiff.errors import RequestError
 from nemodiff.trace import MODES
 
-SAMPLERS = ("confidence", "entropy", "fixed")
+SAMPLERS = ("confidence", "entropy", "fixed", "trained")
 DRAFTS = ("linear", "quadratic")
 ACCEPTANCES = ("match", "independent", "sampling")
 MAX_BLOCK_LENGTH = 64

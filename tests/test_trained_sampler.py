@@ -1,11 +1,15 @@
 """The trained sampler: features to the letter, trajectories that are serial denoising, training, calibration, files."""
 
+import dataclasses
 import math
+import shutil
 
 import pytest
 import torch
 
-from nemodiff.errors import CheckpointError
+import nemodiff
+from nemodiff.engine import Defaults, Engine
+from nemodiff.errors import CheckpointError, RequestError
 from nemodiff.request import Request
 from nemodiff.samplers.trained import (
     SamplerConfig,
@@ -142,3 +146,55 @@ def test_padding_does_not_change_a_score(fresh):
     flags = torch.cat((masked, torch.zeros(1, 3, dtype=torch.bool)), 1)
     padding = torch.tensor([[False] * 4 + [True] * 3])
     torch.testing.assert_close(fresh(padded, flags, padding)[:, :4], fresh(x, masked), atol=1e-5, rtol=1e-5)
+
+
+def test_the_engine_commits_what_the_network_is_sure_of(engine, fresh):
+    """Every forward commits the masked positions whose recomputed score reaches the threshold, or the best one."""
+    request = Request(
+        prompt="hello", modes=("diffusion",), max_new_tokens=24, block_length=6, sampler="trained", ignore_eos=True
+    )
+    with pytest.raises(RequestError, match="no trained sampler"):
+        Engine("bare", engine.model, engine.tokenizer, Defaults()).encode(request_of_ids(request))
+    training.train_sampler(fresh, separable(300), steps=20)
+    own = Engine("own", engine.model, engine.tokenizer, Defaults(trained_threshold=0.55), fresh)
+    lane = own.generate(request_of_ids(request)).lanes[0]
+    several = 0
+    for event in lane.events:
+        if event.phase != "denoise":
+            continue
+        scores = {p.index: p.score for p in event.positions}
+        assert all(0 <= score <= 1 for score in scores.values())
+        committed = {p.index for p in event.positions if p.state == "committed"}
+        above = {index for index, score in scores.items() if score >= 0.55}
+        assert committed == (above or {max(scores, key=scores.get)})
+        several += len(committed) > 1
+    assert several  # it is no serial denoising
+    # The first forward's scores, by hand: the network over the model's own probabilities.
+    first = next(e for e in lane.events if e.phase == "denoise")
+    block = [lane.tokens[0], *[engine.model.config.mask_token_id] * 5]
+    cache = engine.model.new_cache(64)
+    prompt = torch.tensor(own.encode(request_of_ids(request)))
+    engine.model(prompt, cache, causal=True)
+    cache.keep(len(prompt))
+    logits = engine.model(torch.tensor(block), cache, causal=False)
+    shifted = engine.model.config.shift_logits
+    probabilities = (logits[:-1] if shifted else logits[1:]).float().softmax(-1)
+    probabilities[:, engine.model.config.mask_token_id] = 0
+    expected = fresh.score(probabilities, [True] * 5)
+    assert [p.score for p in first.positions] == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def request_of_ids(request):
+    return dataclasses.replace(request, prompt_ids=tuple(1 + ord(character) % 90 for character in request.prompt))
+
+
+def test_a_checkpoint_brings_its_sampler(llama_folder, fresh, tmp_path):
+    folder = tmp_path / "with-sampler"
+    shutil.copytree(llama_folder, folder)
+    assert nemodiff.load(str(folder), device="cpu", dtype="float32").sampler is None
+    save_sampler(fresh, folder / "sampler", {"threshold": 0.7})
+    engine = nemodiff.load(str(folder), device="cpu", dtype="float32")
+    assert engine.sampler.config == fresh.config
+    request = Request(prompt_ids=(3, 4, 5), sampler="trained")
+    assert engine.fill(request).threshold == 0.7
+    assert engine.fill(dataclasses.replace(request, sampler="confidence")).threshold == 0.9

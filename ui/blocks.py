@@ -288,7 +288,8 @@ def _number(label: str, value: float, name: str, step: float = 1, visible: bool 
 
 
 def _shown(sampler: str) -> list[dict[str, Any]]:
-    return [gr.update(visible=sampler == name) for name in ("confidence", "entropy", "fixed")]
+    uses = (("confidence", "trained"), ("entropy",), ("fixed",))
+    return [gr.update(visible=sampler in names) for names in uses]
 
 
 def whole(name: str, value: float | None) -> int | None:

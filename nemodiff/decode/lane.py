@@ -18,6 +18,9 @@ from nemodiff.model.transformer import Transformer
 from nemodiff.samplers import Sampler
 from nemodiff.trace import Event, Position
 
+#: Probabilities [rows, vocab] → a figure a row [rows], for a sampler to rank by.
+Measure = Callable[[Tensor], Tensor]
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -50,13 +53,13 @@ class Settings:
 class Guesses:
     """Tokens read off some rows of logits, as plain values: one list entry a row.
 
-    confidence: probability of the token (temperature 1). entropy: nats, empty unless asked for. top: alternatives.
+    confidence: probability of the token (temperature 1). measured: what `measure` made of it. top: alternatives.
     logits, probabilities: the rows [rows, vocab] in fp32; where the mask may not be proposed, its are -inf and 0.
     """
 
     tokens: list[int]
     confidence: list[float]
-    entropy: list[float]
+    measured: list[float]
     top: list[list[tuple[int, float]]]
     logits: Tensor
     probabilities: Tensor
@@ -117,7 +120,7 @@ class LaneRun:
         causal: bool,
         adapter: bool = False,
         rows: slice = slice(None),
-        entropy: bool = False,
+        measure: Measure | None = None,
     ) -> Guesses:
         """Run token ids after the kept cache and read `rows` of the logits; the first read row predicts answer
         position `index`. Bidirectional forwards never propose the mask itself; causal ones force </think> where the
@@ -127,7 +130,7 @@ class LaneRun:
         def run() -> Tensor:
             return self.run(tokens, causal=causal, adapter=adapter)[rows]
 
-        return self._read(run, index, causal=causal, entropy=entropy)
+        return self._read(run, index, causal=causal, measure=measure)
 
     def prepare(self, rows: int, *, causal: bool, adapter: bool = False) -> None:
         """Make what a static forward of this shape needs, where there are such: before the clock runs."""
@@ -142,14 +145,16 @@ class LaneRun:
         inputs = torch.tensor(tokens, device=self.model.device)
         return self.model(inputs, self.cache, causal=causal, adapter=adapter, layout=layout)
 
-    def denoise(self, block: list[int], start: int, *, adapter: bool = False, entropy: bool = False) -> Guesses:
+    def denoise(
+        self, block: list[int], start: int, *, adapter: bool = False, measure: Measure | None = None
+    ) -> Guesses:
         """One bidirectional forward over a block whose first token stands at answer position `start`.
 
         Returns guesses for positions start + 1 and on (len(block) - 1 rows), whichever row the checkpoint reads them
         off: the position's own, or the one before it (`shift_logits`).
         """
         rows = slice(0, -1) if self.model.config.shift_logits else slice(1, None)
-        return self.forward(block, start + 1, causal=False, adapter=adapter, rows=rows, entropy=entropy)
+        return self.forward(block, start + 1, causal=False, adapter=adapter, rows=rows, measure=measure)
 
     def event(self, phase: str, start: int, length: int, positions: list[Position], finish: str | None = None) -> Event:
         return Event(self.mode, self.forwards, phase, self.clock_ms, start, length, positions, finish)
@@ -178,13 +183,13 @@ class LaneRun:
         yield
         self.clock_ms += (time.perf_counter() - begin) * 1000
 
-    def _read(self, run: Callable[[], Tensor], index: int, *, causal: bool, entropy: bool = False) -> Guesses:
+    def _read(self, run: Callable[[], Tensor], index: int, *, causal: bool, measure: Measure | None = None) -> Guesses:
         with self.timed():
-            guesses = self.choose(run(), index, causal=causal, entropy=entropy)
+            guesses = self.choose(run(), index, causal=causal, measure=measure)
         return self.explain(guesses)
 
     @torch.inference_mode()
-    def choose(self, logits: Tensor, index: int, *, causal: bool, entropy: bool = False) -> Guesses:
+    def choose(self, logits: Tensor, index: int, *, causal: bool, measure: Measure | None = None) -> Guesses:
         """The tokens that rows of logits [rows, vocab] propose for answer positions `index` and on, without
         alternatives (see `explain`). To be called inside `timed`."""
         logits = logits.float()
@@ -206,14 +211,14 @@ class LaneRun:
             if token not in tokens[:row].tolist():
                 tokens[row] = token
         chosen = [probabilities.gather(-1, tokens[:, None])[:, 0]]
-        if entropy:
-            chosen.append(torch.special.entr(probabilities).sum(-1))
+        if measure:
+            chosen.append(measure(probabilities))
         # One copy to the host for all figures of the forward; it also waits for the device.
         figures = torch.stack([tokens.double(), *(part.double() for part in chosen)]).tolist()
         return Guesses(
             tokens=[int(token) for token in figures[0]],
             confidence=figures[1],
-            entropy=figures[2] if entropy else [],
+            measured=figures[2] if measure else [],
             top=[],
             logits=logits,
             probabilities=probabilities,

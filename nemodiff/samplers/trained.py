@@ -80,6 +80,8 @@ class TrainedSampler(nn.Module):
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("bias", torch.zeros(()))
         self.table: Tensor | None = None
+        #: The threshold on its scores that its checkpoint recommends.
+        self.threshold = 0.9
 
     def forward(self, features: Tensor, masked: Tensor, padding: Tensor | None = None) -> Tensor:
         """features [batch, positions, features], masked bool [batch, positions], padding bool [batch, positions] or
@@ -159,7 +161,8 @@ def load_sampler(folder: Path) -> TrainedSampler:
         if not all(type(size) is int and 0 < size <= 2**20 for size in sizes.values()):
             raise ValueError("sizes")
         sampler = TrainedSampler(SamplerConfig(**sizes))
+        sampler.threshold = float(config.get("threshold", sampler.threshold))
         sampler.load_state_dict({k: t.float() for k, t in load_file(folder / "sampler.safetensors").items()})
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{folder.name}'s trained sampler cannot be read: fetch the checkpoint again.") from error
     return sampler.eval().requires_grad_(False)

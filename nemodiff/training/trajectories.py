@@ -34,6 +34,9 @@ class States:
     def __len__(self) -> int:
         return len(self.features)
 
+    def __getitem__(self, part: slice) -> "States":
+        return States(*(getattr(self, name)[part] for name in self.__slots__))
+
 
 class _Block:
     """One block that is denoised again and again; every forward is noted."""

@@ -138,7 +138,7 @@ class LaneView {
     for (let i = 0; i < size; i++) {
       const node = this.nodes[i];
       const cell = cells[i];
-      if (cell) paintCell(node, cell, texts[i], hold[i]?.text ?? texts[i], state.k - cell.k, log.table, i === first);
+      if (cell) paintCell(node, cell, texts[i], hold[i]?.text ?? texts[i], state.k - cell.k, log.table, i === first && cell.state !== "discarded");
       else hideCell(node, hold[i]);
     }
     this.paintRejected(state.rejected, texts, log.table);
