@@ -119,7 +119,7 @@ class Transformer(nn.Module):
             return cache.run(inputs, causal=causal, adapter=adapter)
         x = inputs if inputs.is_floating_point() else self.embeddings(inputs)
         rows, start, config = x.shape[0], cache.length, self.config
-        block = self.exact and rows <= BLOCK_ROWS
+        block = self.exact and rows <= BLOCK_ROWS and not cache.static
         shapes = self.rows if block else None
         fixed = FixedShape(config, cache, rows, causal) if block else None
         rotation = self.rotary(cache.capacity).at(start, rows)
