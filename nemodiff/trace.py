@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from nemodiff.ceiling import Ceiling
 from nemodiff.errors import TraceError
 
 SCHEMA = "nemodiff.trace/1"
@@ -62,7 +63,7 @@ class Event:
 
     Of quadratic self-speculation, whose forward verifies and drafts at once: rows of the forward, and what the group
     behind each verified token drafts, (token id, confidence) each. The group behind the last token that stands
-    survives; its drafts are also positions of the event.
+    survives; its drafts are also positions of the event. again: a group began with its token once more.
     """
 
     mode: str
@@ -75,6 +76,7 @@ class Event:
     finish: str | None = None
     rows: int | None = None
     groups: list[list[tuple[int, float]]] = field(default_factory=list)
+    again: bool = False
 
     def to_json(self) -> dict[str, Any]:
         data = {
@@ -91,12 +93,17 @@ class Event:
             data["rows"] = self.rows
         if self.groups:
             data["groups"] = [[[token, round(p, 4)] for token, p in group] for group in self.groups]
+        if self.again:
+            data["again"] = True
         return data
 
 
 @dataclass(slots=True)
 class Lane:
-    """All that one mode did. `tokens` are the answer's ids (EOS included), `seconds` model time, prefill included."""
+    """All that one mode did. `tokens` are the answer's ids (EOS included), `seconds` model time, prefill included.
+
+    ceiling: of a diffusion lane, where it was asked for (`nemodiff.analysis.speed_of_light`).
+    """
 
     mode: str
     events: list[Event] = field(default_factory=list)
@@ -104,6 +111,7 @@ class Lane:
     text: str = ""
     finish: str | None = None
     peak_memory: int | None = None
+    ceiling: Ceiling | None = None
 
     @property
     def seconds(self) -> float:
@@ -174,6 +182,8 @@ class Lane:
         }
         if self.peak_memory is not None:
             data["peak_memory"] = self.peak_memory
+        if self.ceiling is not None:
+            data["ceiling"] = self.ceiling.to_json()
         return data
 
 
@@ -352,7 +362,17 @@ def _read_lane(data: Any, where: str) -> Lane:
         text=_take(data, "text", str, where, ""),
         finish=_one_of(data, "finish", FINISHES, where, None),
         peak_memory=_integer(data, "peak_memory", where, None, high=2**50),
+        ceiling=_read_ceiling(data, where),
     )
+
+
+def _read_ceiling(data: Any, where: str) -> Ceiling | None:
+    if data.get("ceiling") is None:
+        return None
+    try:
+        return Ceiling.from_json(data["ceiling"])
+    except ValueError as error:
+        raise _fail(f"{where}.ceiling") from error
 
 
 def _read_event(data: Any, mode: str, where: str) -> Event:
@@ -371,6 +391,7 @@ def _read_event(data: Any, mode: str, where: str) -> Event:
         finish=_one_of(data, "finish", FINISHES, where, None),
         rows=_integer(data, "rows", where, None),
         groups=[[(token, float(p)) for token, p in group] for group in groups],
+        again=_take(data, "again", bool, where, False),
     )
 
 

@@ -211,13 +211,11 @@ def test_its_drafts_and_its_mix_are_those_of_a_slow_loop(engines, kind, seed, bl
     assert not drafted or drafted[-1] == []
 
 
-def test_drafts_of_an_untrained_model_are_sometimes_accepted_and_eos_comes(engines):
+def test_drafts_of_an_untrained_model_are_sometimes_accepted(engines):
     """So that the equalities above are not carried by rejections alone."""
     for engine in engines.values():
-        lanes = [
-            run(engine, prompt_ids=prompt_ids(s, 40), modes=("self-speculation",), max_new_tokens=60).lanes[0]
-            for s in range(12)
-        ]
+        settings = {"modes": ("self-speculation",), "max_new_tokens": 40, "block_length": 4, "alternatives": 0}
+        lanes = (run(engine, prompt_ids=prompt_ids(seed, 40), **settings).lanes[0] for seed in range(12))
         assert any(length > 1 for lane in lanes for length in lane.acceptance_lengths)
 
 

@@ -9,9 +9,11 @@ from types import SimpleNamespace
 import pytest
 
 from nemodiff.__main__ import main
-from nemodiff.analysis.speed_of_light import Light, Search, speed_of_light
-from nemodiff.errors import RequestError
+from nemodiff.analysis.speed_of_light import Search, speed_of_light
+from nemodiff.ceiling import Ceiling
+from nemodiff.errors import RequestError, TraceError
 from nemodiff.request import Request
+from nemodiff.trace import Trace
 from tests.test_decode import prompt_ids
 
 MASK, EOS = 9, 3
@@ -101,13 +103,17 @@ def test_against_brute_force(steady):
             right = {i: t for i, t in ranked.items() if i >= len(goal) or t == goal[i]}
             count = len(step)
             assert sorted(step) == sorted(list(right)[:count])  # the most confident of the correct ones
+            if len(block.commits) == block.serial:
+                assert count  # as good as serial denoising, or its very steps
+                state = commit(state, dict(list(right.items())[:count]))
+                continue
 
             ends = [serial(lane, commit(state, dict(list(right.items())[:size]))) for size in (count, count + 1)]
             assert ends[0] == goal
             assert count == len(right) or ends[1] != goal
             state = commit(state, dict(list(right.items())[:count]))
         assert state[: len(goal)] == goal
-        assert optimum(lane, first, goal) <= len(block.commits) <= max(block.serial, 0)
+        assert optimum(lane, first, goal) <= len(block.commits) <= block.serial
         better += len(block.commits) < block.serial
         early += len(goal) < lane.settings.block_length
     assert better
@@ -130,9 +136,9 @@ def request(**more):
     return Request(**{"prompt_ids": prompt_ids(4), "max_new_tokens": 30, "block_length": 6} | more)
 
 
-def light_of(engine, asked):
+def ceiling_of(engine, asked):
     steps = list(speed_of_light(engine, asked))
-    return Light([step.block for step in steps if step.block]), steps
+    return Ceiling([step.block for step in steps if step.block]), steps
 
 
 @pytest.mark.parametrize("ignore_eos", [True, False])
@@ -147,14 +153,16 @@ def test_the_target_is_serial_denoising(kind, request, ignore_eos):
             block_length=6,
             ignore_eos=ignore_eos,
         )
-        light, steps = light_of(engine, asked)
+        ceiling, steps = ceiling_of(engine, asked)
         lane = engine.generate(dataclasses.replace(asked, sampler="fixed", steps=5)).lanes[0]
-        assert light.tokens == lane.tokens
-        assert light.serial == lane.forwards
-        assert light.forwards <= lane.forwards
-        committed = [i for block in light.blocks for step in block.commits for i in step]
-        seeds = [block.start for block in light.blocks]
-        assert set(range(len(light.tokens))) <= {*committed, *seeds}
+        assert ceiling.tokens == lane.tokens
+        assert ceiling.serial == lane.forwards
+        assert ceiling.forwards <= lane.forwards
+        committed = [i for block in ceiling.blocks for step in block.commits for i in step]
+        seeds = [block.start for block in ceiling.blocks]
+        assert ceiling.kept_counts()[-1] == len(ceiling.tokens)
+        assert len(ceiling.kept_counts()) == ceiling.forwards + 1
+        assert set(range(len(ceiling.tokens))) <= {*committed, *seeds}
         assert len(committed) == len(set(committed))
         assert [step.forwards for step in steps] == sorted(step.forwards for step in steps)
 
@@ -187,3 +195,24 @@ def test_the_command_prints_a_row_a_block_length(nvidia_folder, capsys, tmp_path
     assert main([*arguments, "--prompts", "99"]) == 2
     assert main([*arguments, "--block-lengths", "4,x"]) == 2
     assert capsys.readouterr().err.count("\n") == 2
+
+
+def test_a_ceiling_is_read_back_and_a_bad_one_is_not(llama_engine):
+    ceiling, _ = ceiling_of(llama_engine, request())
+    data = json.loads(json.dumps(ceiling.to_json()))
+    assert Ceiling.from_json(data) == ceiling
+    block = data["blocks"][0]
+    for bad in ({}, {"blocks": []}, {"blocks": [5]}, {"blocks": [block | {"tokens": ["<b>"]}]}):
+        with pytest.raises(ValueError, match="no "):
+            Ceiling.from_json(bad)
+    for name in ("commits", "serial", "refreshed", "start"):
+        with pytest.raises(ValueError, match="no "):
+            Ceiling.from_json({"blocks": [block | {name: None}]})
+
+
+def test_a_trace_carries_its_ceiling(llama_engine):
+    trace = llama_engine.generate(request(modes=("diffusion",)))
+    trace.lanes[0].ceiling, _ = ceiling_of(llama_engine, request())
+    assert Trace.from_json(trace.to_json()).lanes[0].ceiling == trace.lanes[0].ceiling
+    with pytest.raises(TraceError, match="ceiling"):
+        Trace.from_json(trace.to_json().replace('"ceiling":{"blocks":[', '"ceiling":{"blocks":[7,'))

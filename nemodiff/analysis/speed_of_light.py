@@ -13,9 +13,10 @@ import json
 import sys
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from nemodiff.analysis.agreement import agreement
+from nemodiff.ceiling import Block, Ceiling
 from nemodiff.checkpoints import DEFAULT
 from nemodiff.decode import LaneRun
 from nemodiff.engine import Engine, load
@@ -31,62 +32,6 @@ State = tuple[int | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
-    """One block: its first answer position, the target's tokens from there on (the seed included, none after an EOS),
-    and the answer positions that each forward of the oracle commits.
-
-    serial: forwards of serial denoising. simulated: further forwards that the search ran, of `budget` it might have.
-    exhausted: the budget ended the search of some step early, so that fewer forwards may be possible. refreshed: a
-    causal forward follows, for the next seed.
-    """
-
-    start: int
-    tokens: tuple[int, ...]
-    commits: tuple[tuple[int, ...], ...]
-    serial: int
-    simulated: int
-    budget: int
-    exhausted: bool
-    refreshed: bool
-
-
-@dataclass(slots=True)
-class Light:
-    """The blocks of an answer and what they come to."""
-
-    blocks: list[Block] = field(default_factory=list)
-
-    @property
-    def tokens(self) -> list[int]:
-        return [token for block in self.blocks for token in block.tokens]
-
-    @property
-    def denoising(self) -> int:
-        """The oracle's denoising forwards."""
-        return sum(len(block.commits) for block in self.blocks)
-
-    @property
-    def forwards(self) -> int:
-        """Forwards after the prefill as a diffusion lane counts them: denoising and refreshes."""
-        return self.denoising + sum(block.refreshed for block in self.blocks)
-
-    @property
-    def serial(self) -> int:
-        """What serial denoising takes, refreshes included."""
-        return sum(block.serial + block.refreshed for block in self.blocks)
-
-    @property
-    def tpf(self) -> float | None:
-        """Tokens a forward, refreshes included; None when the prompt alone gave the answer."""
-        return len(self.tokens) / self.forwards if self.forwards else None
-
-    @property
-    def per_denoising(self) -> float | None:
-        """Tokens a denoising forward, as the paper counts."""
-        return len(self.tokens) / self.denoising if self.denoising else None
-
-
-@dataclass(frozen=True, slots=True)
 class Progress:
     """How far it is: answer tokens settled, of at most `most`; model forwards run; the block that was just finished."""
 
@@ -99,7 +44,8 @@ class Progress:
 def speed_of_light(engine: Engine, request: Request, budget: int | None = None) -> Iterator[Progress]:
     """The oracle's run of a request's diffusion lane; yields after every model forward and with every block.
 
-    budget: simulated forwards a block (default BUDGET times its length). Close the generator to stop within one
+    What Blocks come to is a `nemodiff.ceiling.Ceiling`. budget: simulated forwards a block (default BUDGET times its
+    length). Close the generator to stop within one
     forward. A thinking budget and a time limit of the request are left out. Raises RequestError before it starts.
     """
     filled = dataclasses.replace(
@@ -153,14 +99,18 @@ class Search:
 
     def run(self) -> Iterator[None]:
         """Fill `block`."""
-        target = yield from self._target()
-        self._goal = target[: self._kept(target)]
+        serial = yield from self._target()
+        self._goal = serial[-1][: self._kept(serial[-1])]
         self._serial = len(self._seen)
-        state, commits = self._first, []
-        while not self._reached(state):
-            after = yield from self._largest(state)
-            commits.append(tuple(self._start + i for i, token in enumerate(after) if token != state[i]))
-            state = after
+        path = [self._first]
+        while not self._reached(path[-1]):
+            path.append((yield from self._largest(path[-1])))
+        if len(path) > len(serial):  # large steps behind an EOS may gain nothing
+            path = serial
+        commits = [
+            tuple(self._start + i for i, token in enumerate(after) if token != before[i])
+            for before, after in zip(path, path[1:], strict=False)
+        ]
         self.block = Block(
             start=self._start,
             tokens=self._goal,
@@ -172,13 +122,13 @@ class Search:
             refreshed=not self._ends(self._goal[-1], len(self._goal) - 1),
         )
 
-    def _target(self) -> Generator[None, None, State]:
-        """Serial denoising of the whole block, until an ending has no mask before it."""
-        state = self._first
-        while self._kept(state) is None:
-            order, tokens = yield from self._ranked(state)
-            state = _with(state, order[:1], tokens)
-        return state
+    def _target(self) -> Generator[None, None, list[State]]:
+        """The states of serial denoising, until the block is full or an ending has no mask before it."""
+        path = [self._first]
+        while self._kept(path[-1]) is None:
+            order, tokens = yield from self._ranked(path[-1])
+            path.append(_with(path[-1], order[:1], tokens))
+        return path
 
     def _largest(self, state: State) -> Generator[None, None, State]:
         """The state after the largest safe step from a safe `state`: correct guesses by falling confidence, as many
@@ -296,37 +246,37 @@ simulated forwards a block | searches cut | sampler agrees with serial | seconds
 def _row(engine: Engine, length: int, requests: list[Request], budget: int | None) -> dict[str, float]:
     """Sums over the prompts, as figures of one block length."""
     begin = time.perf_counter()
-    lights, lanes = [], []
+    ceilings, lanes = [], []
     for done, request in enumerate(requests):
-        light = Light()
+        ceiling = Ceiling()
         for step in speed_of_light(engine, request, budget):
             if step.block:
-                light.blocks.append(step.block)
+                ceiling.blocks.append(step.block)
             if sys.stderr.isatty():
                 place = f"block {length}: prompt {done + 1} of {len(requests)}, {step.tokens} tokens"
                 print(f"\r\033[K{place}, {step.forwards} forwards", end="\r", file=sys.stderr, flush=True)
-        lights.append(light)
+        ceilings.append(ceiling)
         lanes.append(engine.generate(request).lanes[0])
-    blocks = [block for light in lights for block in light.blocks]
-    tokens = sum(len(light.tokens) for light in lights)
+    blocks = [block for ceiling in ceilings for block in ceiling.blocks]
+    tokens = sum(len(ceiling.tokens) for ceiling in ceilings)
     sampled = sum(len(lane.tokens) for lane in lanes) / max(sum(lane.forwards for lane in lanes), 1)
-    ceiling = tokens / max(sum(light.forwards for light in lights), 1)
+    reached = tokens / max(sum(ceiling.forwards for ceiling in ceilings), 1)
     return {
         "block_length": length,
-        "serial_tpf": round(tokens / max(sum(light.serial for light in lights), 1), 4),
+        "serial_tpf": round(tokens / max(sum(ceiling.serial for ceiling in ceilings), 1), 4),
         "sampler_tpf": round(sampled, 4),
-        "ceiling_tpf": round(ceiling, 4),
-        "share": round(sampled / ceiling, 4),
-        "ceiling_per_denoising": round(tokens / max(sum(light.denoising for light in lights), 1), 4),
+        "ceiling_tpf": round(reached, 4),
+        "share": round(sampled / reached, 4),
+        "ceiling_per_denoising": round(tokens / max(sum(ceiling.denoising for ceiling in ceilings), 1), 4),
         "simulated": round(sum(block.simulated for block in blocks) / len(blocks), 2),
         "exhausted": round(sum(block.exhausted for block in blocks) / len(blocks), 4),
-        "agreement": round(sum(_agreement(*pair) for pair in zip(lanes, lights, strict=True)) / len(lights), 4),
+        "agreement": round(sum(_agreement(*pair) for pair in zip(lanes, ceilings, strict=True)) / len(ceilings), 4),
         "seconds": round(time.perf_counter() - begin, 1),
     }
 
 
-def _agreement(lane: Lane, light: Light) -> float:
-    return agreement(lane, Lane("diffusion", tokens=light.tokens))
+def _agreement(lane: Lane, ceiling: Ceiling) -> float:
+    return agreement(lane, Lane("diffusion", tokens=ceiling.tokens))
 
 
 def _line(row: dict[str, float]) -> str:

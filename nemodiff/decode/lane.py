@@ -192,7 +192,7 @@ class LaneRun:
     def choose(self, logits: Tensor, index: int, *, causal: bool, measure: Measure | None = None) -> Guesses:
         """The tokens that rows of logits [rows, vocab] propose for answer positions `index` and on, without
         alternatives (see `explain`). To be called inside `timed`."""
-        logits = logits.float()
+        logits = logits.to(torch.float32, copy=not causal)  # written to below, and the caller's
         probabilities = logits.softmax(-1)
         if not causal:
             # Out of the choice, yet in the sum: a probability is the model's own, as released.

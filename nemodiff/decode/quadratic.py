@@ -51,7 +51,7 @@ def quadratic(lane: LaneRun) -> Iterator[Event]:
             places = range(index + standing + 2, index + standing + 1 + length)
             positions += [survivor.position(row, place, "drafted") for row, place in enumerate(places)]
         event = lane.event("verify", index, length, positions, finish)
-        event.rows = layout.rows
+        event.rows, event.again = layout.rows, layout.again
         event.groups = _guessed(lane, behind, index)
         yield event
         index += standing + 1
