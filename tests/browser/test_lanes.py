@@ -77,9 +77,8 @@ def test_code_keeps_its_lines_and_its_indentation(alone: Page) -> None:
 
 def test_nothing_moves_while_it_plays(alone: Page) -> None:
     alone.emulate_media(reduced_motion="no-preference")
-    alone.evaluate(
-        "text => window.stage.ingest(text)", json.dumps({"kind": "replay", "run": "r", "trace": long_trace()})
-    )
+    trace = long_trace() | {"special": [7, 8]}  # drawn in a frame: as final tokens, and as guesses in others' places
+    alone.evaluate("text => window.stage.ingest(text)", json.dumps({"kind": "replay", "run": "r", "trace": trace}))
     stage = alone.locator("#stage")
     alone.locator(".speed").select_option("8")
     # In every frame: where each visible token stands in its lane, and how high the lanes are.
