@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from nemodiff import bench_quality, bench_shape
+from nemodiff import bench_quality, bench_samplers, bench_shape
 from nemodiff.analysis.agreement import agreement, speed_up
 from nemodiff.bench_shape import BLOCK, CONTEXT, SHAPES
 from nemodiff.checkpoints import DEFAULT
@@ -24,6 +24,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--quality", action="store_true", help="instead: held-out tasks and prompts, right or wrong, in all modes"
+    )
+    parser.add_argument(
+        "--samplers", action="store_true", help="instead: every sampler against serial denoising on held-out prompts"
     )
     parser.add_argument("--workers", type=int, default=2, help="for --quality: processes of one thread each")
     parser.add_argument("--per-family", type=int, default=1, help="for --quality: instances a trained family")
@@ -45,6 +48,9 @@ def run(args: argparse.Namespace) -> int:
     if args.shape:
         settings = (args.block_length or BLOCK, args.max_new_tokens, args.context, args.graphs)
         print(bench_shape.run(args.shape, args.device, args.dtype, *settings))
+        return 0
+    if args.samplers:
+        print(bench_samplers.run(args.checkpoint, block_length=args.block_length, device=args.device, dtype=args.dtype))
         return 0
     if args.quality:
         for name, value, low, high in (

@@ -9,7 +9,7 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,15 +18,17 @@ import torch
 
 from nemodiff import samplers
 from nemodiff.checkpoints import CATALOGUE, DEFAULT, Files, resolve
-from nemodiff.decode import DECODERS, LaneRun, Prefill, Settings, race
+from nemodiff.decode import DECODERS, LaneRun, Prefill, Settings, quadratic_layouts, race
 from nemodiff.errors import CheckpointError, RequestError
 from nemodiff.model.config import ModelConfig
+from nemodiff.model.layout import Layout
 from nemodiff.model.memory import enough_memory, shortage
 from nemodiff.model.static import StaticForwards
 from nemodiff.model.transformer import Transformer
 from nemodiff.model.weights import check_files, load_model, merge_adapter, read_config, read_json
 from nemodiff.recorder import Recorder
-from nemodiff.request import Request
+from nemodiff.request import MAX_QUADRATIC_LENGTH, Request
+from nemodiff.samplers.trained import TrainedSampler, load_sampler
 from nemodiff.tokenizer import Tokenizer
 from nemodiff.trace import Event, Trace
 
@@ -39,16 +41,27 @@ class Defaults:
 
     block_length: int = 8
     threshold: float = 0.9
+    #: The threshold of the trained sampler, on its own scale.
+    trained_threshold: float = 0.9
 
 
 class Engine:
     """One model and its tokenizer. One run at a time: a second `stream` waits until the first is closed."""
 
-    def __init__(self, checkpoint: str, model: Transformer, tokenizer: Tokenizer, defaults: Defaults) -> None:
+    def __init__(
+        self,
+        checkpoint: str,
+        model: Transformer,
+        tokenizer: Tokenizer,
+        defaults: Defaults,
+        sampler: TrainedSampler | None = None,
+    ) -> None:
         self.checkpoint = checkpoint
         self._model: Transformer | None = model
         self.tokenizer = tokenizer
         self.defaults = defaults
+        #: The trained sampler that came with the checkpoint, if one did.
+        self.sampler = sampler
         self.dtype = str(model.dtype).removeprefix("torch.")
         self.device = describe_device(model.device)
         #: Which attention runs in block-shaped forwards; prompts always run torch's SDPA.
@@ -104,15 +117,25 @@ class Engine:
             )
         if config.mask_token_id is None and set(request.modes) != {"ar"}:
             raise RequestError(f"{self.checkpoint} has no mask token, so it decodes in mode ar only.")
+        if request.sampler == "trained" and self.sampler is None:
+            raise RequestError(f"{self.checkpoint} has no trained sampler: choose confidence, entropy or fixed.")
+        if request.draft == "quadratic" and self.model.static:
+            raise RequestError("draft quadratic does not run on static shapes: load the checkpoint without graphs.")
         return tokens
+
+    def threshold(self, sampler: str) -> float:
+        """The threshold that a request without one gets."""
+        return self.defaults.trained_threshold if sampler == "trained" else self.defaults.threshold
 
     def fill(self, request: Request) -> Request:
         """The request with this checkpoint's defaults in place of None."""
         block_length = request.block_length or self.defaults.block_length
+        if request.draft == "quadratic":
+            block_length = min(block_length, MAX_QUADRATIC_LENGTH)
         return dataclasses.replace(
             request,
             block_length=block_length,
-            threshold=self.defaults.threshold if request.threshold is None else request.threshold,
+            threshold=self.threshold(request.sampler) if request.threshold is None else request.threshold,
             steps=min(request.steps or max(1, block_length // 2), block_length - 1),
         )
 
@@ -144,14 +167,28 @@ class Engine:
         prompt = self.encode(request)
         return self._run(prompt, self._settings(self.fill(request)), request)
 
-    def _run(self, prompt: list[int], settings: Settings, request: Request) -> Iterator[Event]:
-        what = f"decode {len(prompt):,} + {request.max_new_tokens:,} tokens"
+    @contextmanager
+    def lane(self, request: Request, mode: str) -> Iterator[LaneRun]:
+        """A lane of `mode` after its prefill, for analyses that decode by themselves; other runs wait meanwhile.
+
+        Raises RequestError as `stream` does.
+        """
+        prompt, settings = self.encode(request), self._settings(self.fill(request))
+        with self._prefilled(prompt, settings) as prefill:
+            yield LaneRun(mode, self.model, prefill, settings)
+
+    @contextmanager
+    def _prefilled(self, prompt: list[int], settings: Settings) -> Iterator[Prefill]:
+        what = f"decode {len(prompt):,} + {settings.max_new_tokens:,} tokens"
         with self._lock, enough_memory(what, RequestError):
-            model = self.model
+            self._warm_up(settings)
+            capacity = len(prompt) + settings.max_new_tokens + settings.most_rows
+            yield Prefill(self.model, prompt, capacity, static=settings.draft == "linear")
+
+    def _run(self, prompt: list[int], settings: Settings, request: Request) -> Iterator[Event]:
+        with self._prefilled(prompt, settings) as prefill:
             deadline = None if request.time_limit is None else time.monotonic() + request.time_limit
-            self._warm_up(settings.block_length)
-            prefill = Prefill(model, prompt, len(prompt) + request.max_new_tokens + settings.block_length)
-            lanes = {mode: DECODERS[mode](LaneRun(mode, model, prefill, settings)) for mode in request.modes}
+            lanes = {mode: DECODERS[mode](LaneRun(mode, self.model, prefill, settings)) for mode in request.modes}
             events = race(lanes)
             try:
                 for event in events:
@@ -183,6 +220,7 @@ class Engine:
             "confidence": lambda: samplers.confidence(request.threshold),
             "fixed": lambda: samplers.fixed(request.steps),
             "entropy": lambda: samplers.entropy(request.entropy_bound),
+            "trained": lambda: samplers.trained(self.sampler, request.threshold),
         }[request.sampler]()
         return Settings(
             max_new_tokens=request.max_new_tokens,
@@ -194,6 +232,9 @@ class Engine:
             adapter=request.adapter,
             alternatives=request.alternatives,
             thinking=self._thinking(request),
+            draft=request.draft,
+            acceptance=request.acceptance,
+            ar_weight=request.ar_weight,
         )
 
     def _thinking(self, request: Request) -> tuple[int, int] | None:
@@ -206,13 +247,18 @@ class Engine:
             return None
         return max(0, request.max_thinking_tokens - len(request.answer_ids)), end
 
-    def _warm_up(self, block_length: int) -> None:
+    def _warm_up(self, settings: Settings) -> None:
         """Run each shape once before it is timed: the first call of a shape also builds its kernel."""
-        shapes = {1, block_length} - self._warm
+        layouts: dict[int, Layout | None] = dict.fromkeys((1, settings.block_length))
+        if settings.draft == "quadratic":
+            made = quadratic_layouts(self.model, settings.block_length, settings.ar_weight).values()
+            layouts |= {layout.rows: layout for layout in made}
+        shapes = layouts.keys() - self._warm
         if shapes:
-            cache = self.model.new_cache(2 * block_length)
+            cache = self.model.new_cache(settings.most_rows)
             for rows in sorted(shapes):
-                self.model(torch.zeros(rows, dtype=torch.long, device=self.model.device), cache, causal=True)
+                tokens = torch.zeros(rows, dtype=torch.long, device=self.model.device)
+                self.model(tokens, cache, causal=True, layout=layouts[rows])
             self._warm |= shapes
 
 
@@ -250,7 +296,20 @@ def load(
         replacing.close()
     if graphs:
         model.static = StaticForwards(model)
-    return Engine(files.name, model, tokenizer, defaults)
+    sampler = _trained_sampler(files, model)
+    if sampler:
+        defaults = dataclasses.replace(defaults, trained_threshold=sampler.threshold)
+    return Engine(files.name, model, tokenizer, defaults, sampler)
+
+
+def _trained_sampler(files: Files, model: Transformer) -> TrainedSampler | None:
+    """The sampler in the folder `sampler` beside the adapter, or beside the weights; None where there is none."""
+    folder = (files.adapter or files.weights) / "sampler"
+    if not (folder / "sampler_config.json").is_file():
+        return None
+    sampler = load_sampler(folder)
+    sampler.attach(model.embed.weight)
+    return sampler
 
 
 def obstacles(

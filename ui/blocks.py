@@ -10,16 +10,22 @@ import gradio as gr
 
 from nemodiff.errors import RequestError, TraceError
 from nemodiff.examples import EXAMPLES
-from nemodiff.request import SAMPLERS, Request
+from nemodiff.request import DRAFTS, SAMPLERS, Request
 from nemodiff.trace import MODES, Trace
 from ui import branch as branches
-from ui import charts, checkpoint, compare, files, permalink, player, stream
+from ui import charts, checkpoint, compare, files, light, permalink, player, stream
 from ui.runs import Runs
 from ui.settings import Settings
 
 BUSY = "The run could not start: the server is busy or the connection was lost. Try again in a moment."
 STYLES = [Path(__file__).parent / "page.css", checkpoint.STYLE, compare.STYLE, player.STYLE]
 MODE_NAMES = (("Autoregressive", "ar"), ("Diffusion", "diffusion"), ("Self-speculation", "self-speculation"))
+#: What a draft must do to stand, at a temperature.
+ACCEPTANCE_NAMES = (
+    ("equal AR's token, same noise", "match"),
+    ("equal AR's token, as released", "independent"),
+    ("speculative sampling", "sampling"),
+)
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "DejaVu Sans", "sans-serif"]
 CHARTS = (
     charts.tokens_over_seconds,
@@ -62,6 +68,9 @@ def build(
         max_new_tokens: float | None,
         ignore_eos: bool,
         raw: bool,
+        draft: str,
+        acceptance: str,
+        ar_weight: float | None,
         visitor: gr.Request,
     ) -> Iterator[str]:
         try:
@@ -80,6 +89,10 @@ def build(
                 max_new_tokens=given("max new tokens", whole("max new tokens", max_new_tokens)),
                 ignore_eos=bool(ignore_eos),
                 raw=bool(raw),
+                draft=draft,
+                acceptance=acceptance,
+                # A field that does not show sets nothing.
+                ar_weight=given("AR's weight", ar_weight) if draft == "quadratic" else 1.0,
                 time_limit=settings.time_limit,
             )
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
@@ -96,6 +109,9 @@ def build(
             yield stream.failure(stream.explain(error))
             return
         yield from run(request, visitor)
+
+    def speed_of_light(asked: str) -> Iterator[str]:
+        yield from light.stream(checkpoints.engine, checkpoints.problem, asked, settings.time_limit)
 
     def run(request: Request, visitor: gr.Request) -> Iterator[str]:
         if request.max_new_tokens > settings.max_new_tokens:
@@ -171,12 +187,24 @@ def build(
             limit = _number("threshold", threshold, "threshold", step=0.05)
             bound = _number("entropy bound", 0.3, "entropy-bound", step=0.05, visible=False)
             steps = _number("steps a block", max(1, block_length // 2), "steps", visible=False)
+            draft = gr.Dropdown(
+                list(DRAFTS), value=DRAFTS[0], label="drafts", filterable=False, elem_id="draft", min_width=60
+            )
             temperature = _number("temperature", 0, "temperature", step=0.1)
             length = _number("new tokens", min(128, settings.max_new_tokens), "max-new-tokens")
         with gr.Accordion("More", open=False, elem_id="more"), gr.Row(elem_id="extras"):
             seed = _number("seed", 0, "seed")
             ignore_eos = gr.Checkbox(False, label="go on after EOS", elem_id="ignore-eos", min_width=60)
             raw = gr.Checkbox(False, label="raw prompt, no chat template", elem_id="raw", min_width=60)
+            acceptance = gr.Dropdown(
+                ACCEPTANCE_NAMES,
+                value=ACCEPTANCE_NAMES[0][1],
+                label="drafts at a temperature",
+                filterable=False,
+                elem_id="acceptance",
+                min_width=60,
+            )
+            weight = _number("AR's weight in the verifier", 1, "ar-weight", step=0.1, visible=False)
         link = gr.Button("Copy link", elem_id="link", min_width=96, scale=0)
         stage = gr.HTML(
             value=stream.recording(settings.recordings),
@@ -184,6 +212,7 @@ def build(
             js_on_load=player.script("gradio.js"),
             apply_default_css=False,
             server_functions=[resync, files.make],
+            formats=list(files.FORMATS),
             elem_id="stage-host",
         )
 
@@ -196,11 +225,15 @@ def build(
         # Pressed by the stage when a branch is asked for: never seen.
         fork = gr.Button("Branch", elem_id="branch")
 
+        # Pressed by the stage when a ceiling is asked for: never seen.
+        lighter = gr.Button("Speed of light", elem_id="light")
+
         # The stage's own "Open trace" presses this one, which is kept out of sight.
         opener = gr.UploadButton("Open a trace", file_types=[".json"], elem_id="open-trace")
 
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         fields = [prompt, modes, block, sampler, limit, bound, steps, temperature, seed, length, ignore_eos, raw]
+        fields += [draft, acceptance, weight]
 
         def defaults() -> list[Any]:
             own = {block: checkpoints.block_length, limit: checkpoints.threshold}
@@ -228,9 +261,14 @@ def build(
             **model,
         )
         forked = fork.click(gpu(branch), held, stage, js="() => document.querySelector('#stage').branch", **model)
-        for runs_on in (going, forked):
+        lit = lighter.click(
+            gpu(speed_of_light), held, stage, js="() => document.querySelector('#stage').light", **model
+        )
+        # A run that is asked for does not wait for a search that goes on.
+        gr.on([start.click, prompt.submit], None, cancels=[lit], queue=False, **quiet)
+        for runs_on in (going, forked, lit):
             runs_on.failure(lambda: stream.failure(BUSY), None, stage, queue=False, **quiet)
-        halt.click(stop, None, stage, cancels=[going, forked], queue=False, **quiet)
+        halt.click(stop, None, stage, cancels=[going, forked, lit], queue=False, **quiet)
         link.click(make_link, fields, [held, stage], queue=False, **quiet).then(
             None, held, None, js=(Path(__file__).parent / "link.js").read_text(encoding="utf-8"), queue=False, **quiet
         )
@@ -241,6 +279,7 @@ def build(
             draws(draw, held, plots, js="() => document.querySelector('#stage').trace()", queue=False, **quiet)
         opener.upload(open_trace, opener, stage, **quiet)
         examples.click(lambda index: EXAMPLES[index].prompt, examples, prompt, queue=False, **quiet)
+        draft.change(lambda name: gr.update(visible=name == "quadratic"), draft, weight, queue=False, **quiet)
         sampler.change(_shown, sampler, [limit, bound, steps], queue=False, **quiet)
     compare.add(page, tabs, checkpoints, settings, gpu=gpu, model=model)
     return page
@@ -287,7 +326,8 @@ def _number(label: str, value: float, name: str, step: float = 1, visible: bool 
 
 
 def _shown(sampler: str) -> list[dict[str, Any]]:
-    return [gr.update(visible=sampler == name) for name in ("confidence", "entropy", "fixed")]
+    uses = (("confidence", "trained"), ("entropy",), ("fixed",))
+    return [gr.update(visible=sampler in names) for names in uses]
 
 
 def whole(name: str, value: float | None) -> int | None:

@@ -185,7 +185,7 @@ def table(results: Results) -> str:
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     rows = "".join(_row(point) for mode in LANES for point in results.of_mode(mode))
     return (
-        f"<h3>Measured</h3><p>{html.escape(' · '.join(conditions))}. "
+        f"<h2>Measured</h2><p>{html.escape(' · '.join(conditions))}. "
         f"Prompts: {html.escape(', '.join(results.labels))}.</p>"
         '<div class="scroll" tabindex="0" role="region" aria-label="Figures of the sweep">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nemodiff.model.attention import FixedShape, Rotary, attend, attend_fixed
 from nemodiff.model.cache import KVCache
 from nemodiff.model.config import ModelConfig
+from nemodiff.model.layout import Layout
 from nemodiff.model.rows import BLOCK_ROWS, RowShapes
 
 if TYPE_CHECKING:
@@ -107,22 +108,38 @@ class Transformer(nn.Module):
 
     @torch.inference_mode()
     def forward(
-        self, inputs: Tensor, cache: KVCache, *, causal: bool, adapter: bool = False, last: bool = False
+        self,
+        inputs: Tensor,
+        cache: KVCache,
+        *,
+        causal: bool,
+        adapter: bool = False,
+        last: bool = False,
+        layout: Layout | None = None,
     ) -> Tensor:
         """Run `inputs` after the cache's kept length and write, not keep, their keys and values.
 
         inputs: token ids [rows] (int64) or embeddings [rows, hidden]. causal: each row sees what is before it; else
-        all rows see each other. adapter: the draft LoRA is on. last: logits of the last row only.
+        all rows see each other. adapter: the draft LoRA is on. last: logits of the last row only. layout: positions
+        and visibility of the rows in place of `causal`; such a forward is block-shaped whatever its rows, and its
+        first `layout.plain` rows run without the adapter.
         Returns logits [rows or 1, vocab] in the model's dtype.
         """
-        if cache.static and not inputs.is_floating_point() and len(inputs) <= BLOCK_ROWS and not last:
+        if (
+            cache.static
+            and layout is None
+            and not inputs.is_floating_point()
+            and len(inputs) <= BLOCK_ROWS
+            and not last
+        ):
             return cache.run(inputs, causal=causal, adapter=adapter)
         x = inputs if inputs.is_floating_point() else self.embeddings(inputs)
         rows, start, config = x.shape[0], cache.length, self.config
-        block = self.exact and rows <= BLOCK_ROWS and not cache.static
+        block = self.exact and (rows <= BLOCK_ROWS or layout is not None) and not cache.static
         shapes = self.rows if block else None
-        fixed = FixedShape(config, cache, rows, causal) if block else None
-        rotation = self.rotary(cache.capacity).at(start, rows)
+        fixed = FixedShape(config, cache, rows, causal, layout) if block else None
+        rotary = self.rotary(cache.capacity)
+        rotation = rotary.at(start, rows) if layout is None else rotary.at_each(start + layout.positions)
         rotated = config.num_heads + config.num_kv_heads
         padding = shapes.padded(rows) - rows if shapes else 0
         if padding:
@@ -134,14 +151,17 @@ class Transformer(nn.Module):
             cache.write(index, qk[:, config.num_heads :], qkv[:, rotated:])
             queries = rotation.scale_queries(qk[:, : config.num_heads])
             mixed = (
-                attend_fixed(queries, cache, index, fixed) if fixed else attend(queries, cache, index, start, causal)
+                attend_fixed(queries, cache, index, fixed)
+                if fixed
+                else attend(queries, cache, index, start, causal, layout)
             )
             if padding:
                 mixed = F.pad(mixed, (0, 0, 0, padding))
             out = _linear(mixed, layer.o.weight, shapes)
             if adapter and layer.draft_lora is not None:
                 a, b = layer.draft_lora
-                out = out + F.linear(F.linear(mixed, a), b)
+                plain = layout.plain if layout else 0
+                out[plain:] += F.linear(F.linear(mixed[plain:], a), b)
             x = x + out
             h = F.rms_norm(x, (config.hidden_size,), layer.post_norm, config.rms_norm_eps)
             gate, up = _linear(h, layer.gate_up.weight, shapes).chunk(2, dim=-1)

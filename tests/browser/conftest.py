@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -11,12 +12,12 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.browser.made import PATIENCE, trace_of
+from ui import player
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright comes with requirements-dev.txt")
 
@@ -56,28 +57,24 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     settings = {"NEMODIFF_RECORDINGS": str(folder), "NEMODIFF_CHOOSE": "0"}
     if checkpoint := os.environ.get("NEMODIFF_TEST_CHECKPOINT"):
         settings["NEMODIFF_CHECKPOINT"] = checkpoint
-    with running_app(folder.parent / "app.log", **settings) as address:
+    with running(folder.parent / "app.log", settings) as address:
         yield address
 
 
-@contextmanager
-def running_app(log: Path, **settings: str) -> Iterator[str]:
-    """app.py with these environment variables; yields its address, ends it afterwards. log: where its output goes."""
+@contextlib.contextmanager
+def running(log: Path, settings: dict[str, str]) -> Iterator[str]:
+    """The address of app.py, started with these environment variables; its output goes to `log`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environment = (
-        os.environ
-        | settings
-        | {
-            "GRADIO_SERVER_PORT": str(port),
-            "GRADIO_SERVER_NAME": "127.0.0.1",
-            "GRADIO_ANALYTICS_ENABLED": "False",
-        }
-    )
+    environment = os.environ | {
+        "GRADIO_SERVER_PORT": str(port),
+        "GRADIO_SERVER_NAME": "127.0.0.1",
+        "GRADIO_ANALYTICS_ENABLED": "False",
+    }
     with log.open("wb") as output:
         server = subprocess.Popen(
-            [sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
+            [sys.executable, "app.py"], cwd=ROOT, env=environment | settings, stdout=output, stderr=subprocess.STDOUT
         )
     address = f"http://127.0.0.1:{port}"
     try:
@@ -119,6 +116,27 @@ def page(browser: playwright_api.Browser, app: str) -> Iterator[playwright_api.P
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(app)
     playwright_api.expect(page.locator("#stage")).to_have_attribute("data-state", "replay", timeout=PATIENCE)
+    yield page
+    context.close()
+    assert not errors, errors
+
+
+@pytest.fixture
+def alone(browser: playwright_api.Browser) -> Iterator[playwright_api.Page]:
+    """The player without Gradio or a server, as in a replay file, motion reduced; it is window.stage, and what it would
+    branch lies in window.branches. Fails on a script error."""
+    context = browser.new_context(viewport={"width": 1200, "height": 900}, reduced_motion="reduce", offline=True)
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.set_content(player.template())
+    page.add_style_tag(content=player.STYLE.read_text(encoding="utf-8"))
+    page.add_script_tag(content=player.script())
+    page.evaluate(
+        "window.branches = [];"
+        "window.stage = mount(document.getElementById('stage'), { branch: (at) => window.branches.push(at) })"
+    )
     yield page
     context.close()
     assert not errors, errors

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import running_app
+from tests.browser.conftest import running
 from tests.browser.made import PATIENCE
 from tests.official import random_ministral, write_nvidia
 
@@ -27,7 +27,7 @@ def choice(folders: tuple[Path, Path]) -> Iterator[str]:
     first, second = folders
     settings = {"NEMODIFF_CHECKPOINT": str(first), "NEMODIFF_CHECKPOINTS": str(second), "NEMODIFF_DTYPE": "float32"}
     settings |= {"NEMODIFF_CHOOSE": "1", "NEMODIFF_RECORDINGS": str(first)}
-    with running_app(first.parent / "app.log", **settings) as address:
+    with running(first.parent / "app.log", settings) as address:
         yield address
 
 

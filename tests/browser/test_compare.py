@@ -11,9 +11,9 @@ def open_tab(page: Page) -> None:
 
 
 def ask(page: Page, prompt: str, blocks: str, thresholds: str, tokens: int) -> None:
-    for box in page.locator("#sweep-prompts input:checked").all():
-        box.uncheck()
-    page.get_by_label(prompt).check()
+    for label in page.locator("#sweep-prompts label.selected").all_inner_texts():
+        page.get_by_label(label, exact=True).uncheck()
+    page.get_by_label(prompt, exact=True).check()
     page.locator("#sweep-blocks input").fill(blocks)
     page.locator("#sweep-thresholds input").fill(thresholds)
     page.locator("#sweep-tokens input").fill(str(tokens))
@@ -43,7 +43,7 @@ def test_a_sweep_is_measured_drawn_and_kept(page: Page) -> None:
     expect(charts.nth(1)).to_contain_text(device.split(" · ")[1])
     names = "plot => plot.data.map(trace => [trace.name, trace.x.length])"
     for chart in charts.all():
-        assert chart.evaluate(names) == [["diffusion, block 4", 1], ["self-spec., block 4", 1], ["AR", 1]]
+        assert chart.evaluate(names) == [["AR", 1], ["diffusion, block 4", 1], ["self-spec., block 4", 1]]
     verified = page.locator('#sweep-table [data-mode="self-speculation"] td')
     expect(verified.nth(5)).to_have_text("100%")
     measured = page.locator("#sweep-table").inner_text()

@@ -19,7 +19,7 @@ SEED = "#aab3bd"
 # A trace may be anybody's file: what is drawn is bounded.
 MAX_ROWS = 400
 MAX_COLUMNS = 256
-MAX_LABELLED = 16
+MAX_LABELLED = 8  # columns; in narrower cells no token can be read
 MAX_STEPS = 64
 
 
@@ -49,7 +49,7 @@ def commit_order(trace: Trace, mode: str = "diffusion") -> go.Figure:
         points[y][column] = [mode, k]
         hovers[y][column] = _commit_hover(trace, lane.events[k], position, step)
         if width <= MAX_LABELLED:
-            labels[y][column] = ("" if step else "◇ ") + escaped(name(trace, position.token, 7 if step else 5))
+            labels[y][column] = ("" if step else "◇ ") + escaped(name(trace, position.token, 6 if step else 4))
     colours = [SEED, *(_step_colour(step, most) for step in range(1, most + 1))]
     bands = [[(i + end) / len(colours), colour] for i, colour in enumerate(colours) for end in (0, 1)]
     figure = figure_of("Commit order", "the step of its block that committed each position")
@@ -57,7 +57,7 @@ def commit_order(trace: Trace, mode: str = "diffusion") -> go.Figure:
         z=steps,
         text=labels,
         texttemplate="%{text}" if width <= MAX_LABELLED else None,
-        textfont={"family": MONO},
+        textfont={"family": MONO, "size": 10.5},
         customdata=points,
         hovertext=hovers,
         hovertemplate="%{hovertext}<extra></extra>",
