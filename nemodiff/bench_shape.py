@@ -232,7 +232,8 @@ def _transformers_rate(model: Transformer, prompt: Tensor, new_tokens: int) -> f
     with torch.device("meta"):
         reference = AutoModelForCausalLM.from_config(settings, dtype=model.dtype)
     reference.load_state_dict(targets_of(model), assign=True)
-    reference.model.rotary_emb = type(reference.model.rotary_emb)(settings, device=model.device)
+    with torch.device(model.device):  # its frequencies are no weights, so they are made once more
+        reference.model.rotary_emb = type(reference.model.rotary_emb)(settings)
     ids = prompt[None].to(model.device)
     how = {"attention_mask": torch.ones_like(ids), "do_sample": False, "pad_token_id": 0}
 

@@ -238,7 +238,7 @@ def test_closing_frees_the_static_buffers(nvidia_folder):
 
 def test_masks_are_made_for_the_capacity_alone(model):
     """Every tensor of a forward has the same shape at every length."""
-    _, lane = prefilled(model, 10)
+    lane = model.static.lane_cache("masks", model.new_cache(1000))
     attention = static.MaskedAttention(lane, 3, causal=True)
     seen = []
     original = F.scaled_dot_product_attention
