@@ -75,6 +75,7 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--raw", action="store_true", help="skip the chat template")
     parser.add_argument("--dtype", help="float32 or bfloat16 (default: what is fast here)")
     parser.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
+    parser.add_argument("--graphs", action="store_true", help="forwards of fixed shapes, as CUDA graphs on a GPU")
     parser.add_argument("--trace", type=Path, help="also write the trace to this file")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(func=_generate)
@@ -105,7 +106,7 @@ def _generate(args: argparse.Namespace) -> int:
         ignore_eos=args.ignore_eos,
         raw=args.raw,
     )
-    engine = load(args.checkpoint, device=args.device, dtype=args.dtype, report=_report)
+    engine = load(args.checkpoint, device=args.device, dtype=args.dtype, report=_report, graphs=args.graphs)
     live = None if args.json else _Progress()
     trace = engine.generate(request, live)
     if args.trace:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nemodiff import bench_quality, bench_samplers, bench_shape
 from nemodiff.analysis.agreement import agreement, speed_up
-from nemodiff.bench_shape import BLOCK, SHAPES
+from nemodiff.bench_shape import BLOCK, CONTEXT, SHAPES
 from nemodiff.checkpoints import DEFAULT
 from nemodiff.engine import Engine, load
 from nemodiff.errors import RequestError
@@ -38,13 +38,16 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--threshold", type=float)
     parser.add_argument("--dtype")
     parser.add_argument("--device")
+    parser.add_argument("--context", type=int, default=CONTEXT, help="tokens before those that --shape times")
+    parser.add_argument("--graphs", action="store_true", help="forwards of fixed shapes, as CUDA graphs on a GPU")
     parser.add_argument("--texts", action="store_true", help="print every answer too")
     parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:
     if args.shape:
-        print(bench_shape.run(args.shape, args.device, args.dtype, args.block_length or BLOCK, args.max_new_tokens))
+        settings = (args.block_length or BLOCK, args.max_new_tokens, args.context, args.graphs)
+        print(bench_shape.run(args.shape, args.device, args.dtype, *settings))
         return 0
     if args.samplers:
         print(bench_samplers.run(args.checkpoint, block_length=args.block_length, device=args.device, dtype=args.dtype))
@@ -79,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         )
         for example in EXAMPLES
     }
-    engine = load(args.checkpoint, device=args.device, dtype=args.dtype)
+    engine = load(args.checkpoint, device=args.device, dtype=args.dtype, graphs=args.graphs)
     traces: dict[Example, Trace] = {}
     for example, request in requests.items():
         print(f"{example.label} …", file=sys.stderr, flush=True)

@@ -30,7 +30,7 @@ def fetch(
     from huggingface_hub import errors, snapshot_download
 
     repository, _, revision = name.partition("@")
-    wanted = {"revision": revision or None, "allow_patterns": _FILES, "ignore_patterns": _NOT, "tqdm_class": _silent()}
+    wanted = _wanted(revision)
     try:
         _fetch_missing(repository, wanted, report, progress)
         return Path(snapshot_download(repository, **wanted))
@@ -40,13 +40,18 @@ def fetch(
         raise CheckpointError(f"{repository!r} is no name that the hub could have: give owner/name.") from error
 
 
+def _wanted(revision: str) -> dict:
+    """What of a repository is wanted, as snapshot_download takes it."""
+    return {"revision": revision or None, "allow_patterns": _FILES, "ignore_patterns": _NOT, "tqdm_class": _silent()}
+
+
 def cached(name: str) -> Path | None:
     """The folder of a repository in the hub's cache, looked up without a network; None when it is not there."""
     from huggingface_hub import errors, snapshot_download
 
     repository, _, revision = name.partition("@")
     try:
-        return Path(snapshot_download(repository, revision=revision or None, local_files_only=True))
+        return Path(snapshot_download(repository, local_files_only=True, **_wanted(revision)))
     except (errors.EntryNotFoundError, errors.HFValidationError, OSError):
         return None
 

@@ -5,8 +5,11 @@ What a CPU cannot show is left: capturing a CUDA graph, replaying it, and flash-
 
 from __future__ import annotations
 
+import inspect
 import sys
 import weakref
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +19,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import nemodiff
 from nemodiff.model import static
-from nemodiff.model.static import FlashAttention, StaticForwards, flash_attention
+from nemodiff.model.static import FlashAttention, StaticForward, StaticForwards, flash_attention
 from nemodiff.model.weights import load_model
 from nemodiff.trace import MODES
 
@@ -85,6 +88,19 @@ def test_every_mode_gives_the_same_tokens(nvidia_folder, dtype):
                 assert (ours[mode].tokens, ours[mode].nfe) == (theirs[mode].tokens, theirs[mode].nfe)
 
 
+def test_other_forwards_take_a_static_cache_like_any(model):
+    """Embeddings, the last row alone, more rows than a block."""
+    normal, lane = prefilled(model, 30)
+    tokens = torch.arange(70)
+    for inputs, how in (
+        (model.embeddings(tokens[:5]), {"causal": True}),
+        (tokens[:5], {"causal": True, "last": True}),
+        (tokens, {"causal": False}),
+    ):
+        expected = model(inputs, normal, **how)
+        torch.testing.assert_close(model(inputs, lane, **how), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_buffers_stay_until_they_are_too_small(model):
     small, large = model.new_cache(100), model.new_cache(1500)
     first = model.static.lane_cache("diffusion", small)
@@ -113,12 +129,11 @@ def test_nothing_depends_on_the_host(model, rows, how):
     _, lane = prefilled(model, 33)
     forward = lane.forward(rows, **how)
     tokens = torch.arange(rows)
-    graph = make_fx(lambda t, n: forward.__wrapped__(t, n), tracing_mode="fake", _allow_non_fake_inputs=True)(
-        tokens, lane.at(33)
-    )
+    plain = partial(StaticForward.__call__.__wrapped__, forward)  # tracing does without inference mode
+    graph = make_fx(plain, tracing_mode="fake", _allow_non_fake_inputs=True)(tokens, lane.at(33))
     called = {str(node.target) for node in graph.graph.nodes if node.op == "call_function"}
     assert any("scaled_dot_product" in name for name in called)
-    host = ("_local_scalar_dense", "nonzero", "lift_fresh_copy", "item", "equal", "is_nonzero")
+    host = ("_local_scalar_dense", "nonzero", "lift_fresh_copy", "aten.item", "aten.equal", "is_nonzero")
     assert not [name for name in called if any(word in name for word in host)]
     # One recorded graph serves every length: replaying it is what CUDA does with the captured one.
     for length in (33, 70):
@@ -134,6 +149,46 @@ def test_a_forward_that_reads_the_length_on_the_host_would_be_noticed(model):
         make_fx(lambda n: lane.keys[0, 0, :, : int(n)] * 2, tracing_mode="fake", _allow_non_fake_inputs=True)(
             lane.at(33)
         )
+
+
+def test_a_graph_takes_its_inputs_in_place_and_is_replayed(model, monkeypatch):
+    """The steps around a capture, with CUDA's part made: replaying runs the recorded forward on the same tensors."""
+    _, lane = prefilled(model, 33)
+    forward, steps, signature = lane.forward(3, causal=True), [], inspect.signature(torch.cuda.graph)
+
+    class Recording:
+        def replay(self):
+            steps.append("replay")
+            with torch.inference_mode():
+                self.into.copy_(forward(*self.inputs))
+
+    @contextmanager
+    def capture(graph, **how):
+        signature.bind(graph, **how)
+        steps.append("capture")
+        yield
+
+    class Watched:
+        def __call__(self, tokens, length):
+            steps.append("forward")
+            return forward(tokens, length)
+
+    stream = SimpleNamespace(wait_stream=lambda other: steps.append("wait"))
+    for name, fake in (
+        ("Stream", lambda device: stream),
+        ("current_stream", lambda device: stream),
+        ("stream", lambda other: nullcontext()),
+        ("CUDAGraph", Recording),
+        ("graph", capture),
+    ):
+        monkeypatch.setattr(torch.cuda, name, fake)  # raises where torch has no such name
+    graph = static.Graph(Watched(), 3, lane.at(0), None)
+    assert steps == ["wait", *["forward"] * 3, "wait", "capture", "forward"]
+    graph._graph.inputs, graph._graph.into = (graph._tokens, graph._length), graph._logits
+    for tokens in ([3, 4, 5], [6, 7, 8]):
+        found = graph(torch.tensor(tokens), 33)
+        assert torch.equal(found, forward(torch.tensor(tokens), lane.at(33)))
+    assert steps[-2:] == ["replay", "replay"]
 
 
 def documented_flash_attention(q, k_cache, v_cache, *, k, v, cache_seqlens, causal, num_splits):
@@ -157,7 +212,7 @@ def documented_flash_attention(q, k_cache, v_cache, *, k, v, cache_seqlens, caus
 def test_flash_attention_is_called_as_documented(model, rows, causal):
     normal, lane = prefilled(model, 300)
     attention = FlashAttention(lane, causal, documented_flash_attention)
-    forward = static.StaticForward(model, lane, rows, False, attention)
+    forward = StaticForward(model, lane, rows, False, attention)
     tokens = torch.arange(rows)
     expected = model(tokens, normal, causal=causal)
     torch.testing.assert_close(forward(tokens, lane.at(300)), expected, rtol=1e-4, atol=1e-4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -252,6 +253,13 @@ def test_who_may_choose(monkeypatch, environment, allowed) -> None:
 def test_further_checkpoints_come_from_the_environment(monkeypatch) -> None:
     monkeypatch.setenv("NEMODIFF_CHECKPOINTS", " here/one, owner/two,")
     assert Settings.from_environment().checkpoints == ("here/one", "owner/two")
+
+
+def test_fixed_shapes_are_kept_when_switching(folders, monkeypatch) -> None:
+    monkeypatch.setenv("NEMODIFF_GRAPHS", "1")
+    settings = replace(Settings.from_environment(), device="cpu", checkpoint=str(folders[0]), choose=True)
+    page = Checkpoints(nemodiff.load(str(folders[1]), device="cpu"), settings)
+    assert switch(page, folders[0])[-1]["running"]["attention"] == "SDPA, static shapes"
 
 
 def test_without_an_engine_the_header_says_why() -> None:

@@ -142,7 +142,8 @@ class Checkpoints:
 
     def _load(self, name: str, replacing: Any = None) -> Any:
         settings = self._settings
-        return nemodiff.load(name, device=settings.device, dtype=settings.dtype, replacing=replacing)
+        how = {"device": settings.device, "dtype": settings.dtype, "graphs": settings.graphs}
+        return nemodiff.load(name, **how, replacing=replacing)
 
     def _go_back(self) -> None:
         """Where both did not fit the old one was closed before the new one failed: load it again."""

@@ -16,7 +16,7 @@ class Settings:
     """checkpoint, device, dtype: what to load (None: the engine decides). max_new_tokens: the most a visitor may ask
     for. time_limit: seconds of wall time a run may take. recordings: a folder of traces to play before any run.
     choose: whether a visitor may load another checkpoint, for everybody. checkpoints: what the page then offers
-    besides the catalogue, folders or hub ids."""
+    besides the catalogue, folders or hub ids. graphs: forwards of fixed shapes, see `nemodiff.load`."""
 
     checkpoint: str = "smollm2-135m-tri"
     device: str | None = None
@@ -28,6 +28,7 @@ class Settings:
     port: int = 7860
     choose: bool = False
     checkpoints: tuple[str, ...] = ()
+    graphs: bool = False
 
     @classmethod
     def from_environment(cls) -> Settings:
@@ -45,6 +46,7 @@ class Settings:
             host=host,
             port=int(_number("GRADIO_SERVER_PORT", default.port)),
             choose=_flag("NEMODIFF_CHOOSE", host in LOOPBACK and not get("SPACE_ID") and not _flag("GRADIO_SHARE")),
+            graphs=_flag("NEMODIFF_GRAPHS"),
             checkpoints=tuple(name.strip() for name in more.split(",") if name.strip()),
         )
 

@@ -125,11 +125,17 @@ class Transformer(nn.Module):
         first `layout.plain` rows run without the adapter.
         Returns logits [rows or 1, vocab] in the model's dtype.
         """
-        if cache.static and not inputs.is_floating_point() and len(inputs) <= BLOCK_ROWS and not last:
+        if (
+            cache.static
+            and layout is None
+            and not inputs.is_floating_point()
+            and len(inputs) <= BLOCK_ROWS
+            and not last
+        ):
             return cache.run(inputs, causal=causal, adapter=adapter)
         x = inputs if inputs.is_floating_point() else self.embeddings(inputs)
         rows, start, config = x.shape[0], cache.length, self.config
-        block = self.exact and (rows <= BLOCK_ROWS or layout is not None)
+        block = self.exact and (rows <= BLOCK_ROWS or layout is not None) and not cache.static
         shapes = self.rows if block else None
         fixed = FixedShape(config, cache, rows, causal, layout) if block else None
         rotary = self.rotary(cache.capacity)

@@ -65,7 +65,7 @@ def load_model(
     check_files(folder, config)
     with enough_memory(f"load {folder.name}"):
         model = Transformer(config, device, dtype)
-        targets = _targets(model)
+        targets = targets_of(model)
         for name, tensor in _stream(folder):
             if name in targets:
                 targets[name].copy_(tensor)
@@ -82,7 +82,7 @@ def check_files(folder: Path, config: ModelConfig) -> int:
     unexpected, mis-shaped or non-float tensors and counts the rest; or what makes a file unreadable.
     """
     model = Transformer(config, "meta")
-    _check_names(folder, {name: list(tensor.shape) for name, tensor in _targets(model).items()}, config)
+    _check_names(folder, {name: list(tensor.shape) for name, tensor in targets_of(model).items()}, config)
     count = sum(parameter.numel() for parameter in model.parameters())
     if (folder / LORA).is_dir():
         shapes = _lora_shapes(config, _lora_settings(folder / LORA)[0])
@@ -122,7 +122,7 @@ def settle_rows(model: Transformer) -> None:
     model.rows = find_row_shapes([tuple(linear.weight.shape) for linear in linears], model.device, model.dtype)
 
 
-def _targets(model: Transformer) -> dict[str, Tensor]:
+def targets_of(model: Transformer) -> dict[str, Tensor]:
     """Tensor name in the files → the (part of a) parameter that it fills."""
     config, prefix = model.config, model.config.tensor_prefix
     queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
