@@ -21,8 +21,10 @@ from nemodiff.checkpoints import CATALOGUE, DEFAULT, Files, resolve
 from nemodiff.decode import DECODERS, LaneRun, Prefill, Settings, quadratic_layouts, race
 from nemodiff.errors import CheckpointError, RequestError
 from nemodiff.model.config import ModelConfig
+from nemodiff.model.int8 import int8_obstacle
 from nemodiff.model.layout import Layout
 from nemodiff.model.memory import enough_memory, shortage
+from nemodiff.model.quantise import quantise
 from nemodiff.model.static import StaticForwards
 from nemodiff.model.transformer import Transformer
 from nemodiff.model.weights import check_files, load_model, merge_adapter, read_config, read_json
@@ -32,7 +34,7 @@ from nemodiff.samplers.trained import TrainedSampler, load_sampler
 from nemodiff.tokenizer import Tokenizer
 from nemodiff.trace import Event, Trace
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class Engine:
         self.defaults = defaults
         #: The trained sampler that came with the checkpoint, if one did.
         self.sampler = sampler
-        self.dtype = str(model.dtype).removeprefix("torch.")
+        self.dtype = model.dtype_name
         self.device = describe_device(model.device)
         #: Which attention runs in block-shaped forwards; prompts always run torch's SDPA.
         self.attention = _attention(model)
@@ -81,8 +83,7 @@ class Engine:
         """Memory that closing this engine gives back, in bytes."""
         if self._model is None:
             return 0
-        factors = (factor for layer in self._model.layers for factor in layer.draft_lora or ())
-        return sum(tensor.nbytes for tensor in (*self._model.parameters(), *factors))
+        return self._model.nbytes
 
     def close(self) -> None:
         """Free the model's memory, once a run that goes on has ended; further requests are refused."""
@@ -273,25 +274,32 @@ def load(
 ) -> Engine:
     """Load a checkpoint: a catalogue name, a folder or a hub id ("owner/name", "owner/name@revision").
 
-    device: "cpu" or "cuda" (default: cuda if there is one). dtype: "bfloat16" or "float32" (default: bfloat16 where
-    the device is fast at it). report: called with lines of progress. replacing: an engine to close in its favour; it
+    device: "cpu" or "cuda" (default: cuda if there is one). dtype: "float32", "bfloat16" or "int8" (default: what the
+    device is fastest at). report: called with lines of progress. replacing: an engine to close in its favour; it
     stays open when loading fails, unless both do not fit in memory and the new one's files turn out bad only while
     they are read. graphs: block-shaped forwards of fixed shapes, captured as CUDA graphs on a GPU and with flash-attn
     where that imports; not run on a GPU by this project. Raises CheckpointError.
     """
     target = pick_device(device)
     kind = pick_dtype(dtype, target)
+    if graphs and kind is torch.int8:
+        if dtype is not None:
+            raise CheckpointError("Static shapes do not run in int8: choose float32 or bfloat16, or leave graphs out.")
+        kind = _float_dtype(target)
+    loaded = torch.bfloat16 if kind is torch.int8 else kind
     files = resolve(name, report)
     config, defaults = _configure(files)
-    needed = check_files(files.weights, config) * kind.itemsize
+    needed = check_files(files.weights, config) * loaded.itemsize
     tokenizer = Tokenizer(files.weights)
     if shortage(needed, target):
         if reason := shortage(needed, target, _given_back(replacing, target)):
             raise CheckpointError(f"{files.name} does not fit: {reason}.")
         replacing.close()
-    model = load_model(files.weights, target, kind, config)
+    model = load_model(files.weights, target, loaded, config)
     if files.adapter:
         merge_adapter(model, files.adapter)
+    if kind is torch.int8:
+        quantise(model)
     if replacing:
         replacing.close()
     if graphs:
@@ -369,12 +377,23 @@ def pick_device(name: str | None) -> torch.device:
 
 
 def pick_dtype(name: str | None, device: torch.device) -> torch.dtype:
-    """The dtype to run in. Raises CheckpointError when there is no such one."""
+    """The dtype to run in. Raises CheckpointError when there is no such one, or the device cannot run it.
+
+    By default int8 on CPUs that can, where it halves the bytes that a forward reads; else bfloat16 in hardware.
+    """
     if name is None:
-        return torch.bfloat16 if fast_bfloat16(device) else torch.float32
+        if int8_obstacle(device) is None:
+            return torch.int8
+        return _float_dtype(device)
     if name not in DTYPES:
         raise CheckpointError(f"Unknown dtype {name!r}: choose {' or '.join(DTYPES)}.")
+    if name == "int8" and (reason := int8_obstacle(device)):
+        raise CheckpointError(f"{reason[0].upper()}{reason[1:]}: choose float32 or bfloat16.")
     return DTYPES[name]
+
+
+def _float_dtype(device: torch.device) -> torch.dtype:
+    return torch.bfloat16 if fast_bfloat16(device) else torch.float32
 
 
 def fast_bfloat16(device: torch.device) -> bool:
