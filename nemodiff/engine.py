@@ -286,7 +286,7 @@ def load(
         if dtype is not None:
             raise CheckpointError("Static shapes do not run in int8: choose float32 or bfloat16, or leave graphs out.")
         kind = _float_dtype(target)
-    loaded = torch.bfloat16 if kind is torch.int8 else kind
+    loaded = _loaded_dtype(kind)
     files = resolve(name, report)
     config, defaults = _configure(files)
     needed = check_files(files.weights, config) * loaded.itemsize
@@ -332,7 +332,7 @@ def obstacles(
     is not known before it is fetched. replacing: an engine that would be closed first. device, dtype: as for `load`.
     """
     target = pick_device(device)
-    kind, freed = pick_dtype(dtype, target), _given_back(replacing, target)
+    kind, freed = _loaded_dtype(pick_dtype(dtype, target)), _given_back(replacing, target)
     reasons = {entry.name: shortage(entry.parameters * kind.itemsize, target, freed) for entry in CATALOGUE}
     for name in more:
         folder, reasons[name] = Path(name).expanduser(), None
@@ -392,6 +392,11 @@ def pick_dtype(name: str | None, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
+def _loaded_dtype(kind: torch.dtype) -> torch.dtype:
+    """What weights are read in: int8 ones are made of bfloat16 ones."""
+    return torch.bfloat16 if kind is torch.int8 else kind
+
+
 def _float_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast_bfloat16(device) else torch.float32
 
@@ -407,7 +412,9 @@ def fast_bfloat16(device: torch.device) -> bool:
 def _attention(model: Transformer) -> str:
     if model.static:
         return f"{model.static.attention}, static shapes" + (", CUDA graphs" if model.device.type == "cuda" else "")
-    return "fixed-shape products" if model.exact else "SDPA"
+    if model.exact:
+        return "fixed-shape products" if model.attention is None else "SDPA, shapes that round alike"
+    return "SDPA"
 
 
 def describe_device(device: torch.device) -> str:

@@ -11,7 +11,7 @@ from nemodiff.model.config import RopeConfig
 from nemodiff.model.transformer import Transformer
 
 
-@pytest.mark.parametrize(("graphs", "attention"), [([], "fixed-shape products"), (["--graphs"], "SDPA, static shapes")])
+@pytest.mark.parametrize(("graphs", "attention"), [([], ""), (["--graphs"], "SDPA, static shapes")])
 def test_a_tiny_shape_is_measured(capsys, graphs, attention):
     arguments = ["bench", "--shape", "tiny", "--max-new-tokens", "8", "--block-length", "4", "--device", "cpu"]
     assert main([*arguments, "--dtype", "float32", "--context", "40", *graphs]) == 0

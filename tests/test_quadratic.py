@@ -91,7 +91,7 @@ def test_one_forward_equals_a_loop_of_small_ones(engines, kind, length, ar_weigh
         if not again:
             behind.append(model(torch.tensor(group(token)), cache, causal=False, adapter=adapter))
     assert torch.equal(together[:length], torch.cat(alone))
-    torch.testing.assert_close(together[length:], torch.cat(behind), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(together[length:], torch.cat(behind), rtol=1e-4, atol=1e-4)
     if adapter:
         without = model(torch.tensor(rows), prefilled(model, ids[:60]), causal=True, layout=layout)
         assert torch.equal(without[:length], together[:length])

@@ -79,7 +79,7 @@ def test_a_switch_frees_the_old_engine_and_takes_the_new_defaults(folders) -> No
     states = switch(page, second)
     assert [state.get("step", {}).get("what") for state in states] == ["wait", "load", None]
     assert states[0]["running"]["checkpoint"] == "first" and states[-1]["running"]["checkpoint"] == "second"
-    assert states[-1]["running"]["attention"] == "fixed-shape products"
+    assert states[-1]["running"]["attention"] == page.engine.attention
     assert old.weight_bytes == 0 and page.block_length == 16
     assert page.engine.generate(REQUEST).lanes[0].tokens
     assert offers(page)[str(second)]["running"]
