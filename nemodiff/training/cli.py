@@ -66,7 +66,7 @@ def _export(args: argparse.Namespace) -> int:
     from nemodiff.training.curve import curve
     from nemodiff.training.joint import export
 
-    path = export(args.run / "state.pt", args.out)
+    path = export(args.run / "state.pt", args.out, block_length=args.block_length, threshold=args.threshold)
     log = args.run / "log.jsonl"
     if log.exists():
         (args.out / "curve.svg").write_text(curve(log), encoding="utf-8")
@@ -155,6 +155,8 @@ def _add_steps(parser: argparse.ArgumentParser) -> None:
     export = steps.add_parser("export", help="a saved state → adapter.safetensors and adapter_config.json")
     export.add_argument("--run", type=Path, default=DEFAULT_RUN, help="folder of the run")
     export.add_argument("--out", type=Path, default=DEFAULT_ADAPTER)
+    export.add_argument("--block-length", type=int, default=8, help="the checkpoint's default")
+    export.add_argument("--threshold", type=float, default=0.95, help="the checkpoint's default")
     export.set_defaults(func=_export)
 
 

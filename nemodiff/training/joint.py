@@ -269,9 +269,9 @@ def train(settings: Settings, *, resume: bool = False) -> None:
         rendezvous.unlink(missing_ok=True)
 
 
-def export(state_file: Path, folder: Path) -> Path:
+def export(state_file: Path, folder: Path, *, block_length: int = 8, threshold: float = 0.95) -> Path:
     """Turn a saved state into a shippable adapter folder: int8 factors with row scales, mask embedding,
-    adapter_config.json."""
+    adapter_config.json with the defaults that decoding takes. What the run went on from is told as `before`."""
     from nemodiff.model.weights import load_model
 
     state = torch.load(state_file, map_location="cpu", weights_only=True)
@@ -279,13 +279,17 @@ def export(state_file: Path, folder: Path) -> Path:
     backbone = Backbone.of(load_model(Path(settings.base), "cpu", torch.bfloat16))
     lora = Lora(backbone.layers, settings.rank, state["mask_embedding"])
     lora.values.copy_(state["values"])
+    before = None
+    if settings.start:
+        before = json.loads((Path(settings.start) / "adapter_config.json").read_text(encoding="utf-8")).get("trained")
     config = {
         "base": BASE,
         "mask_token_id": settings.mask_token_id,
         "shift_logits": True,
-        "block_size": 8,
-        "threshold": 0.95,
+        "block_size": block_length,
+        "threshold": threshold,
         "trained": {
+            **({"before": before} if before else {}),
             "steps": state["step"],
             "tokens": state["tokens"],
             "diffusion_targets": state["targets"],
