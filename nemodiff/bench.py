@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
-from nemodiff import bench_shape
+from nemodiff import bench_quality, bench_samplers, bench_shape
 from nemodiff.analysis.agreement import agreement, speed_up
-from nemodiff.bench_shape import BLOCK, SHAPES
+from nemodiff.bench_shape import BLOCK, CONTEXT, SHAPES
 from nemodiff.checkpoints import DEFAULT
 from nemodiff.engine import Engine, load
+from nemodiff.errors import RequestError
 from nemodiff.examples import EXAMPLES, Example
 from nemodiff.request import Request
 from nemodiff.trace import Trace
@@ -20,19 +22,55 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--shape", choices=SHAPES, help="instead: what forwards of a released shape cost here, with random weights"
     )
+    parser.add_argument(
+        "--quality", action="store_true", help="instead: held-out tasks and prompts, right or wrong, in all modes"
+    )
+    parser.add_argument(
+        "--samplers", action="store_true", help="instead: every sampler against serial denoising on held-out prompts"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="for --quality: processes of one thread each")
+    parser.add_argument("--per-family", type=int, default=1, help="for --quality: instances a trained family")
+    parser.add_argument("--prompts", type=int, default=60, help="for --quality: open prompts, 1 to 60")
+    parser.add_argument("--results", type=Path, help="for --quality: also write every result to this JSONL file")
     parser.add_argument("--checkpoint", default=DEFAULT, help="a name of `checkpoints`, a folder or a hub id")
     parser.add_argument("--max-new-tokens", type=int, default=128)
     parser.add_argument("--block-length", type=int)
     parser.add_argument("--threshold", type=float)
     parser.add_argument("--dtype")
     parser.add_argument("--device")
+    parser.add_argument("--context", type=int, default=CONTEXT, help="tokens before those that --shape times")
+    parser.add_argument("--graphs", action="store_true", help="forwards of fixed shapes, as CUDA graphs on a GPU")
     parser.add_argument("--texts", action="store_true", help="print every answer too")
     parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:
     if args.shape:
-        print(bench_shape.run(args.shape, args.device, args.dtype, args.block_length or BLOCK, args.max_new_tokens))
+        settings = (args.block_length or BLOCK, args.max_new_tokens, args.context, args.graphs)
+        print(bench_shape.run(args.shape, args.device, args.dtype, *settings))
+        return 0
+    if args.samplers:
+        print(bench_samplers.run(args.checkpoint, block_length=args.block_length, device=args.device, dtype=args.dtype))
+        return 0
+    if args.quality:
+        for name, value, low, high in (
+            ("--workers", args.workers, 1, 64),
+            ("--per-family", args.per_family, 1, 100),
+            ("--prompts", args.prompts, 1, 60),
+        ):
+            if not low <= value <= high:
+                raise RequestError(f"{name} must be from {low} to {high}, not {value}.")
+        print(
+            bench_quality.run(
+                args.checkpoint,
+                device=args.device,
+                dtype=args.dtype,
+                workers=args.workers,
+                per_family=args.per_family,
+                prompts=args.prompts,
+                out=args.results,
+            )
+        )
         return 0
     requests = {
         example: Request(
@@ -44,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         )
         for example in EXAMPLES
     }
-    engine = load(args.checkpoint, device=args.device, dtype=args.dtype)
+    engine = load(args.checkpoint, device=args.device, dtype=args.dtype, graphs=args.graphs)
     traces: dict[Example, Trace] = {}
     for example, request in requests.items():
         print(f"{example.label} …", file=sys.stderr, flush=True)

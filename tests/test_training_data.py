@@ -285,6 +285,20 @@ def test_full_copy_is_what_a_draft_sees():
     assert noisy.target == [*range(1, 23), -1]
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_blocks_begin_at_hard_tokens_alone(seed):
+    hard = [i in (3, 4, 15, 21) for i in range(len(ANSWER))]
+    noisy = noisy_copy(ANSWER, True, 2, 16, random.Random(seed), block=6, hard=hard)
+    # From 4 on, the next hard token is in the first block; between 6 and 15 nothing begins.
+    assert sorted(set(noisy.start)) == [0, 15, 21]
+    assert noisy.index == [*range(6), *range(15, 21), *range(21, 27)]
+    padded = ANSWER + [2] * MAX_PADS
+    for i, index in enumerate(noisy.index):
+        assert noisy.tokens[i] == (16 if noisy.masked[i] else padded[index])
+        if noisy.target[i] >= 0:
+            assert (noisy.target[i], noisy.label[i]) == (index + 1, padded[index + 1])
+
+
 def test_common_prefix_leaves_every_prompt_a_token():
     def sequence(*prompt):
         return Sequence(list(prompt), [5, 2])

@@ -9,12 +9,13 @@ from safetensors.torch import load_file
 from nemodiff.model.config import ModelConfig, RopeConfig
 from nemodiff.model.transformer import Transformer
 from nemodiff.model.weights import merge_adapter, take_factor
+from nemodiff.training import data as training_data
 from nemodiff.training import dual_stream
-from nemodiff.training.data import NEUTRAL_WEIGHT, PROMPT_WEIGHT, Sequence, noisy_copy, pack
+from nemodiff.training.data import NEUTRAL_WEIGHT, PROMPT_WEIGHT, Sequence, hard_tokens, noisy_copy, pack
 from nemodiff.training.dual_stream import Backbone, final_norm, forward
 from nemodiff.training.joint import rate
 from nemodiff.training.lora import Lora, export_adapter, quantize_rows
-from nemodiff.training.objective import joint_loss
+from nemodiff.training.objective import base_distribution, joint_loss
 
 VOCABULARY, MASK, END = 61, 16, 2
 RESTRICTED = torch.arange(VOCABULARY)
@@ -234,6 +235,33 @@ def test_loss_and_gradients_equal_the_plain_ones():
     line = figures.as_dict()
     assert line["targets"] == int(((batch.noisy_weights > 0) & (batch.noisy_clean >= 0)).sum())
     assert abs(line["ar_loss"] + line["diffusion_loss"] - loss.item()) < 1e-3
+
+
+def test_hard_tokens_are_those_the_base_hardly_expects(monkeypatch):
+    """Against the base run over each chat alone; what is taught beforehand gives the same loss."""
+    level = 1 / VOCABULARY
+    monkeypatch.setattr(training_data, "HARD", level)
+    model = tiny_model()
+    data = sequences()
+    data[1:1] = [Sequence([30, 31], [32, 33, 34], chat=True, ended=False, neutral=True)]
+    backbone = Backbone.of(model)
+    clean = pack(data, [[] for _ in data], RESTRICTED, dtype=torch.float32)
+    taught = base_distribution(backbone, clean, backbone.head)
+    hard = hard_tokens(data, clean, taught)
+    assert list(hard) == [1, 2]
+    for i in hard:
+        whole = data[i].prompt + data[i].answer
+        p = model(torch.tensor(whole), model.new_cache(64), causal=True).softmax(-1)
+        first = len(data[i].prompt)
+        assert hard[i] == [bool(p[at - 1, whole[at]] < level) for at in range(first, len(whole))]
+    assert len({one for row in hard.values() for one in row}) == 2  # some are hard, some are not
+
+    lora = tiny_lora(model)
+    copies = [[] if s.neutral else [noisy_copy(s.answer, s.ended, END, MASK, random.Random(0))] for s in data]
+    batch = pack(data, copies, RESTRICTED, dtype=torch.float32)
+    expected, _ = joint_loss(backbone, lora, batch, backbone.head)
+    batch.taught = taught
+    assert joint_loss(backbone, lora, batch, backbone.head)[0] == expected
 
 
 def test_loss_falls_within_a_few_steps():

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from nemodiff.ceiling import Block, Ceiling
 from nemodiff.recorder import Recorder
 from nemodiff.request import Request
 from nemodiff.trace import Event, Position, Trace
@@ -110,6 +111,42 @@ def test_tokens_over_both_clocks(trace):
     assert "6 tokens in 4 forwards, 0.05 s" in over_forwards.data[2].name
     assert list(over_seconds.data[1].customdata)[-1] == ["diffusion", 4]
     assert "Test &lt;b&gt;CPU&lt;/b&gt;" in over_seconds.layout.xaxis.title.text
+
+
+def quadratic() -> list[Event]:
+    """Two forwards that verify and draft: a bonus, then one draft accepted and one rejected."""
+    mode = "self-speculation"
+
+    def at(index, token, state, confidence=0.9):
+        return Position(index, token, state, confidence)
+
+    first = [at(1, 2, "bonus"), at(2, 3, "drafted", 0.7), at(3, 6, "drafted", 0.6)]
+    second = [at(2, 3, "accepted"), at(3, 6, "rejected"), at(3, 4, "corrected")]
+    return [
+        Event(mode, 0, "prefill", 10.0, 0, 1, [at(0, 1, "seed")]),
+        Event(mode, 1, "verify", 20.0, 0, 3, first, rows=3, groups=[[(3, 0.7), (6, 0.6)]]),
+        Event(mode, 2, "verify", 30.0, 1, 3, second, rows=9),
+    ]
+
+
+def test_a_quadratic_cycle_is_one_forward_and_its_drafts_are_judged_in_the_next():
+    trace = record(quadratic())
+    figure = charts.acceptance_lengths(trace)
+    assert list(figure.data[0].y) == [0, 1]
+    assert list(figure.data[1].y) == [1, 1]
+    assert "AR's pace, 1" in [one.name for one in figure.data]
+    assert "2 cycles of 1 forward:" in figure.layout.title.subtitle.text
+    assert confidence._judged_drafts(trace) == [(0.7, True, 2), (0.6, False, 2)]
+
+
+def test_the_ceiling_is_a_line_beside_the_lane():
+    trace = record(diffusion())
+    assert len(charts.tokens_over_forwards(trace).data) == 1
+    block = Block(0, (1, 2, 3), ((1, 2),), 2, 1, 24, False, True)
+    trace.lanes[0].ceiling = Ceiling([block, Block(3, (6, 5), ((4,),), 1, 0, 24, False, False)])
+    line = charts.tokens_over_forwards(trace).data[1]
+    assert (list(line.x), list(line.y)) == ([0, 1, 2, 3], [1, 3, 4, 5])
+    assert "5 tokens in 3 forwards" in line.name
 
 
 def test_confidence_is_judged_where_the_contexts_are_the_same(trace):

@@ -15,6 +15,7 @@ from nemodiff.analysis.sweep import Point
 from nemodiff.errors import RequestError
 from nemodiff.examples import EXAMPLES
 from ui.charts.compare import seconds_a_token, tokens_a_forward
+from ui.checkpoint import Checkpoints
 from ui.figure import LANES, plural
 from ui.settings import Settings
 from ui.stream import explain
@@ -35,10 +36,9 @@ LIMIT = 10
 def add(
     page: gr.Blocks,
     tabs: gr.Tabs,
-    engine: Any,
+    checkpoints: Checkpoints,
     settings: Settings,
     *,
-    problem: str,
     gpu: Callable[[Callable], Callable],
     model: dict[str, Any],
 ) -> None:
@@ -65,8 +65,9 @@ def add(
         visitor: gr.Request,
     ) -> Iterator[list[Any]]:
         try:
+            engine = checkpoints.engine
             if engine is None:
-                raise RequestError(problem or "No model is loaded, so nothing can be measured.")
+                raise RequestError(checkpoints.problem or "No model is loaded, so nothing can be measured.")
             plan = plan_of(labels, blocks, thresholds, tokens)
             sweep = Sweep(engine, plan, LIMIT * settings.time_limit)
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened

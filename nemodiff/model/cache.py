@@ -14,25 +14,32 @@ CHUNK = 256
 class KVCache:
     """Keys and values of one sequence.
 
-    keys, values: [layers, chunks, kv_heads, CHUNK, head_dim], chunk-major so that the first c chunks are one
-    contiguous batch. Rows at and after `length` are not kept: the next forward overwrites them.
+    keys, values: [layers, chunks, kv_heads, chunk, head_dim], chunk-major so that the first c chunks are one
+    contiguous batch. whole: one chunk holds everything, else a chunk is CHUNK positions. Rows at and after `length` are
+    not kept: the next forward overwrites them.
     """
 
-    def __init__(self, config: ModelConfig, capacity: int, device: torch.device, dtype: torch.dtype) -> None:
-        chunks = -(-capacity // CHUNK)
-        shape = (config.num_layers, chunks, config.num_kv_heads, CHUNK, config.head_dim)
+    #: Whether block-shaped forwards over it have fixed shapes (see static.py).
+    static = False
+
+    def __init__(
+        self, config: ModelConfig, capacity: int, device: torch.device, dtype: torch.dtype, whole: bool = False
+    ) -> None:
+        step = 2 * CHUNK if whole else CHUNK
+        self.capacity = -(-capacity // step) * step
+        self.chunk = self.capacity if whole else CHUNK
+        shape = (config.num_layers, self.capacity // self.chunk, config.num_kv_heads, self.chunk, config.head_dim)
         # Zeros, not empty: masked keys still enter a product with weight 0, and 0 * NaN is NaN.
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
-        self.capacity = chunks * CHUNK
         self.length = 0
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
         """Store keys and values [rows, kv_heads, head_dim] after the kept length, without keeping them."""
         rows, done = keys.shape[0], 0
         while done < rows:
-            chunk, offset = divmod(self.length + done, CHUNK)
-            count = min(rows - done, CHUNK - offset)
+            chunk, offset = divmod(self.length + done, self.chunk)
+            count = min(rows - done, self.chunk - offset)
             part = slice(done, done + count)
             self.keys[layer, chunk, :, offset : offset + count] = keys[part].transpose(0, 1)
             self.values[layer, chunk, :, offset : offset + count] = values[part].transpose(0, 1)
@@ -44,7 +51,7 @@ class KVCache:
 
     def flat(self, layer: int, length: int) -> tuple[Tensor, Tensor]:
         """The first `length` keys and values of a layer, each [kv_heads, length, head_dim]."""
-        chunks = -(-length // CHUNK)
+        chunks = -(-length // self.chunk)
 
         def join(buffer: Tensor) -> Tensor:
             return buffer[layer, :chunks].transpose(0, 1).flatten(1, 2)[:, :length]

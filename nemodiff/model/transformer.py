@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nemodiff.model.attention import FixedShape, Rotary, attend, attend_fixed
+from nemodiff.model.block_attention import AttentionShapes, BlockAttention
 from nemodiff.model.cache import KVCache
 from nemodiff.model.config import ModelConfig
+from nemodiff.model.int8 import Int8Matrix
+from nemodiff.model.layout import Layout
 from nemodiff.model.rows import BLOCK_ROWS, RowShapes
+
+if TYPE_CHECKING:
+    from nemodiff.model.static import StaticForwards
 
 
 class Matrix(nn.Module):
@@ -19,6 +28,17 @@ class Matrix(nn.Module):
         super().__init__()
         self.in_features, self.out_features = inputs, outputs
         self.weight = nn.Parameter(torch.empty(outputs, inputs, device=device, dtype=dtype), requires_grad=False)
+
+    def normed(self, x: Tensor, norm: Tensor, eps: float, shapes: RowShapes | None) -> Tensor:
+        """The product with rms_norm(x) * norm. x: [rows, in]. Returns [rows, out]."""
+        return self(F.rms_norm(x, (self.in_features,), norm, eps), shapes)
+
+    def added(self, x: Tensor, rows: Tensor, shapes: RowShapes | None) -> Tensor:
+        """x [rows, out] plus the product with rows [rows, in]."""
+        return x + self(rows, shapes)
+
+    def forward(self, x: Tensor, shapes: RowShapes | None) -> Tensor:
+        return F.linear(x, self.weight) if shapes is None else shapes.linear(x, self.weight)
 
 
 class Layer(nn.Module):
@@ -68,7 +88,13 @@ class Transformer(nn.Module):
         self.exact = True
         #: How block-shaped forwards pad their rows to be exact on this machine; None: natural shapes.
         self.rows: RowShapes | None = None
+        #: The same for attention on a CPU; None: products of one fixed shape.
+        self.attention: AttentionShapes | None = None
+        #: Whether the linears are int8 ones (`quantise`); the rest then runs in float32.
+        self.int8 = False
         self._rotary: Rotary | None = None
+        #: Caches and forwards of fixed shapes for the lanes, where they were asked for.
+        self.static: StaticForwards | None = None
         self.requires_grad_(False)
 
     @property
@@ -77,72 +103,108 @@ class Transformer(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
+        """What activations are in."""
         return self.norm.dtype
+
+    @property
+    def dtype_name(self) -> str:
+        """What the linears run in: float32, bfloat16 or int8."""
+        return "int8" if self.int8 else str(self.dtype).removeprefix("torch.")
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the weights, in bytes."""
+        factors = (factor for layer in self.layers for factor in layer.draft_lora or ())
+        matrices = (module for module in self.modules() if isinstance(module, Int8Matrix))
+        return sum(part.nbytes for part in (*self.parameters(), *factors, *matrices))
 
     def new_cache(self, capacity: int) -> KVCache:
         """An empty cache for `capacity` positions; fp32 on a CPU, where half-precision attention gains nothing."""
-        cache = KVCache(self.config, capacity, self.device, torch.float32 if self.device.type == "cpu" else self.dtype)
+        dtype = torch.float32 if self.device.type == "cpu" else self.dtype
+        cache = KVCache(self.config, capacity, self.device, dtype, whole=self.attention is not None)
         self.rotary(cache.capacity)
         return cache
 
     def rotary(self, capacity: int) -> Rotary:
         """The rotary tables, grown when a longer sequence comes."""
-        if self._rotary is None or self._rotary.cos.shape[0] < capacity:
+        table = None if self._rotary is None else self._rotary.cos
+        if table is None or table.shape[0] < capacity or table.dtype != self.dtype:
             self._rotary = Rotary(self.config.rope, self.config.head_dim, capacity, self.device, self.dtype)
         return self._rotary
 
     def embeddings(self, tokens: Tensor) -> Tensor:
         """Input embeddings [rows, hidden] of token ids [rows]."""
-        x = F.embedding(tokens, self.embed.weight)
+        x = F.embedding(tokens, self.embed.weight).to(self.dtype)
         if self.mask_embedding is not None:
             x = torch.where((tokens == self.config.mask_token_id)[:, None], self.mask_embedding, x)
         return x
 
     @torch.inference_mode()
     def forward(
-        self, inputs: Tensor, cache: KVCache, *, causal: bool, adapter: bool = False, last: bool = False
+        self,
+        inputs: Tensor,
+        cache: KVCache,
+        *,
+        causal: bool,
+        adapter: bool = False,
+        last: bool = False,
+        layout: Layout | None = None,
     ) -> Tensor:
         """Run `inputs` after the cache's kept length and write, not keep, their keys and values.
 
         inputs: token ids [rows] (int64) or embeddings [rows, hidden]. causal: each row sees what is before it; else
-        all rows see each other. adapter: the draft LoRA is on. last: logits of the last row only.
+        all rows see each other. adapter: the draft LoRA is on. last: logits of the last row only. layout: positions
+        and visibility of the rows in place of `causal`; such a forward is block-shaped whatever its rows, and its
+        first `layout.plain` rows run without the adapter.
         Returns logits [rows or 1, vocab] in the model's dtype.
         """
+        if (
+            cache.static
+            and layout is None
+            and not inputs.is_floating_point()
+            and len(inputs) <= BLOCK_ROWS
+            and not last
+        ):
+            return cache.run(inputs, causal=causal, adapter=adapter)
         x = inputs if inputs.is_floating_point() else self.embeddings(inputs)
         rows, start, config = x.shape[0], cache.length, self.config
-        block = self.exact and rows <= BLOCK_ROWS
+        block = self.exact and (rows <= BLOCK_ROWS or layout is not None) and not cache.static
         shapes = self.rows if block else None
-        fixed = FixedShape(config, cache, rows, causal) if block else None
-        rotation = self.rotary(cache.capacity).at(start, rows)
+        attention = self._attention(cache, rows, causal, block, layout)
+        rotary = self.rotary(cache.capacity)
+        rotation = rotary.at(start, rows) if layout is None else rotary.at_each(start + layout.positions)
         rotated = config.num_heads + config.num_kv_heads
         padding = shapes.padded(rows) - rows if shapes else 0
         if padding:
             x = F.pad(x, (0, 0, 0, padding))
         for index, layer in enumerate(self.layers):
-            h = F.rms_norm(x, (config.hidden_size,), layer.input_norm, config.rms_norm_eps)
-            qkv = _linear(h, layer.qkv.weight, shapes)[:rows].view(rows, -1, config.head_dim)
+            qkv = layer.qkv.normed(x, layer.input_norm, config.rms_norm_eps, shapes)
+            qkv = qkv[:rows].view(rows, -1, config.head_dim)
             qk = rotation.rotate(qkv[:, :rotated])
             cache.write(index, qk[:, config.num_heads :], qkv[:, rotated:])
             queries = rotation.scale_queries(qk[:, : config.num_heads])
-            mixed = (
-                attend_fixed(queries, cache, index, fixed) if fixed else attend(queries, cache, index, start, causal)
-            )
+            mixed = attention(queries, index)
             if padding:
                 mixed = F.pad(mixed, (0, 0, 0, padding))
-            out = _linear(mixed, layer.o.weight, shapes)
+            x = layer.o.added(x, mixed, shapes)
             if adapter and layer.draft_lora is not None:
                 a, b = layer.draft_lora
-                out = out + F.linear(F.linear(mixed, a), b)
-            x = x + out
-            h = F.rms_norm(x, (config.hidden_size,), layer.post_norm, config.rms_norm_eps)
-            gate, up = _linear(h, layer.gate_up.weight, shapes).chunk(2, dim=-1)
-            x = x + _linear(F.silu(gate) * up, layer.down.weight, shapes)
+                plain = layout.plain if layout else 0
+                x[plain:] += F.linear(F.linear(mixed[plain:], a), b)
+            gate, up = layer.gate_up.normed(x, layer.post_norm, config.rms_norm_eps, shapes).chunk(2, dim=-1)
+            x = layer.down.added(x, F.silu(gate).mul_(up), shapes)
         if last and not block:
             x = x[-1:]
-        x = F.rms_norm(x, (config.hidden_size,), self.norm, config.rms_norm_eps)
-        logits = _linear(x, self.head.weight, shapes)
+        logits = self.head.normed(x, self.norm, config.rms_norm_eps, shapes)
         return logits[rows - 1 : rows] if last and block else logits[:rows]
 
-
-def _linear(x: Tensor, weight: Tensor, shapes: RowShapes | None) -> Tensor:
-    return F.linear(x, weight) if shapes is None else shapes.linear(x, weight)
+    def _attention(
+        self, cache: KVCache, rows: int, causal: bool, block: bool, layout: Layout | None
+    ) -> Callable[[Tensor, int], Tensor]:
+        """Attention of one forward: (rotated queries [rows, heads, head_dim], layer) → [rows, heads * head_dim]."""
+        if not block:
+            return lambda queries, layer: attend(queries, cache, layer, cache.length, causal, layout)
+        if self.attention is not None:
+            return BlockAttention(self.config, self.attention, cache, rows, causal, layout)
+        shape = FixedShape(self.config, cache, rows, causal, layout)
+        return lambda queries, layer: attend_fixed(queries, cache, layer, shape)

@@ -2,6 +2,7 @@
 over."""
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,8 @@ PAD_WEIGHT = 0.3
 DECAY, CHAT_DECAY = 0.93, 0.8
 PROMPT_WEIGHT = 0.3  # of the words of the user, which the frozen base's distribution is kept on
 NEUTRAL_WEIGHT = 2.0
+# A token to which the frozen base gives less than this is hard: a draft that reaches it mostly fails there.
+HARD = 0.6
 
 
 @dataclass(slots=True)
@@ -78,18 +81,23 @@ def noisy_copy(
     block: int | None = None,
     full: bool = False,
     decay: float = DECAY,
+    hard: list[bool] | None = None,
 ) -> Noisy:
     """A noisy copy of `answer` in blocks of one size, the first one shorter by chance, so that any position can begin
     a block.
 
-    With `full` every block is [clean token, MASK, …] of exactly `block` tokens from the answer's first token on (for
-    tests and measurements).
+    With `hard` (one a token of the answer) blocks begin at hard tokens alone, and what lies between two blocks is left
+    out: a cycle of self-speculation begins with the token at which the one before it failed. With `full` every block
+    is [clean token, MASK, …] of exactly `block` tokens from the answer's first token on (for tests and measurements).
     """
     size = block or rng.choice(BLOCK_SIZES)
     noisy, start = Noisy(), 0
-    length = size if full else rng.randint(2, size)
+    length = size if full or hard else rng.randint(2, size)
     limit = len(answer) + (MAX_PADS if ended else 0)
     while start < len(answer) - ended:
+        if hard and start and not hard[start]:
+            start += 1
+            continue
         end = min(start + length, limit)
         visible = [True] + [False] * (end - start - 1) if full else _visible(end - start, rng)
         distance = 0
@@ -138,6 +146,8 @@ class Batch:
     distances: Tensor
     base_stream: Stream | None
     answer_tokens: int
+    # The frozen base's distribution [rows with a teacher, restricted vocabulary], where it is known already.
+    taught: Tensor | None = None
 
 
 def _masks(
@@ -350,16 +360,58 @@ class Mixture:
         return chosen
 
     def batch(
-        self, step: int, worker: int, restricted: Tensor, *, budget: int, copies: int, dtype: torch.dtype
+        self,
+        step: int,
+        worker: int,
+        restricted: Tensor,
+        *,
+        budget: int,
+        copies: int,
+        dtype: torch.dtype,
+        teach: Callable[[Batch], Tensor] | None = None,
     ) -> Batch:
-        """The batch of `worker` at `step`."""
+        """The batch of `worker` at `step`. With `teach`, which gives the frozen base's distribution for a batch's
+        teacher rows, half of the chat answers' copies begin their blocks at hard tokens."""
         chosen = self.sequences(step, worker, budget, copies)
+        hard: dict[int, list[bool]] = {}
+        taught = None
+        if teach and any(sequence.chat for sequence in chosen):
+            clean = pack(chosen, [[] for _ in chosen], restricted, dtype=dtype)
+            taught = teach(clean)
+            hard = hard_tokens(chosen, clean, taught)
         rng = random.Random(f"{self.seed}/{step}/{worker}/noise")
         noisy = [
             [
-                noisy_copy(s.answer, s.ended, self.end_id, self.mask_id, rng, decay=CHAT_DECAY if s.chat else DECAY)
-                for _ in range(0 if s.neutral else copies)
+                noisy_copy(
+                    s.answer,
+                    s.ended,
+                    self.end_id,
+                    self.mask_id,
+                    rng,
+                    decay=CHAT_DECAY if s.chat else DECAY,
+                    hard=hard.get(i) if copy % 2 == 0 else None,
+                )
+                for copy in range(0 if s.neutral else copies)
             ]
-            for s in chosen
+            for i, s in enumerate(chosen)
         ]
-        return pack(chosen, noisy, restricted, dtype=dtype)
+        batch = pack(chosen, noisy, restricted, dtype=dtype)
+        batch.taught = taught
+        return batch
+
+
+def hard_tokens(sequences: list[Sequence], clean: Batch, taught: Tensor) -> dict[int, list[bool]]:
+    """For each chat sequence (by its index) which tokens of its answer are hard; `clean` is their batch without noisy
+    copies, `taught` the base's distribution at its teacher rows."""
+    labels = clean.clean_labels[clean.teacher >= 0].cpu()
+    chance = taught.cpu().float().gather(1, labels.clamp_min(0)[:, None])[:, 0]
+    low = ((chance < HARD) & (labels >= 0)).tolist()
+    prefix, at, hard = common_prefix(sequences), 0, {}
+    for i, sequence in enumerate(sequences):
+        if not sequence.chat:
+            continue
+        own = len(sequence.prompt) - (0 if sequence.neutral else prefix)
+        rows = own + len(sequence.answer) - 1
+        hard[i] = low[at + own - 1 : at + rows]
+        at += rows
+    return hard

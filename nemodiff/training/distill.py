@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from nemodiff.training.batch_decode import BatchDecoder
+from nemodiff.training.dual_stream import Backbone
 from nemodiff.training.neutral import NEUTRAL_OPENINGS
 from nemodiff.training.prompts import open_prompts
 
@@ -36,36 +38,12 @@ def read_answers(path: Path) -> list[dict]:
     return records
 
 
-@torch.inference_mode()
-def answer_batch(
-    model, tokenizer, prompts: list[str], max_new_tokens: int, *, neutral: bool = False
-) -> list[list[int]]:
-    """Answers to `prompts` as token ids, <|im_end|> included where the model ended within `max_new_tokens`: greedy ones
-    in the chat template, or with `neutral` sampled continuations of the plain text (temperature 1, top-p 0.95)."""
-    texts = prompts
-    if not neutral:
-        texts = [
-            tokenizer.apply_chat_template(
-                [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
-            )
-            for text in prompts
-        ]
-    encoded = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
-    how = {"do_sample": True, "temperature": 1.0, "top_p": 0.95, "top_k": 0} if neutral else {"do_sample": False}
-    output = model.generate(**encoded, **how, max_new_tokens=max_new_tokens, pad_token_id=tokenizer.eos_token_id)
-    answers = []
-    for row in output[:, encoded["input_ids"].shape[1] :].tolist():
-        end = row.index(tokenizer.eos_token_id) + 1 if tokenizer.eos_token_id in row else len(row)
-        answers.append(row[:end])
-    return answers
-
-
 def distill(
     base: Path,
     out: Path,
     *,
-    limit: int = 2000,
-    batch: int = 128,
+    limit: int = 3500,
+    slots: int = 128,
     max_new_tokens: int = 128,
     seed: int = 0,
     device: str = "cpu",
@@ -74,40 +52,55 @@ def distill(
     """Append the base's continuations of the first `neutral` openings and its answers to the first `limit` open prompts
     to the JSONL file `out`; prompts already there are skipped.
 
-    A record is {"kind", "prompt", "answer_ids", "kept"}; answers that loop or repeat another one have "kept" false
-    and stay in the file so that a resumed run does not generate them again. Returns how many records the file keeps.
-    bf16; works on a GPU as well.
+    Answers are greedy ones in the chat template, with <|im_end|> where the base ended within `max_new_tokens`;
+    continuations are sampled from the plain text (temperature 1, top-p 0.95). A record is {"kind", "prompt",
+    "answer_ids", "kept"}; answers that loop or repeat another one have "kept" false and stay in the file so that a
+    resumed run does not generate them again. Returns how many records the file keeps. bf16.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(base, padding_side="left")
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16).to(device).eval()
+    from nemodiff.model.weights import load_model
+
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    backbone = Backbone.of(load_model(base, device, torch.bfloat16))
     done = read_answers(out)
     prompts_done = {record["prompt"] for record in done}
     seen = {tuple(record["answer_ids"][:24]) for record in done}
     openings = [(NEUTRAL, opening) for opening in NEUTRAL_OPENINGS[:neutral]]
-    groups = []
-    for items in (openings, open_prompts(seed)[:limit]):
+    passes = []
+    for items, sampling in (
+        (openings, {"temperature": 1.0, "top_p": 0.95, "seed": seed}),
+        (open_prompts(seed)[:limit], {}),
+    ):
         waiting = [item for item in items if item[1] not in prompts_done]
-        groups += [waiting[first : first + batch] for first in range(0, len(waiting), batch)]
-    total, answered = sum(map(len, groups)), 0
-    torch.manual_seed(seed)
+        passes.append((waiting, [_prompt_ids(tokenizer, kind, prompt) for kind, prompt in waiting], sampling))
+    room = max_new_tokens + max((len(ids) for _, encoded, _ in passes for ids in encoded), default=0)
+    decoder = BatchDecoder(backbone, tokenizer.eos_token_id, slots=slots, room=room)
+    total, answered = sum(len(waiting) for waiting, _, _ in passes), 0
     out.parent.mkdir(parents=True, exist_ok=True)
     started, tokens, kept = time.monotonic(), 0, sum(record["kept"] for record in done)
     with out.open("a", encoding="utf-8") as file:
-        for group in groups:
-            texts = [prompt for _, prompt in group]
-            answers = answer_batch(model, tokenizer, texts, max_new_tokens, neutral=group[0][0] == NEUTRAL)
-            answered += len(group)
-            for (kind, prompt), ids in zip(group, answers, strict=True):
+        for waiting, encoded, sampling in passes:
+            for index, ids in decoder.run(encoded, max_new_tokens, **sampling):
+                kind, prompt = waiting[index]
                 opening = tuple(ids[:24])
                 keep = keep_answer(ids) and opening not in seen
                 seen.add(opening)
                 kept += keep
                 tokens += len(ids)
+                answered += 1
                 record = {"kind": kind, "prompt": prompt, "answer_ids": ids, "kept": bool(keep)}
                 file.write(json.dumps(record) + "\n")
-            file.flush()
-            seconds = time.monotonic() - started
-            print(f"{answered}/{total} prompts, {kept} kept, {tokens / seconds:.0f} tokens/s", flush=True)
+                if answered % 100 == 0 or answered == total:
+                    file.flush()
+                    speed = tokens / (time.monotonic() - started)
+                    print(f"{answered}/{total} prompts, {kept} kept, {speed:.0f} tokens/s", flush=True)
     return kept
+
+
+def _prompt_ids(tokenizer, kind: str, prompt: str) -> list[int]:
+    if kind != NEUTRAL:
+        prompt = tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+        )
+    return tokenizer.encode(prompt, add_special_tokens=False)

@@ -115,17 +115,22 @@ class _JointLoss(torch.autograd.Function):
         return grad_clean * grad, grad_noisy * grad, None, None, None, None
 
 
+@torch.no_grad()
+def base_distribution(backbone: Backbone, batch: Batch, head: Tensor) -> Tensor:
+    """The frozen base's distribution [rows with a teacher, restricted vocabulary] over the chat of a batch, fp32."""
+    hidden = forward(backbone, batch.base_stream)
+    rows = batch.teacher[batch.teacher >= 0]
+    return torch.softmax((final_norm(backbone, hidden[rows]) @ head.t()).float(), -1)
+
+
 def joint_loss(
     backbone: Backbone, lora: Lora, batch: Batch, head: Tensor, *, alpha: float = 1.0
 ) -> tuple[Tensor, Figures]:
     """Scalar loss of a batch, with its figures; `head` [restricted vocabulary, hidden] are the rows of the head that
     may be predicted."""
-    teacher = None
-    if batch.base_stream is not None:
-        with torch.no_grad():
-            hidden = forward(backbone, batch.base_stream)
-            rows = batch.teacher[batch.teacher >= 0]
-            teacher = torch.softmax((final_norm(backbone, hidden[rows]) @ head.t()).float(), -1)
+    teacher = batch.taught
+    if teacher is None and batch.base_stream is not None:
+        teacher = base_distribution(backbone, batch, head)
     hidden = forward(backbone, batch.stream, lora)
     rows = torch.cat((batch.clean_rows, batch.noisy_rows))
     chosen = final_norm(backbone, hidden[rows])

@@ -54,7 +54,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     words = {"1": "One", "2": " two", "3": "\n", "4": "  three", "5": "."}
     trace = trace_of(words, [1, 2, 3, 4, 5], recorded="2026-01-02", device="Test CPU")
     (folder / "made.json").write_text(json.dumps(trace), encoding="utf-8")
-    settings = {"NEMODIFF_RECORDINGS": str(folder)}
+    settings = {"NEMODIFF_RECORDINGS": str(folder), "NEMODIFF_CHOOSE": "0"}
     if checkpoint := os.environ.get("NEMODIFF_TEST_CHECKPOINT"):
         settings["NEMODIFF_CHECKPOINT"] = checkpoint
     with running(folder.parent / "app.log", settings) as address:

@@ -12,7 +12,7 @@ from ui.figure import COLOURS, MAX_POINTS, OWN, TEXT, empty, figure_of, lane_fig
 
 def acceptance_lengths(trace: Trace, mode: str = "self-speculation") -> go.Figure:
     """New tokens of every draft-verify cycle as bars, accepted drafts below the verifier's own token; beside them how
-    often each length came; the mean as a line through both, and 2, where a cycle's two forwards only equal AR."""
+    often each length came; the mean as a line through both, and the forwards of a cycle, where it only equals AR."""
     lane = trace.lane(mode)
     cycles = [(k, event) for k, event in enumerate(lane.events) if event.phase == "verify"] if lane else []
     if not cycles:
@@ -21,13 +21,15 @@ def acceptance_lengths(trace: Trace, mode: str = "self-speculation") -> go.Figur
     own = [sum(p.state in ("corrected", "bonus") for p in event.positions) for _, event in cycles]
     lengths = [a + b for a, b in zip(accepted, own, strict=True)]
     mean = sum(lengths) / len(lengths)
+    # Of quadratic drafts every cycle is one forward, which has no draft of its own before it.
+    forwards = 2 if any(event.phase == "draft" for event in lane.events) else 1
     shown = slice(0, MAX_POINTS)
     hovers = [_cycle_hover(trace, n + 1, event) for n, (_, event) in enumerate(cycles[shown])]
     targets = [[mode, k] for k, _ in cycles[shown]]
     numbers = list(range(1, len(hovers) + 1))
     figure = figure_of(
         "Acceptance lengths",
-        f"{plural(len(lengths), 'cycle')} of two forwards: {lane_figures(lane)}",
+        f"{plural(len(lengths), 'cycle')} of {plural(forwards, 'forward')}: {lane_figures(lane)}",
         make_subplots(1, 2, shared_yaxes=True, column_widths=[0.72, 0.28], horizontal_spacing=0.03),
     )
     parts = (("accepted drafts", accepted, COLOURS[mode], ""), ("the verifier's own", own, OWN, "/"))
@@ -62,7 +64,7 @@ def acceptance_lengths(trace: Trace, mode: str = "self-speculation") -> go.Figur
         row=1,
         col=2,
     )
-    for label, height, dash in ((f"mean {mean:.2f}", mean, "dash"), ("AR's pace, 2", 2, "dot")):
+    for label, height, dash in ((f"mean {mean:.2f}", mean, "dash"), (f"AR's pace, {forwards}", forwards, "dot")):
         line = {"color": TEXT, "width": 1.5, "dash": dash}
         figure.add_hline(y=height, line=line)
         figure.add_scatter(x=[None], y=[None], mode="lines", line=line, name=label, hoverinfo="skip", row=1, col=1)

@@ -130,6 +130,8 @@ def _judged_drafts(trace: Trace) -> list[tuple[float, bool, int]]:
                 confidence = drafted.get(position.index)
                 if position.state in ("accepted", "rejected") and confidence is not None:
                     judged.append((confidence, position.state == "accepted", k))
+            # A quadratic forward drafts for the next one.
+            drafted = {one.index: one.confidence for one in event.positions if one.state == "drafted"}
     return judged
 
 

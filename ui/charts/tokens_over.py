@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import plotly.graph_objects as go
 
+from nemodiff.ceiling import Ceiling
 from nemodiff.trace import Event, Lane, Trace
 from ui.cells import escaped, kept_counts
 from ui.figure import COLOURS, DASHES, LANES, MAX_POINTS, SYMBOLS, empty, figure_of, lane_figures, plural
@@ -14,7 +15,29 @@ from ui.figure import COLOURS, DASHES, LANES, MAX_POINTS, SYMBOLS, empty, figure
 
 def tokens_over_forwards(trace: Trace) -> go.Figure:
     """Tokens that stand for good over model forwards, a step line a lane."""
-    return _tokens_over(trace, "Tokens over forwards", "forwards", lambda event: event.forward)
+    figure = _tokens_over(trace, "Tokens over forwards", "forwards", lambda event: event.forward)
+    lane = trace.lane("diffusion")
+    if lane and lane.events and lane.ceiling:
+        _add_ceiling(figure, lane.ceiling)
+    return figure
+
+
+def _add_ceiling(figure: go.Figure, ceiling: Ceiling) -> None:
+    """The oracle's own step line, in the diffusion lane's colour, thin and dotted."""
+    counts = ceiling.kept_counts()
+    shown = _thinned(len(counts))
+    last = [k == shown[-1] for k in shown]
+    figure.add_scatter(
+        x=shown,
+        y=[counts[k] for k in shown],
+        mode="lines+markers",
+        name=f"<b>Speed of light</b>  {plural(counts[-1], 'token')} in {plural(ceiling.forwards, 'forward')}",
+        line={"shape": "hv", "color": COLOURS["diffusion"], "width": 1.5, "dash": "dot"},
+        marker={"symbol": "diamond-open", "color": COLOURS["diffusion"], "size": [9 if end else 0 for end in last]},
+        hovertemplate="Speed of light: %{y} tokens in %{x} forwards<extra></extra>",
+    )
+    height = figure.layout.height + 18
+    figure.update_layout(height=height, margin={"t": figure.layout.margin.t + 19})
 
 
 def tokens_over_seconds(trace: Trace) -> go.Figure:

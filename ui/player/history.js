@@ -86,8 +86,9 @@ class History {
   }
 
   addCycle(log, lane, event) {
-    const drafted = lane.events[event.k - 1]?.phase === "draft" ? lane.events[event.k - 1].positions.length : 0;
-    const row = event.positions.map((p) => [p.token, p.state]);
+    const before = lane.events[event.k - 1];
+    const drafted = before?.positions.filter((p) => p.state === "drafted").length || 0;
+    const row = event.positions.filter((p) => p.state !== "drafted").map((p) => [p.token, p.state]);
     const columns = Math.max(drafted + 1, Number(log.head.request?.block_length) || 1);
     this.add(event, event.cycle, `+${event.gained}`, verifyTitle(event), (cells) => fillCells(cells, log, row, columns));
   }

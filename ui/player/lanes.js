@@ -113,11 +113,15 @@ class LaneView {
     const n = Math.min(event.prefix, comparison.n);
     const differs = comparison.first !== null && event.prefix > comparison.first;
     const done = k === lane.events.length - 1 && comparison.whole;
-    const lossless = this.mode === "self-speculation" ? "lossless: " : "";
+    const request = this.log.head.request || {};
+    const mixed = request.ar_weight < 1;
+    const drawn = !mixed && request.temperature > 0 && request.acceptance === "sampling";
+    const same = this.mode === "self-speculation" && !mixed && !drawn; // as AR's text by design
+    const lossless = same ? "lossless: " : "";
     if (differs || (done && comparison.first !== null)) {
-      const lead = this.mode === "self-speculation" ? "not lossless: " : "";
+      const lead = same ? "not lossless: " : this.mode !== "self-speculation" ? "" : drawn ? "distributed as AR's, drawn apart: " : "verifier mixed: ";
       setText(this.verdict, `≠ ${lead}first differs from AR at token ${comparison.first}`);
-      setData(this.verdict, "same", "no");
+      setData(this.verdict, "same", same || this.mode !== "self-speculation" ? "no" : null);
     } else if (n === 0) {
       setText(this.verdict, "");
       setData(this.verdict, "same", null);

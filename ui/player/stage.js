@@ -3,7 +3,7 @@
 const REST = 100; // ms
 
 /** hooks.resync(run) → promise of a full payload of a live run; hooks.open() → ask the viewer for a trace file;
- * hooks.make(kind, trace) → promise of a file, of the kinds in hooks.formats; hooks.branch: see Inspector. All may be
+ * hooks.make(kind, trace) → promise of a file, of the kinds in hooks.formats; hooks.branch: see Inspector; hooks.light: see Light. All may be
  * missing: a stage needs no server. Returns {ingest, seek, wait, unwait, fail, transport, log}. */
 function mount(root, hooks = {}) {
   let log = null;
@@ -20,6 +20,7 @@ function mount(root, hooks = {}) {
   const tooltip = new Tooltip(root, () => log);
   const attention = new AttentionView(root, schedule);
   const solo = new Solo(root, schedule);
+  const light = new Light(root, hooks, schedule);
   const inspector = new Inspector(root, hooks, seek, () => {
     tooltip.hide();
     schedule();
@@ -50,6 +51,7 @@ function mount(root, hooks = {}) {
   function paint() {
     frame = 0;
     transport.paint();
+    light.paint(transport.clock);
     if (!log) return;
     const cursor = transport.cursor;
     const clock = transport.clock;
@@ -86,6 +88,7 @@ function mount(root, hooks = {}) {
     inspector.unpin();
     for (const view of views.values()) view.clear();
     solo.open(log);
+    light.open(log);
     setData(root, "state", state);
     say("");
     describe();
@@ -124,6 +127,10 @@ function mount(root, hooks = {}) {
 
   function ingest(text) {
     const data = typeof text === "string" ? JSON.parse(text) : text;
+    if (data.light) {
+      light.take(data.light);
+      return;
+    }
     if (data.trace) {
       run = data.run || null;
       earlier = [];
@@ -223,6 +230,7 @@ function mount(root, hooks = {}) {
 
   /** Stop was pressed: a run that only waited leaves its line. */
   function unwait() {
+    light.halt();
     if ("waiting" in root.dataset) say("");
   }
 
@@ -250,7 +258,12 @@ function settingsOf(request) {
   if (request.sampler === "fixed") parts.push(`${request.steps || "fixed"} steps a block`);
   else if (request.sampler === "entropy") parts.push(`entropy ≤ ${request.entropy_bound}`);
   else if (request.threshold != null) parts.push(`confidence ≥ ${Number(request.threshold).toFixed(2)}`);
+  if (request.draft === "quadratic" && request.modes?.includes("self-speculation")) {
+    parts.push("quadratic drafts");
+    if (request.ar_weight < 1) parts.push(`verifier ${Number(request.ar_weight).toFixed(2)} AR`);
+  }
   if (request.temperature != null) parts.push(`temperature ${request.temperature}`);
   if (request.temperature > 0) parts.push(`seed ${request.seed}`);
+  if (request.temperature > 0 && request.acceptance === "sampling") parts.push("speculative sampling");
   return parts;
 }
