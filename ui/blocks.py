@@ -180,7 +180,7 @@ def build(
         )
         with gr.Row(elem_id="options"):
             modes = gr.CheckboxGroup(MODE_NAMES, value=list(MODES), show_label=False, label="Modes", elem_id="modes")
-            block = _number("block length", block_length, "block-length")
+            block = _number("block", block_length, "block-length")
             sampler = gr.Dropdown(
                 list(SAMPLERS), value=SAMPLERS[0], label="sampler", filterable=False, elem_id="sampler", min_width=60
             )

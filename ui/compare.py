@@ -157,7 +157,10 @@ def _status(state: str, text: str, done: int = 0, total: int = 0) -> str:
         else ""
     )
     role = ' role="status"' if state in ("done", "error") else ""
-    return f'<div class="sweep" data-state="{state}" data-done="{done}">{bar}<p{role}>{html.escape(text)}</p></div>'
+    going = " sweep-going" if state == "going" else ""
+    return (
+        f'<div class="sweep{going}" data-state="{state}" data-done="{done}">{bar}<p{role}>{html.escape(text)}</p></div>'
+    )
 
 
 def _progress(sweep: Sweep) -> str:
