@@ -17,8 +17,10 @@ from nemodiff.model.rows import RowShapes
 
 #: Largest magnitude of a quantised value.
 PEAK = 127
-#: Adding it to a float32 of magnitude below 2^22 leaves the rounded integer in the low bits, plus 128 in the low byte.
-_ROUND = 1.5 * 2**23 + 128
+#: Adding it to a float32 of magnitude below 2^22 leaves the rounded integer in the low bits.
+_ROUND = 1.5 * 2**23
+#: Up to so many weights a plain product costs less than looking up a prepacked one.
+_SMALL = 2**20
 
 
 class Int8Matrix(nn.Module):
@@ -32,10 +34,11 @@ class Int8Matrix(nn.Module):
         super().__init__()
         self.out_features, self.in_features = weight.shape
         values, self.scale = quantise_rows(weight)
-        self.packed = torch.ops.onednn.qlinear_prepack(values, None)
+        self.small = values.numel() <= _SMALL
+        # The prepacked product takes unsigned bytes with a zero point.
+        self.values = values.t() if self.small else torch.ops.onednn.qlinear_prepack(values, None)
+        self.round = torch.tensor(_ROUND if self.small else _ROUND + 128)
         self._zeros = torch.zeros(self.out_features, dtype=torch.int64)
-        self._round = torch.tensor(_ROUND)
-        self._normed = math.sqrt(self.in_features) / PEAK
 
     @property
     def nbytes(self) -> int:
@@ -43,7 +46,7 @@ class Int8Matrix(nn.Module):
         return self.out_features * (self.in_features + self.scale.itemsize)
 
     def normed(self, x: Tensor, norm: Tensor, eps: float, shapes: RowShapes | None = None) -> Tensor:
-        """The product with rms_norm(x) * norm. x: [rows, in], float32. Returns [rows, out], float32.
+        """The product with rms_norm(x). x: [rows, in]; norm: [in], as `fold_norm` made it. Returns [rows, out].
 
         The norm's division is uniform over a row, so it is left to the row's scale.
         """
@@ -51,20 +54,32 @@ class Int8Matrix(nn.Module):
         peak = weighted.abs().amax(-1, keepdim=True)
         # Single rounding steps (no hypot, no fused ones), which are alike whether a row falls in a vector or its rest.
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        scale = length.mul_(length).add_(eps * self.in_features).rsqrt_().mul_(peak).mul_(self._normed)
-        return self._product(weighted, peak).mul_(scale)
+        length = length.mul_(length).add_(eps * self.in_features).sqrt_()
+        return self.product(self._steps(weighted, peak)).mul_(peak.div_(length))
 
     def added(self, x: Tensor, rows: Tensor, shapes: RowShapes | None = None) -> Tensor:
         """x [rows, out] plus the product with rows [rows, in], all float32."""
         peak = rows.abs().amax(-1, keepdim=True)
-        return torch.addcmul(x, self._product(rows, peak), peak, value=1 / PEAK)
+        return torch.addcmul(x, self.product(self._steps(rows, peak)), peak, value=1 / PEAK)
 
-    def _product(self, x: Tensor, peak: Tensor) -> Tensor:
-        """Weight times x / peak * 127, rounded: exact integers, then scaled a channel."""
-        steps = torch.addcmul(self._round, x, peak.reciprocal(), value=PEAK).view(torch.int32).to(torch.uint8)
+    def _steps(self, x: Tensor, peak: Tensor) -> Tensor:
+        return torch.addcmul(self.round, x, peak.reciprocal(), value=PEAK).view(torch.int32).to(torch.uint8)
+
+    def product(self, steps: Tensor) -> Tensor:
+        """The exact integer product with steps [rows, in], times the channels' scales: [rows, out], float32.
+
+        steps: the low bytes of round + 127 * x / (the row's largest magnitude), as uint8.
+        """
+        if self.small:
+            return torch._int_mm(steps.view(torch.int8), self.values) * self.scale
         return torch.ops.onednn.qlinear_pointwise(
-            steps, 1.0, 128, self.packed, self.scale, self._zeros, None, 1.0, 0, torch.float32, "none", [], ""
+            steps, 1.0, 128, self.values, self.scale, self._zeros, None, 1.0, 0, torch.float32, "none", [], ""
         )
+
+
+def fold_norm(norm: Tensor) -> Tensor:
+    """A norm's weight [in] with the factors of a normed row's scale folded in, for `Int8Matrix.normed`."""
+    return norm.float() * (math.sqrt(norm.shape[0]) / PEAK)
 
 
 def quantise_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
