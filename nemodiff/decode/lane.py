@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nemodiff.decode.ranking import best, largest
 from nemodiff.model.cache import KVCache
 from nemodiff.model.transformer import Transformer
 from nemodiff.samplers import Sampler
@@ -150,9 +151,9 @@ class LaneRun:
             mask = self.model.config.mask_token_id
             logits[:, mask], probabilities[:, mask] = -torch.inf, 0
         if self.settings.temperature > 0:
-            tokens = (logits / self.settings.temperature + self._noise(logits, index)).argmax(-1)
+            tokens = best(logits / self.settings.temperature + self._noise(logits, index))
         else:
-            tokens = logits.argmax(-1)
+            tokens = best(logits)
         if causal and (forced := self.forced(index, len(tokens))):
             row, token = forced
             if token not in tokens[:row].tolist():
@@ -193,5 +194,5 @@ def _top(probabilities: Tensor, count: int) -> list[list[tuple[int, float]]]:
     """The `count` most probable (token, probability) pairs of every row [rows, vocab], best first."""
     if not count:
         return [[] for _ in range(probabilities.shape[0])]
-    values, tokens = probabilities.topk(min(count, probabilities.shape[-1]), dim=-1)
+    values, tokens = largest(probabilities, min(count, probabilities.shape[-1]))
     return [list(zip(ids, ps, strict=True)) for ids, ps in zip(tokens.tolist(), values.tolist(), strict=True)]

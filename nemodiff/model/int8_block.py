@@ -32,7 +32,7 @@ class _Input:
         torch.abs(x, out=self._work)
         torch.amax(self._work, -1, True, out=self.peak)
         torch.reciprocal(self.peak, out=self._inverse)
-        torch.addcmul(matrix.round, x, self._inverse, value=PEAK, out=self._work)
+        torch.addcmul(matrix.rounding(x.shape[0]), x, self._inverse, value=PEAK, out=self._work)
         return matrix.product(self._steps.copy_(self._integers))
 
 
