@@ -22,6 +22,7 @@ def main() -> None:
             settings.checkpoint,
             device=settings.device,
             dtype=settings.dtype,
+            graphs=settings.graphs,
             report=lambda line: print(line, file=sys.stderr, flush=True),
         )
     except nemodiff.CheckpointError as error:

@@ -1,4 +1,4 @@
-"""The command line: generate, checkpoints, bench, sweep, train."""
+"""The command line: generate, checkpoints, bench, sweep, speed-of-light, train."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from nemodiff import bench
-from nemodiff.analysis import sweep
+from nemodiff.analysis import speed_of_light, sweep
 from nemodiff.analysis.agreement import speed_up
 from nemodiff.checkpoints import CATALOGUE, DEFAULT
 from nemodiff.engine import load, obstacles
@@ -29,6 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     bench.add_parser(commands)
     sweep.add_parser(commands)
+    speed_of_light.add_parser(commands)
     training.add_parser(commands)
     args = parser.parse_args(argv)
     try:
@@ -52,10 +53,18 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--threshold", type=float, help="confidence at which the sampler commits (default: the checkpoint's)"
     )
-    parser.add_argument("--sampler", default="confidence", help="confidence, entropy or fixed")
+    parser.add_argument("--sampler", default="confidence", help="confidence, entropy, fixed or trained")
     parser.add_argument("--steps", type=int, help="forwards a block, for --sampler fixed")
     parser.add_argument("--entropy-bound", type=float, default=0.3, help="nats a forward, for --sampler entropy")
-    parser.add_argument("--draft", default="linear", help="linear")
+    parser.add_argument(
+        "--draft", default="linear", help="linear (draft, then verify) or quadratic (both in one forward)"
+    )
+    parser.add_argument(
+        "--acceptance", default="match", help="at a temperature: match, independent (match, as released) or sampling"
+    )
+    parser.add_argument(
+        "--ar-weight", type=float, default=1.0, help="AR's share in the verifier of --draft quadratic (1: AR's text)"
+    )
     parser.add_argument(
         "--adapter", action=argparse.BooleanOptionalAction, default=True, help="the draft LoRA, where there is one"
     )
@@ -66,6 +75,7 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--raw", action="store_true", help="skip the chat template")
     parser.add_argument("--dtype", help="float32 or bfloat16 (default: what is fast here)")
     parser.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
+    parser.add_argument("--graphs", action="store_true", help="forwards of fixed shapes, as CUDA graphs on a GPU")
     parser.add_argument("--trace", type=Path, help="also write the trace to this file")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(func=_generate)
@@ -87,6 +97,8 @@ def _generate(args: argparse.Namespace) -> int:
         steps=args.steps,
         entropy_bound=args.entropy_bound,
         draft=args.draft,
+        acceptance=args.acceptance,
+        ar_weight=args.ar_weight,
         adapter=args.adapter,
         temperature=args.temperature,
         seed=args.seed,
@@ -94,7 +106,7 @@ def _generate(args: argparse.Namespace) -> int:
         ignore_eos=args.ignore_eos,
         raw=args.raw,
     )
-    engine = load(args.checkpoint, device=args.device, dtype=args.dtype, report=_report)
+    engine = load(args.checkpoint, device=args.device, dtype=args.dtype, report=_report, graphs=args.graphs)
     live = None if args.json else _Progress()
     trace = engine.generate(request, live)
     if args.trace:

@@ -6,9 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from nemodiff import bench_quality, bench_shape
+from nemodiff import bench_quality, bench_samplers, bench_shape
 from nemodiff.analysis.agreement import agreement, speed_up
-from nemodiff.bench_shape import BLOCK, SHAPES
+from nemodiff.bench_shape import BLOCK, CONTEXT, SHAPES
 from nemodiff.checkpoints import DEFAULT
 from nemodiff.engine import Engine, load
 from nemodiff.errors import RequestError
@@ -25,6 +25,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--quality", action="store_true", help="instead: held-out tasks and prompts, right or wrong, in all modes"
     )
+    parser.add_argument(
+        "--samplers", action="store_true", help="instead: every sampler against serial denoising on held-out prompts"
+    )
     parser.add_argument("--workers", type=int, default=2, help="for --quality: processes of one thread each")
     parser.add_argument("--per-family", type=int, default=1, help="for --quality: instances a trained family")
     parser.add_argument("--prompts", type=int, default=60, help="for --quality: open prompts, 1 to 60")
@@ -35,13 +38,19 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--threshold", type=float)
     parser.add_argument("--dtype")
     parser.add_argument("--device")
+    parser.add_argument("--context", type=int, default=CONTEXT, help="tokens before those that --shape times")
+    parser.add_argument("--graphs", action="store_true", help="forwards of fixed shapes, as CUDA graphs on a GPU")
     parser.add_argument("--texts", action="store_true", help="print every answer too")
     parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:
     if args.shape:
-        print(bench_shape.run(args.shape, args.device, args.dtype, args.block_length or BLOCK, args.max_new_tokens))
+        settings = (args.block_length or BLOCK, args.max_new_tokens, args.context, args.graphs)
+        print(bench_shape.run(args.shape, args.device, args.dtype, *settings))
+        return 0
+    if args.samplers:
+        print(bench_samplers.run(args.checkpoint, block_length=args.block_length, device=args.device, dtype=args.dtype))
         return 0
     if args.quality:
         for name, value, low, high in (
@@ -73,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         )
         for example in EXAMPLES
     }
-    engine = load(args.checkpoint, device=args.device, dtype=args.dtype)
+    engine = load(args.checkpoint, device=args.device, dtype=args.dtype, graphs=args.graphs)
     traces: dict[Example, Trace] = {}
     for example, request in requests.items():
         print(f"{example.label} …", file=sys.stderr, flush=True)

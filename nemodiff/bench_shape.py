@@ -9,19 +9,20 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from nemodiff.decode.lane import synchronise
+from nemodiff.decode.lane import Prefill, synchronise
 from nemodiff.engine import Defaults, Engine, describe_device, pick_device, pick_dtype
 from nemodiff.errors import CheckpointError, RequestError
 from nemodiff.model.config import ModelConfig, RopeConfig
 from nemodiff.model.memory import enough_memory, shortage
+from nemodiff.model.static import StaticForwards
 from nemodiff.model.transformer import Transformer
-from nemodiff.model.weights import settle_rows
+from nemodiff.model.weights import settle_rows, targets_of
 from nemodiff.request import Request
 from nemodiff.tokenizer import Tokenizer
 
@@ -61,7 +62,6 @@ class Shape:
             rope=rope,
             mask_token_id=100,
             block_size=BLOCK,
-            tensor_prefix="encoder.",
         )
 
 
@@ -78,35 +78,47 @@ SHAPES = {
 class Costs:
     """Milliseconds of a forward after `context` kept positions, and what they are held against.
 
-    token: one row, causal. verify: a block, causal. draft: a block, bidirectional, with the draft LoRA. denoise: the
-    same without. tracing: wall time a forward beyond the lane's own clock. ar: tokens/s of this engine's AR lane;
-    transformers: of its generate, None where it did not fit. copy_bandwidth: bytes/s, read and written, of a copy on
-    the device. weights: bytes that a forward reads.
+    attention: what ran. token: one row, causal. verify: a block, causal. draft: a block, bidirectional, with the draft
+    LoRA. denoise: the same without. tracing: wall time a forward beyond the lane's own clock. ar: tokens/s of this
+    engine's AR lane; transformers: of its generate over the same weights, both without the prefill. copies, reads:
+    bytes/s of a copy on the device, read and written, and of a sum. weights: bytes that a forward reads.
     """
 
     context: int
     block: int
+    attention: str
     token: float
     verify: float
     draft: float
     denoise: float
     tracing: float
     ar: float
-    transformers: float | None
-    copy_bandwidth: float
+    transformers: float
+    copies: float
+    reads: float
     weights: int
 
     @property
-    def bandwidth_share(self) -> float:
-        """What part of a one-token forward a machine would need that did nothing but read the weights."""
-        return self.weights / self.copy_bandwidth / (self.token / 1000)
+    def limit(self) -> float:
+        """Tokens/s, one a forward, of a machine that did nothing but read the weights as fast as it was seen to."""
+        return max(self.copies, self.reads) / self.weights
 
 
-def run(name: str, device: str | None, dtype: str | None, block: int = BLOCK, new_tokens: int = 128) -> str:
+def run(
+    name: str,
+    device: str | None,
+    dtype: str | None,
+    block: int = BLOCK,
+    new_tokens: int = 128,
+    context: int = CONTEXT,
+    graphs: bool = False,
+) -> str:
     """Measure a shape and return the report. Raises CheckpointError when it does not fit, RequestError for settings."""
     Request(prompt_ids=(0,), block_length=block, max_new_tokens=new_tokens)
     if new_tokens < 2:
         raise RequestError("There is nothing to time in one token: give --max-new-tokens 2 or more.")
+    if not 1 <= context <= 65_536:
+        raise RequestError(f"context must be 1 to 65,536 tokens, not {context}.")
     target = pick_device(device)
     kind = pick_dtype(dtype, target)
     config = SHAPES[name].config()
@@ -114,36 +126,40 @@ def run(name: str, device: str | None, dtype: str | None, block: int = BLOCK, ne
     if reason := shortage(count * kind.itemsize, target):
         raise CheckpointError(f"The {name} shape does not fit: {reason}; choose a smaller --shape or another --device.")
     with enough_memory(f"measure the {name} shape"):
-        costs = measure(config, target, kind, block, new_tokens)
+        costs = measure(config, target, kind, block, new_tokens, context, graphs)
     return report(name, costs, f"{describe_device(target)} · {str(kind).removeprefix('torch.')}")
 
 
-def measure(config: ModelConfig, device: torch.device, dtype: torch.dtype, block: int, new_tokens: int) -> Costs:
-    """Costs of a shape with random weights, in one run on one device."""
-    prompt = torch.randint(0, config.vocab_size, (CONTEXT,), generator=torch.Generator().manual_seed(0))
-    ours = _engine_figures(random_model(config, device, dtype), prompt, block, new_tokens)  # freed before the next line
+def measure(
+    config: ModelConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    block: int,
+    new_tokens: int,
+    context: int = CONTEXT,
+    graphs: bool = False,
+) -> Costs:
+    """Costs of a shape with random weights, in one run on one device. graphs: as for `nemodiff.load`."""
+    prompt = torch.randint(0, config.vocab_size, (context,), generator=torch.Generator().manual_seed(0))
+    model = random_model(config, device, dtype)
+    if graphs:
+        model.static = StaticForwards(model)
+    copies, reads = _bandwidths(device)
     return Costs(
-        context=CONTEXT,
+        context=context,
         block=block,
-        transformers=_transformers_rate(config, device, dtype, prompt, new_tokens),
-        copy_bandwidth=_copy_bandwidth(device),
-        **ours,
+        copies=copies,
+        reads=reads,
+        **_engine_figures(model, prompt, block, new_tokens),
+        transformers=_transformers_rate(model, prompt, new_tokens),
     )
 
 
-def _engine_figures(model: Transformer, prompt: Tensor, block: int, new_tokens: int) -> dict[str, float]:
-    cache = model.new_cache(CONTEXT + block)
-    model(prompt.to(model.device), cache, causal=True, last=True)
-    cache.keep(CONTEXT)
-
-    def forward(rows: int, **how: bool) -> float:
-        tokens = torch.full((rows,), model.config.mask_token_id, device=model.device)
-        return _milliseconds(lambda: model(tokens, cache, **how), model.device)
-
+def _engine_figures(model: Transformer, prompt: Tensor, block: int, new_tokens: int) -> dict[str, float | str]:
     engine = Engine("random weights", model, Tokenizer(Path("no tokenizer")), Defaults(block_length=block))
     ids = tuple(prompt.tolist())
     request = Request(prompt_ids=ids, modes=("ar",), max_new_tokens=new_tokens, block_length=block, ignore_eos=True)
-    engine.generate(request)  # once, so that nothing is set up while it is timed
+    engine.generate(replace(request, max_new_tokens=2))  # so that nothing is set up while it is timed
     recorder, begin = engine.recorder(request), 0.0
     for event in engine.stream(request):
         recorder.add(event)
@@ -152,7 +168,15 @@ def _engine_figures(model: Transformer, prompt: Tensor, block: int, new_tokens: 
     wall = time.perf_counter() - begin
     lane = recorder.finish("stopped").lanes[0]
     decoding = lane.seconds - lane.prefill_seconds
+
+    cache = Prefill(model, list(ids), len(ids) + block).copy_cache("bench")
+
+    def forward(rows: int, **how: bool) -> float:
+        tokens = torch.full((rows,), model.config.mask_token_id, device=model.device)
+        return _milliseconds(lambda: model(tokens, cache, **how), model.device)
+
     return {
+        "attention": engine.attention,
         "token": forward(1, causal=True),
         "verify": forward(block, causal=True),
         "draft": forward(block, causal=False, adapter=True),
@@ -165,25 +189,36 @@ def _engine_figures(model: Transformer, prompt: Tensor, block: int, new_tokens: 
 
 
 def random_model(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> Transformer:
-    """A Transformer of this shape, weights and draft LoRA drawn from a normal distribution of deviation 0.02."""
+    """A Transformer of this shape, weights and draft LoRA drawn from a normal distribution of deviation 0.02.
+
+    A large matrix repeats a few million draws: what they are costs nothing, drawing billions of them minutes.
+    """
+    draws = torch.empty(2**22, device=device).normal_(0, 0.02).to(dtype)
+
+    def fill(tensor: Tensor) -> Tensor:
+        flat = tensor.view(-1)
+        for start in range(0, flat.numel(), draws.numel()):
+            part = flat[start : start + draws.numel()]
+            part.copy_(draws[: part.numel()])
+        return tensor
+
     model = Transformer(config, device, dtype)
     for parameter in model.parameters():
         if parameter.dim() == 2:
-            parameter.data.normal_(0, 0.02)
+            fill(parameter.data)
     for layer in model.layers:
-        a = torch.empty(LORA_RANK, layer.o.in_features, device=device, dtype=dtype).normal_(0, 0.02)
-        b = torch.empty(layer.o.out_features, LORA_RANK, device=device, dtype=dtype).normal_(0, 0.02)
+        a = fill(torch.empty(LORA_RANK, layer.o.in_features, device=device, dtype=dtype))
+        b = fill(torch.empty(layer.o.out_features, LORA_RANK, device=device, dtype=dtype))
         layer.draft_lora = (a, b)
     settle_rows(model)
     return model.eval()
 
 
-def _transformers_rate(
-    config: ModelConfig, device: torch.device, dtype: torch.dtype, prompt: Tensor, new_tokens: int
-) -> float | None:
-    """Tokens/s of transformers' own generate on the same shape, its prefill included; None where it does not fit."""
+def _transformers_rate(model: Transformer, prompt: Tensor, new_tokens: int) -> float:
+    """Tokens/s of transformers' own generate over this model's weights, which it shares; prefill taken out."""
     from transformers import AutoModelForCausalLM, Ministral3Config
 
+    config = model.config
     settings = Ministral3Config(
         vocab_size=config.vocab_size,
         hidden_size=config.hidden_size,
@@ -195,46 +230,50 @@ def _transformers_rate(
         tie_word_embeddings=False,
     )
     with torch.device("meta"):
-        reference = AutoModelForCausalLM.from_config(settings, dtype=dtype)
-    if shortage(sum(p.nbytes for p in reference.parameters()), device):
-        return None
-    with torch.device(device):
-        reference = AutoModelForCausalLM.from_config(settings, dtype=dtype).eval()
-    ids = prompt[None].to(device)
+        reference = AutoModelForCausalLM.from_config(settings, dtype=model.dtype)
+    reference.load_state_dict(targets_of(model), assign=True)
+    with torch.device(model.device):  # its frequencies are no weights, so they are made once more
+        reference.model.rotary_emb = type(reference.model.rotary_emb)(settings)
+    ids = prompt[None].to(model.device)
     how = {"attention_mask": torch.ones_like(ids), "do_sample": False, "pad_token_id": 0}
-    how |= {"min_new_tokens": new_tokens, "max_new_tokens": new_tokens}
-    reference.generate(ids, **how)
-    synchronise(device)
-    begin = time.perf_counter()
-    reference.generate(ids, **how)
-    synchronise(device)
-    return new_tokens / (time.perf_counter() - begin)
+
+    def seconds(tokens: int) -> float:
+        synchronise(model.device)
+        begin = time.perf_counter()
+        reference.eval().generate(ids, min_new_tokens=tokens, max_new_tokens=tokens, **how)
+        synchronise(model.device)
+        return time.perf_counter() - begin
+
+    seconds(2)  # so that nothing is set up while it is timed
+    first = seconds(1)
+    return (new_tokens - 1) / max(seconds(new_tokens) - first, 1e-9)
 
 
-def _copy_bandwidth(device: torch.device) -> float:
-    """Bytes/s, read and written together, of a copy much larger than any cache."""
+def _bandwidths(device: torch.device) -> tuple[float, float]:
+    """Bytes/s of a copy (read and written together) and of a sum, both much larger than any cache."""
     size = 2**30 if device.type == "cuda" else 2**28
-    source = torch.zeros(size, dtype=torch.uint8, device=device)
+    source = torch.zeros(size // 4, device=device)
     target = torch.empty_like(source)
-    return 2 * size / (_milliseconds(lambda: target.copy_(source), device) / 1000)
+    copy = _milliseconds(lambda: target.copy_(source), device)
+    read = _milliseconds(lambda: source.sum(), device)
+    return 2 * size / (copy / 1000), size / (read / 1000)
 
 
 def _milliseconds(call: Callable[[], object], device: torch.device) -> float:
-    """The median time of twenty calls, after three that do not count."""
-    times = []
-    for _ in range(23):
+    """The median time of twenty calls, or of as many as ten seconds take, after three that do not count."""
+    times: list[float] = []
+    while len(times) < 3 or (len(times) < 23 and sum(times) < 10_000):
         synchronise(device)
         begin = time.perf_counter()
         call()
         synchronise(device)
         times.append(1000 * (time.perf_counter() - begin))
-    return statistics.median(times[3:])
+    return statistics.median(times[3:] or times[-1:])
 
 
 def report(name: str, costs: Costs, where: str) -> str:
     """The costs as markdown, forwards beside seconds."""
     c, block = costs, costs.block
-    theirs = f"{c.transformers:.1f}" if c.transformers else "no room beside"
     rows = [
         ("1 token, causal (AR)", c.token),
         (f"{block} tokens, causal (verify, refresh)", c.verify),
@@ -243,19 +282,21 @@ def report(name: str, costs: Costs, where: str) -> str:
         ("tracing, a forward", c.tracing),
     ]
     lines = [
-        f"{name} shape, random weights · {where} · after {c.context} tokens\n",
+        f"{name} shape, random weights · {where} · {c.attention} · after {c.context} tokens\n",
         "| forward | ms | × a 1-token forward |\n| --- | --- | --- |",
         *(f"| {label} | {ms:.2f} | {ms / c.token:.2f} |" for label, ms in rows),
-        f"\nAR {c.ar:.1f} tokens/s; transformers' generate {theirs} tokens/s (its prefill included).",
-        f"A 1-token forward reads {c.weights / 1e9:.2f} GB of weights; at the measured copy bandwidth of "
-        f"{c.copy_bandwidth / 1e9:.0f} GB/s that alone takes {c.bandwidth_share:.0%} of its time.",
+        f"\nAR {c.ar:.2f} tokens/s, transformers' generate over the same weights {c.transformers:.2f} tokens/s, both "
+        f"without the prefill: {c.ar / c.transformers:.2f}×.",
+        f"A 1-token forward reads {c.weights / 1e9:.2f} GB of weights. Here a copy moves {c.copies / 1e9:.1f} GB/s and "
+        f"a sum reads {c.reads / 1e9:.1f} GB/s (both measured in this run): at the larger of them the weights alone "
+        f"allow {c.limit:.2f} tokens/s, of which AR reaches {c.ar / c.limit:.0%}.",
     ]
     if SHAPES[name].tpf and block == BLOCK:
         diffusion, speculation = SHAPES[name].tpf
         rate = 1000 * diffusion / c.denoise
         cycle = 1000 * speculation / ((c.draft + c.verify) / 2)
         lines.append(
-            f"At the published tokens per forward (not measured here): diffusion {diffusion} → {rate:.1f} tokens/s, "
-            f"self-speculation {speculation} → {cycle:.1f} tokens/s."
+            f"At the published tokens per forward (not measured here): diffusion {diffusion} → {rate:.2f} tokens/s "
+            f"({rate / c.ar:.2f}× AR), self-speculation {speculation} → {cycle:.2f} tokens/s ({cycle / c.ar:.2f}× AR)."
         )
     return "\n".join(lines)

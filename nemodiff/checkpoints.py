@@ -15,7 +15,7 @@ from pathlib import Path
 
 from nemodiff import hub
 from nemodiff.errors import CheckpointError
-from nemodiff.model.weights import read_json
+from nemodiff.model.weights import read_json, weight_files
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets" / "checkpoints"
 DEFAULT = "smollm2-135m-tri"
@@ -37,6 +37,8 @@ class Entry:
     parameters: int
     licence: str
     note: str
+    #: Where its card and licence stand.
+    card: str
 
     @property
     def size(self) -> str:
@@ -51,6 +53,7 @@ CATALOGUE = (
         134_500_000,
         "Apache-2.0",
         "Trained by this project on SmolLM2-135M-Instruct; the default, runs on any CPU.",
+        "https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct",
     ),
     *(
         Entry(
@@ -59,6 +62,7 @@ CATALOGUE = (
             parameters,
             "NVIDIA's, see the model card",
             "NVIDIA's release, fetched from the hub on first use; needs a GPU. Never run by this project.",
+            f"https://huggingface.co/nvidia/Nemotron-Labs-Diffusion-{size}{suffix}",
         )
         for size, parameters in (("3B", 3_830_000_000), ("8B", 8_490_000_000), ("14B", 13_500_000_000))
         for suffix in ("", "-Base")
@@ -80,10 +84,15 @@ def cache_folder() -> Path:
     return Path(os.environ.get("NEMODIFF_CACHE") or Path.home() / ".cache" / "nemodiff")
 
 
-def resolve(name: str, report: Callable[[str], None] = lambda line: None) -> Files:
+def resolve(
+    name: str,
+    report: Callable[[str], None] = lambda line: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Files:
     """Local files of a catalogue name, a folder or a hub id ("owner/name", "owner/name@revision"), fetched if need be.
 
-    report: called with a line of progress. Raises CheckpointError with one sentence that says what to do.
+    report: called with a line of progress. progress: bytes done and in all of a hub download, see `hub.fetch`.
+    Raises CheckpointError with one sentence that says what to do.
     """
     folder = Path(name).expanduser()
     if name == DEFAULT:
@@ -100,15 +109,36 @@ def resolve(name: str, report: Callable[[str], None] = lambda line: None) -> Fil
             f"The bundled adapter assets/checkpoints/{DEFAULT} is missing; check out the repository again."
         )
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        return Files(name, hub.fetch(name, report))
+        return Files(name, hub.fetch(name, report, progress))
     known = ", ".join(entry.name for entry in CATALOGUE)
     raise CheckpointError(f"Unknown checkpoint {name!r}: give a folder, a hub id (owner/name) or one of {known}.")
 
 
+def is_here(name: str) -> bool:
+    """Whether everything that `resolve` would fetch for a checkpoint is on this machine; no network is asked."""
+    if name == DEFAULT:
+        return _base_is_here()
+    if Path(name).expanduser().is_dir():
+        return True
+    folder = hub.cached(name)
+    try:
+        return folder is not None and bool(weight_files(folder))
+    except CheckpointError:
+        return False
+
+
+def _base_folder() -> Path:
+    return cache_folder() / f"{BASE}-v{_BASE_VERSION}"
+
+
+def _base_is_here() -> bool:
+    return (_base_folder() / "tokenizer_config.json").is_file()  # written last
+
+
 def base_weights(report: Callable[[str], None] = lambda line: None) -> Path:
     """The folder of SmolLM2-135M-Instruct (bf16 safetensors, tokenizer), fetched and converted on first use."""
-    folder = cache_folder() / f"{BASE}-v{_BASE_VERSION}"
-    if (folder / "tokenizer_config.json").is_file():  # written last
+    folder = _base_folder()
+    if _base_is_here():
         return folder
     from nemodiff.gguf import convert
 
@@ -124,7 +154,7 @@ def base_weights(report: Callable[[str], None] = lambda line: None) -> Path:
         try:
             converted.rename(folder)
         except OSError:  # another process finished first, or left half a folder behind
-            if not (folder / "tokenizer_config.json").is_file():
+            if not _base_is_here():
                 shutil.rmtree(folder, ignore_errors=True)
                 converted.rename(folder)
     return folder

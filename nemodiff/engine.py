@@ -8,24 +8,29 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 
 from nemodiff import samplers
 from nemodiff.checkpoints import CATALOGUE, DEFAULT, Files, resolve
-from nemodiff.decode import DECODERS, LaneRun, Prefill, Settings, race
+from nemodiff.decode import DECODERS, LaneRun, Prefill, Settings, quadratic_layouts, race
 from nemodiff.errors import CheckpointError, RequestError
 from nemodiff.model.config import ModelConfig
 from nemodiff.model.int8 import int8_obstacle
+from nemodiff.model.layout import Layout
 from nemodiff.model.memory import enough_memory, shortage
 from nemodiff.model.quantise import quantise
+from nemodiff.model.static import StaticForwards
 from nemodiff.model.transformer import Transformer
 from nemodiff.model.weights import check_files, load_model, merge_adapter, read_config, read_json
 from nemodiff.recorder import Recorder
-from nemodiff.request import Request
+from nemodiff.request import MAX_QUADRATIC_LENGTH, Request
+from nemodiff.samplers.trained import TrainedSampler, load_sampler
 from nemodiff.tokenizer import Tokenizer
 from nemodiff.trace import Event, Trace
 
@@ -38,18 +43,31 @@ class Defaults:
 
     block_length: int = 8
     threshold: float = 0.9
+    #: The threshold of the trained sampler, on its own scale.
+    trained_threshold: float = 0.9
 
 
 class Engine:
     """One model and its tokenizer. One run at a time: a second `stream` waits until the first is closed."""
 
-    def __init__(self, checkpoint: str, model: Transformer, tokenizer: Tokenizer, defaults: Defaults) -> None:
+    def __init__(
+        self,
+        checkpoint: str,
+        model: Transformer,
+        tokenizer: Tokenizer,
+        defaults: Defaults,
+        sampler: TrainedSampler | None = None,
+    ) -> None:
         self.checkpoint = checkpoint
         self._model: Transformer | None = model
         self.tokenizer = tokenizer
         self.defaults = defaults
+        #: The trained sampler that came with the checkpoint, if one did.
+        self.sampler = sampler
         self.dtype = model.dtype_name
         self.device = describe_device(model.device)
+        #: Which attention runs in block-shaped forwards; prompts always run torch's SDPA.
+        self.attention = _attention(model)
         self._lock = threading.Lock()
         self._warm: set[int] = set()
 
@@ -100,15 +118,25 @@ class Engine:
             )
         if config.mask_token_id is None and set(request.modes) != {"ar"}:
             raise RequestError(f"{self.checkpoint} has no mask token, so it decodes in mode ar only.")
+        if request.sampler == "trained" and self.sampler is None:
+            raise RequestError(f"{self.checkpoint} has no trained sampler: choose confidence, entropy or fixed.")
+        if request.draft == "quadratic" and self.model.static:
+            raise RequestError("draft quadratic does not run on static shapes: load the checkpoint without graphs.")
         return tokens
+
+    def threshold(self, sampler: str) -> float:
+        """The threshold that a request without one gets."""
+        return self.defaults.trained_threshold if sampler == "trained" else self.defaults.threshold
 
     def fill(self, request: Request) -> Request:
         """The request with this checkpoint's defaults in place of None."""
         block_length = request.block_length or self.defaults.block_length
+        if request.draft == "quadratic":
+            block_length = min(block_length, MAX_QUADRATIC_LENGTH)
         return dataclasses.replace(
             request,
             block_length=block_length,
-            threshold=self.defaults.threshold if request.threshold is None else request.threshold,
+            threshold=self.threshold(request.sampler) if request.threshold is None else request.threshold,
             steps=min(request.steps or max(1, block_length // 2), block_length - 1),
         )
 
@@ -120,7 +148,7 @@ class Engine:
             tokenizer=self.tokenizer.name,
             device=self.device,
             dtype=self.dtype,
-            exact=self.model.exact,
+            exact=self.model.exact and (self.model.static is None or self.model.static.exact),
             versions={
                 "python": platform.python_version(),
                 "torch": version("torch"),
@@ -140,14 +168,28 @@ class Engine:
         prompt = self.encode(request)
         return self._run(prompt, self._settings(self.fill(request)), request)
 
-    def _run(self, prompt: list[int], settings: Settings, request: Request) -> Iterator[Event]:
-        what = f"decode {len(prompt):,} + {request.max_new_tokens:,} tokens"
+    @contextmanager
+    def lane(self, request: Request, mode: str) -> Iterator[LaneRun]:
+        """A lane of `mode` after its prefill, for analyses that decode by themselves; other runs wait meanwhile.
+
+        Raises RequestError as `stream` does.
+        """
+        prompt, settings = self.encode(request), self._settings(self.fill(request))
+        with self._prefilled(prompt, settings) as prefill:
+            yield LaneRun(mode, self.model, prefill, settings)
+
+    @contextmanager
+    def _prefilled(self, prompt: list[int], settings: Settings) -> Iterator[Prefill]:
+        what = f"decode {len(prompt):,} + {settings.max_new_tokens:,} tokens"
         with self._lock, enough_memory(what, RequestError):
-            model = self.model
+            self._warm_up(settings)
+            capacity = len(prompt) + settings.max_new_tokens + settings.most_rows
+            yield Prefill(self.model, prompt, capacity, static=settings.draft == "linear")
+
+    def _run(self, prompt: list[int], settings: Settings, request: Request) -> Iterator[Event]:
+        with self._prefilled(prompt, settings) as prefill:
             deadline = None if request.time_limit is None else time.monotonic() + request.time_limit
-            self._warm_up(settings.block_length)
-            prefill = Prefill(model, prompt, len(prompt) + request.max_new_tokens + settings.block_length)
-            lanes = {mode: DECODERS[mode](LaneRun(mode, model, prefill, settings)) for mode in request.modes}
+            lanes = {mode: DECODERS[mode](LaneRun(mode, self.model, prefill, settings)) for mode in request.modes}
             events = race(lanes)
             try:
                 for event in events:
@@ -158,12 +200,16 @@ class Engine:
                 events.close()
 
     def generate(self, request: Request, on_event: Callable[[Event], None] | None = None) -> Trace:
-        """Run a request to its end, or its time limit, and return the whole trace."""
+        """Run a request to its end, or its time limit, and return the whole trace.
+
+        on_event: called after every forward; what it raises ends the run at once.
+        """
         recorder = self.recorder(request)
-        for event in self.stream(request):
-            recorder.add(event)
-            if on_event:
-                on_event(event)
+        with closing(self.stream(request)) as events:
+            for event in events:
+                recorder.add(event)
+                if on_event:
+                    on_event(event)
         trace = recorder.finish("time")
         if self.model.device.type == "cuda":
             for lane in trace.lanes:
@@ -175,6 +221,7 @@ class Engine:
             "confidence": lambda: samplers.confidence(request.threshold),
             "fixed": lambda: samplers.fixed(request.steps),
             "entropy": lambda: samplers.entropy(request.entropy_bound),
+            "trained": lambda: samplers.trained(self.sampler, request.threshold),
         }[request.sampler]()
         return Settings(
             max_new_tokens=request.max_new_tokens,
@@ -186,6 +233,9 @@ class Engine:
             adapter=request.adapter,
             alternatives=request.alternatives,
             thinking=self._thinking(request),
+            draft=request.draft,
+            acceptance=request.acceptance,
+            ar_weight=request.ar_weight,
         )
 
     def _thinking(self, request: Request) -> tuple[int, int] | None:
@@ -198,13 +248,18 @@ class Engine:
             return None
         return max(0, request.max_thinking_tokens - len(request.answer_ids)), end
 
-    def _warm_up(self, block_length: int) -> None:
+    def _warm_up(self, settings: Settings) -> None:
         """Run each shape once before it is timed: the first call of a shape also builds its kernel."""
-        shapes = {1, block_length} - self._warm
+        layouts: dict[int, Layout | None] = dict.fromkeys((1, settings.block_length))
+        if settings.draft == "quadratic":
+            made = quadratic_layouts(self.model, settings.block_length, settings.ar_weight).values()
+            layouts |= {layout.rows: layout for layout in made}
+        shapes = layouts.keys() - self._warm
         if shapes:
-            cache = self.model.new_cache(2 * block_length)
+            cache = self.model.new_cache(settings.most_rows)
             for rows in sorted(shapes):
-                self.model(torch.zeros(rows, dtype=torch.long, device=self.model.device), cache, causal=True)
+                tokens = torch.zeros(rows, dtype=torch.long, device=self.model.device)
+                self.model(tokens, cache, causal=True, layout=layouts[rows])
             self._warm |= shapes
 
 
@@ -215,17 +270,23 @@ def load(
     dtype: str | None = None,
     report: Callable[[str], None] = lambda line: None,
     replacing: Engine | None = None,
+    graphs: bool = False,
 ) -> Engine:
     """Load a checkpoint: a catalogue name, a folder or a hub id ("owner/name", "owner/name@revision").
 
     device: "cpu" or "cuda" (default: cuda if there is one). dtype: "float32", "bfloat16" or "int8" (default: what the
     device is fastest at). report: called with lines of progress. replacing: an engine to close in its favour; it
     stays open when loading fails, unless both do not fit in memory and the new one's files turn out bad only while
-    they are read. Raises CheckpointError.
+    they are read. graphs: block-shaped forwards of fixed shapes, captured as CUDA graphs on a GPU and with flash-attn
+    where that imports; not run on a GPU by this project. Raises CheckpointError.
     """
     target = pick_device(device)
     kind = pick_dtype(dtype, target)
-    loaded = torch.bfloat16 if kind is torch.int8 else kind
+    if graphs and kind is torch.int8:
+        if dtype is not None:
+            raise CheckpointError("Static shapes do not run in int8: choose float32 or bfloat16, or leave graphs out.")
+        kind = _float_dtype(target)
+    loaded = _loaded_dtype(kind)
     files = resolve(name, report)
     config, defaults = _configure(files)
     needed = check_files(files.weights, config) * loaded.itemsize
@@ -241,19 +302,46 @@ def load(
         quantise(model)
     if replacing:
         replacing.close()
-    return Engine(files.name, model, tokenizer, defaults)
+    if graphs:
+        model.static = StaticForwards(model)
+    sampler = _trained_sampler(files, model)
+    if sampler:
+        defaults = dataclasses.replace(defaults, trained_threshold=sampler.threshold)
+    return Engine(files.name, model, tokenizer, defaults, sampler)
+
+
+def _trained_sampler(files: Files, model: Transformer) -> TrainedSampler | None:
+    """The sampler in the folder `sampler` beside the adapter, or beside the weights; None where there is none."""
+    folder = (files.adapter or files.weights) / "sampler"
+    if not (folder / "sampler_config.json").is_file():
+        return None
+    sampler = load_sampler(folder)
+    sampler.attach(model.embed.weight)
+    return sampler
 
 
 def obstacles(
-    device: str | None = None, dtype: str | None = None, replacing: Engine | None = None
+    device: str | None = None,
+    dtype: str | None = None,
+    replacing: Engine | None = None,
+    more: Iterable[str] = (),
 ) -> dict[str, str | None]:
     """Why each checkpoint of the catalogue does not fit the free memory now, None where it does.
 
-    replacing: an engine that would be closed first. device, dtype: as for `load`.
+    more: further ones. Of a folder the reason may also be what is wrong with its files; the size of a hub repository
+    is not known before it is fetched. replacing: an engine that would be closed first. device, dtype: as for `load`.
     """
     target = pick_device(device)
-    kind, freed = pick_dtype(dtype, target), _given_back(replacing, target)
-    return {entry.name: shortage(entry.parameters * kind.itemsize, target, freed) for entry in CATALOGUE}
+    kind, freed = _loaded_dtype(pick_dtype(dtype, target)), _given_back(replacing, target)
+    reasons = {entry.name: shortage(entry.parameters * kind.itemsize, target, freed) for entry in CATALOGUE}
+    for name in more:
+        folder, reasons[name] = Path(name).expanduser(), None
+        if (folder / "config.json").is_file():
+            try:
+                reasons[name] = shortage(check_files(folder, read_config(folder)) * kind.itemsize, target, freed)
+            except CheckpointError as error:
+                reasons[name] = str(error)
+    return reasons
 
 
 def _given_back(engine: Engine | None, device: torch.device) -> int:
@@ -296,12 +384,21 @@ def pick_dtype(name: str | None, device: torch.device) -> torch.dtype:
     if name is None:
         if int8_obstacle(device) is None:
             return torch.int8
-        return torch.bfloat16 if fast_bfloat16(device) else torch.float32
+        return _float_dtype(device)
     if name not in DTYPES:
         raise CheckpointError(f"Unknown dtype {name!r}: choose {' or '.join(DTYPES)}.")
     if name == "int8" and (reason := int8_obstacle(device)):
         raise CheckpointError(f"{reason[0].upper()}{reason[1:]}: choose float32 or bfloat16.")
     return DTYPES[name]
+
+
+def _loaded_dtype(kind: torch.dtype) -> torch.dtype:
+    """What weights are read in: int8 ones are made of bfloat16 ones."""
+    return torch.bfloat16 if kind is torch.int8 else kind
+
+
+def _float_dtype(device: torch.device) -> torch.dtype:
+    return torch.bfloat16 if fast_bfloat16(device) else torch.float32
 
 
 def fast_bfloat16(device: torch.device) -> bool:
@@ -310,6 +407,14 @@ def fast_bfloat16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported()
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, probe, bool)() for probe in probes)
+
+
+def _attention(model: Transformer) -> str:
+    if model.static:
+        return f"{model.static.attention}, static shapes" + (", CUDA graphs" if model.device.type == "cuda" else "")
+    if model.exact:
+        return "fixed-shape products" if model.attention is None else "SDPA, shapes that round alike"
+    return "SDPA"
 
 
 def describe_device(device: torch.device) -> str:

@@ -15,18 +15,24 @@ _FILES = ["*.json", "*.jinja", "*.safetensors"]
 _NOT = ["consolidated*.safetensors"]
 
 
-def fetch(name: str, report: Callable[[str], None] = lambda line: None) -> Path:
+def fetch(
+    name: str,
+    report: Callable[[str], None] = lambda line: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Path:
     """The folder of hub repository "owner/name", or "owner/name@revision" (a branch, a tag or a commit).
 
     The licence's address and the size are told before anything is fetched. What is in the hub's cache is not fetched
-    again, and does without a network (HF_HUB_OFFLINE=1 insists on that). Raises CheckpointError: one sentence.
+    again, and does without a network (HF_HUB_OFFLINE=1 insists on that). progress: called with the bytes done and in
+    all, several times a file; a CheckpointError that it raises ends the fetch, and what arrived is kept. Raises
+    CheckpointError: one sentence.
     """
     from huggingface_hub import errors, snapshot_download
 
     repository, _, revision = name.partition("@")
-    wanted = {"revision": revision or None, "allow_patterns": _FILES, "ignore_patterns": _NOT, "tqdm_class": _silent()}
+    wanted = _wanted(revision)
     try:
-        _fetch_missing(repository, wanted, report)
+        _fetch_missing(repository, wanted, report, progress)
         return Path(snapshot_download(repository, **wanted))
     except (errors.HTTPError, errors.EntryNotFoundError, OSError, RuntimeError) as error:
         raise CheckpointError(_explain(repository, revision, error)) from error
@@ -34,7 +40,25 @@ def fetch(name: str, report: Callable[[str], None] = lambda line: None) -> Path:
         raise CheckpointError(f"{repository!r} is no name that the hub could have: give owner/name.") from error
 
 
-def _fetch_missing(repository: str, wanted: dict, report: Callable[[str], None]) -> None:
+def _wanted(revision: str) -> dict:
+    """What of a repository is wanted, as snapshot_download takes it."""
+    return {"revision": revision or None, "allow_patterns": _FILES, "ignore_patterns": _NOT, "tqdm_class": _silent()}
+
+
+def cached(name: str) -> Path | None:
+    """The folder of a repository in the hub's cache, looked up without a network; None when it is not there."""
+    from huggingface_hub import errors, snapshot_download
+
+    repository, _, revision = name.partition("@")
+    try:
+        return Path(snapshot_download(repository, local_files_only=True, **_wanted(revision)))
+    except (errors.EntryNotFoundError, errors.HFValidationError, OSError):
+        return None
+
+
+def _fetch_missing(
+    repository: str, wanted: dict, report: Callable[[str], None], progress: Callable[[int, int], None]
+) -> None:
     """Bring the files that are not there into the hub's cache, so that `snapshot_download` has only to link them.
 
     snapshot_download itself begins a broken file anew, and a shard has gigabytes.
@@ -61,9 +85,9 @@ def _fetch_missing(repository: str, wanted: dict, report: Callable[[str], None])
             f"{repository} takes {total / 1e9:.1f} GB and the hub's cache has {free / 1e9:.1f} GB of disk left: "
             "free some or set HF_HOME to another disk."
         )
-    progress = _Progress(repository, total, report)
+    count = _Progress(repository, total, report, progress)
     for file in missing:
-        _fetch_file(repository, file.filename, file.commit_hash, progress)
+        _fetch_file(repository, file.filename, file.commit_hash, count)
 
 
 def _fetch_file(repository: str, filename: str, commit: str, progress: _Progress) -> None:
@@ -102,14 +126,17 @@ def _fetch_file(repository: str, filename: str, commit: str, progress: _Progress
 
 
 class _Progress:
-    """Counts fetched bytes and reports a line every twentieth of `total`."""
+    """Counts fetched bytes, hands them on, and reports a line every twentieth of `total`."""
 
-    def __init__(self, name: str, total: int, report: Callable[[str], None]) -> None:
-        self._name, self._total, self._report = name, total, report
+    def __init__(
+        self, name: str, total: int, report: Callable[[str], None], progress: Callable[[int, int], None]
+    ) -> None:
+        self._name, self._total, self._report, self._progress = name, total, report, progress
         self._done = self._told = 0
 
     def add(self, count: float | None) -> None:
         self._done += int(count or 0)
+        self._progress(self._done, self._total)
         step = 20 * self._done // max(self._total, 1)
         if step > self._told:
             self._told = step

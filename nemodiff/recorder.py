@@ -47,6 +47,9 @@ class Recorder:
                 self._learn(position.verifier, fresh)
             for token, _ in position.top:
                 self._learn(token, fresh)
+        for group in event.groups:
+            for token, _ in group:
+                self._learn(token, fresh)
         if event.finish:
             self._close(lane, event.finish)
         return fresh

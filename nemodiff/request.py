@@ -9,9 +9,12 @@ from typing import Any
 from nemodiff.errors import RequestError
 from nemodiff.trace import MODES
 
-SAMPLERS = ("confidence", "entropy", "fixed")
-DRAFTS = ("linear",)
+SAMPLERS = ("confidence", "entropy", "fixed", "trained")
+DRAFTS = ("linear", "quadratic")
+ACCEPTANCES = ("match", "independent", "sampling")
 MAX_BLOCK_LENGTH = 64
+#: A quadratic forward has B(B + 1) rows.
+MAX_QUADRATIC_LENGTH = 16
 MAX_NEW_TOKENS = 4096
 MAX_PROMPT_CHARACTERS = 100_000
 
@@ -25,7 +28,10 @@ class Request:
     positions count from the first new token.
     modes: any of ar, diffusion, self-speculation. block_length: B, 2 to 64. threshold: the confidence at which a
     masked position is committed. steps: denoising forwards a block (sampler "fixed"). entropy_bound: nats a forward
-    may commit in all (sampler "entropy"). temperature: 0 is greedy. time_limit: seconds of wall time for the run.
+    may commit in all (sampler "entropy"). draft: linear (a draft and a verify forward a cycle) or quadratic (one
+    forward does both; block_length up to 16). acceptance, at a temperature: see `nemodiff.decode.acceptance`.
+    ar_weight: lambda of the verifier lambda * p_AR + (1 - lambda) * p_diffusion (draft "quadratic"); 1 gives AR's text,
+    anything else another one. temperature: 0 is greedy. time_limit: seconds of wall time for the run.
     max_thinking_tokens: answer tokens after which </think>, unless it came, is forced as the next one.
     alternatives: how many of the most probable tokens each Position records.
     Raises RequestError when a value is out of range.
@@ -42,6 +48,8 @@ class Request:
     steps: int | None = None
     entropy_bound: float = 0.3
     draft: str = "linear"
+    acceptance: str = "match"
+    ar_weight: float = 1.0
     adapter: bool = True
     temperature: float = 0.0
     seed: int = 0
@@ -67,9 +75,17 @@ class Request:
             _choice("mode", mode, MODES)
         _choice("sampler", self.sampler, SAMPLERS)
         _choice("draft", self.draft, DRAFTS)
+        _choice("acceptance", self.acceptance, ACCEPTANCES)
+        _number("ar_weight", self.ar_weight, 0, 1)
+        if self.ar_weight != 1 and self.draft != "quadratic":
+            raise RequestError("ar_weight below 1 needs draft quadratic: choose it or leave ar_weight at 1.")
         _integer("max_new_tokens", self.max_new_tokens, 1, MAX_NEW_TOKENS)
         if self.block_length is not None:
             _integer("block_length", self.block_length, 2, MAX_BLOCK_LENGTH)
+            if self.draft == "quadratic" and self.block_length > MAX_QUADRATIC_LENGTH:
+                raise RequestError(
+                    f"block_length may be up to {MAX_QUADRATIC_LENGTH} with draft quadratic, not {self.block_length}."
+                )
         if self.steps is not None:
             _integer("steps", self.steps, 1, MAX_BLOCK_LENGTH)
         if self.threshold is not None:

@@ -44,7 +44,13 @@ class Tokenizer:
         if raw or not self._hf.chat_template:
             return self._hf.encode(prompt)
         messages = [{"role": "user", "content": prompt}]
-        return self._hf.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        try:
+            return self._hf.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        except Exception as error:  # a template is a program of its own and may fail in any way
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+            raise RequestError(
+                f"{self.name}'s chat template fails ({reason}): ask for a raw prompt (--raw) or fetch it again."
+            ) from error
 
     def decode(self, tokens: list[int]) -> str:
         """The answer's text, without special tokens."""

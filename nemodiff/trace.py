@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from nemodiff.ceiling import Ceiling
 from nemodiff.errors import TraceError
 
 SCHEMA = "nemodiff.trace/1"
@@ -59,6 +60,10 @@ class Position:
 class Event:
     """One model forward. `forward` counts from 1 after the prefill, which is 0. `clock_ms` is the lane's model time
     at its end. `start` and `length` are its block, in positions of the answer. `finish` is set on a lane's last event.
+
+    Of quadratic self-speculation, whose forward verifies and drafts at once: rows of the forward, and what the group
+    behind each verified token drafts, (token id, confidence) each. The group behind the last token that stands
+    survives; its drafts are also positions of the event. again: a group began with its token once more.
     """
 
     mode: str
@@ -69,6 +74,9 @@ class Event:
     length: int
     positions: list[Position] = field(default_factory=list)
     finish: str | None = None
+    rows: int | None = None
+    groups: list[list[tuple[int, float]]] = field(default_factory=list)
+    again: bool = False
 
     def to_json(self) -> dict[str, Any]:
         data = {
@@ -81,12 +89,21 @@ class Event:
         }
         if self.finish:
             data["finish"] = self.finish
+        if self.rows is not None:
+            data["rows"] = self.rows
+        if self.groups:
+            data["groups"] = [[[token, round(p, 4)] for token, p in group] for group in self.groups]
+        if self.again:
+            data["again"] = True
         return data
 
 
 @dataclass(slots=True)
 class Lane:
-    """All that one mode did. `tokens` are the answer's ids (EOS included), `seconds` model time, prefill included."""
+    """All that one mode did. `tokens` are the answer's ids (EOS included), `seconds` model time, prefill included.
+
+    ceiling: of a diffusion lane, where it was asked for (`nemodiff.analysis.speed_of_light`).
+    """
 
     mode: str
     events: list[Event] = field(default_factory=list)
@@ -94,6 +111,7 @@ class Lane:
     text: str = ""
     finish: str | None = None
     peak_memory: int | None = None
+    ceiling: Ceiling | None = None
 
     @property
     def seconds(self) -> float:
@@ -116,8 +134,9 @@ class Lane:
     @property
     def nfe(self) -> int:
         """What the released code counts: AR its tokens, diffusion denoising forwards plus one refresh a block,
-        self-speculation 1 + 2 a cycle. In diffusion that includes forwards which change nothing and this engine leaves
-        out: the last block's refresh, and both forwards of a block whose seed is an EOS."""
+        self-speculation 1 + 2 a cycle (quadratic: 1 + 1 a cycle). In diffusion that includes forwards which change
+        nothing and this engine leaves out: the last block's refresh, and both forwards of a block whose seed is an
+        EOS."""
         phases = [event.phase for event in self.events]
         if self.mode == "ar":
             return len(self.tokens)
@@ -163,6 +182,8 @@ class Lane:
         }
         if self.peak_memory is not None:
             data["peak_memory"] = self.peak_memory
+        if self.ceiling is not None:
+            data["ceiling"] = self.ceiling.to_json()
         return data
 
 
@@ -341,11 +362,24 @@ def _read_lane(data: Any, where: str) -> Lane:
         text=_take(data, "text", str, where, ""),
         finish=_one_of(data, "finish", FINISHES, where, None),
         peak_memory=_integer(data, "peak_memory", where, None, high=2**50),
+        ceiling=_read_ceiling(data, where),
     )
+
+
+def _read_ceiling(data: Any, where: str) -> Ceiling | None:
+    if data.get("ceiling") is None:
+        return None
+    try:
+        return Ceiling.from_json(data["ceiling"])
+    except ValueError as error:
+        raise _fail(f"{where}.ceiling") from error
 
 
 def _read_event(data: Any, mode: str, where: str) -> Event:
     positions = _take(data, "positions", list, where)
+    groups = _take(data, "groups", list, where, [])
+    if not all(isinstance(group, list) and all(map(_is_alternative, group)) for group in groups):
+        raise _fail(f"{where}.groups")
     return Event(
         mode=mode,
         forward=_integer(data, "forward", where),
@@ -355,6 +389,9 @@ def _read_event(data: Any, mode: str, where: str) -> Event:
         length=_integer(data, "length", where),
         positions=[_read_position(position, f"{where}.positions[{i}]") for i, position in enumerate(positions)],
         finish=_one_of(data, "finish", FINISHES, where, None),
+        rows=_integer(data, "rows", where, None),
+        groups=[[(token, float(p)) for token, p in group] for group in groups],
+        again=_take(data, "again", bool, where, False),
     )
 
 

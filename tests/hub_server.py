@@ -18,12 +18,14 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 class Hub:
     """One repository "owner/tiny" with the files of `folder`.
 
-    refusal: (status, headers) answered to everything. cut: bytes of a large file after which the network is gone.
+    refusal: (status, headers) answered to everything. revoked: the same, to files asked for from a byte on, as when
+    access is lost half-way. cut: bytes of a large file after which the network is gone.
     ranges: the Range headers that came.
     """
 
     folder: Path
     refusal: tuple[int, dict[str, str]] | None = None
+    revoked: tuple[int, dict[str, str]] | None = None
     cut: int | None = None
     ranges: list[str] = field(default_factory=list)
     gone: bool = False
@@ -86,7 +88,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _file(self, file: Path) -> None:
         data, headers = file.read_bytes(), {"ETag": f'"{_etag(file)}"', "X-Repo-Commit": COMMIT}
-        if asked := self.headers.get("Range"):
+        if self.hub.revoked and self.headers.get("Range"):
+            self._answer(self.hub.revoked[0], b"", self.hub.revoked[1])
+        elif asked := self.headers.get("Range"):
             begin = int(re.fullmatch(r"bytes=(\d+)-.*", asked)[1])
             if self.command == "GET":
                 self.hub.ranges.append(asked)

@@ -1,5 +1,7 @@
 """Agreement and sweeps."""
 
+import dataclasses
+
 import pytest
 
 from nemodiff.analysis.agreement import agreement, speed_up
@@ -30,11 +32,9 @@ class WithText:
     def __init__(self, engine):
         self._engine = engine
 
-    def generate(self, request):
-        import dataclasses
-
+    def generate(self, request, on_event=None):
         ids = tuple(1 + ord(character) % 90 for character in request.prompt)
-        return self._engine.generate(dataclasses.replace(request, prompt_ids=ids))
+        return self._engine.generate(dataclasses.replace(request, prompt_ids=ids), on_event)
 
 
 def test_a_sweep_runs_every_setting_and_reports_each_once(llama_engine):
@@ -42,6 +42,7 @@ def test_a_sweep_runs_every_setting_and_reports_each_once(llama_engine):
     assert [step.done for step in steps] == list(range(1, 2 * (4 + 2 + 1) + 1))
     points = [step.point for step in steps if step.point]
     assert [(p.mode, p.block_length, p.threshold) for p in points] == [
+        ("ar", None, None),
         ("diffusion", 2, 0.0),
         ("diffusion", 2, 1.0),
         ("diffusion", 4, 0.0),
@@ -49,9 +50,27 @@ def test_a_sweep_runs_every_setting_and_reports_each_once(llama_engine):
         ("self-speculation", 2, None),
         ("self-speculation", 4, None),
     ]
-    for point in points[-2:]:
+    for point in (points[0], *points[-2:]):
         assert (point.agreement, point.identical, point.prompts) == (1.0, 1.0, 2)
     assert all(0 <= point.agreement <= 1 and point.seconds > 0 for point in points)
+
+
+def test_a_sweep_ends_in_the_forward_in_which_it_is_told_to(llama_engine):
+    class Enough(Exception):
+        pass
+
+    forwards = []
+
+    def count(event):
+        forwards.append(event.forward)
+        if len(forwards) == 3:
+            raise Enough
+
+    with pytest.raises(Enough):
+        list(sweep(WithText(llama_engine), ["one"], [4], [0.9], max_new_tokens=12, on_event=count))
+    assert forwards == [0, 1, 2]
+    # The engine is free again: another run neither waits nor fails.
+    assert len(list(sweep(WithText(llama_engine), ["one"], [4], [0.9], max_new_tokens=2))) == 3
 
 
 def test_a_sweep_refuses_bad_settings_at_once(llama_engine):

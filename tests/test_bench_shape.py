@@ -1,17 +1,23 @@
 """Costs of a shape: every figure is there for a tiny one, and a large one is refused where it does not fit."""
 
+from dataclasses import replace
+
 import pytest
+import torch
 
 from nemodiff.__main__ import main
-from nemodiff.bench_shape import SHAPES, Costs, report
+from nemodiff.bench_shape import SHAPES, Costs, _transformers_rate, random_model, report
+from nemodiff.model.config import RopeConfig
 from nemodiff.model.transformer import Transformer
 
 
-def test_a_tiny_shape_is_measured(capsys):
+@pytest.mark.parametrize(("graphs", "attention"), [([], ""), (["--graphs"], "SDPA, static shapes")])
+def test_a_tiny_shape_is_measured(capsys, graphs, attention):
     arguments = ["bench", "--shape", "tiny", "--max-new-tokens", "8", "--block-length", "4", "--device", "cpu"]
-    assert main([*arguments, "--dtype", "float32"]) == 0
+    assert main([*arguments, "--dtype", "float32", "--context", "40", *graphs]) == 0
     out = capsys.readouterr().out
-    for part in ("tiny shape", "4 tokens, bidirectional with LoRA", "tracing", "AR ", "generate", "copy bandwidth"):
+    assert f"{attention} · after 40 tokens" in out
+    for part in ("tiny shape", "4 tokens, bidirectional with LoRA", "tracing", "AR ", "generate", "a sum reads"):
         assert part in out
     assert "published" not in out
 
@@ -32,17 +38,50 @@ def test_the_report_adds_up():
     costs = Costs(
         context=512,
         block=32,
+        attention="SDPA",
         token=10.0,
         verify=12.0,
         draft=14.0,
         denoise=13.0,
         tracing=0.5,
         ar=95.0,
-        transformers=None,
-        copy_bandwidth=4e12,
+        transformers=47.5,
+        copies=2e12,
+        reads=4e12,
         weights=16 * 10**9,
     )
-    assert costs.bandwidth_share == pytest.approx(0.4)
+    assert costs.limit == 250  # 4e12 bytes/s over 16e9 bytes
     text = report("8B", costs, "somewhere")
-    assert "self-speculation 5.99 → 460.8 tokens/s" in text  # 5.99 tokens a forward of 13 ms
-    assert "takes 40% of its time" in text
+    assert "self-speculation 5.99 → 460.77 tokens/s (4.85× AR)" in text  # 5.99 tokens a forward of 13 ms
+    assert "AR reaches 38%" in text and "47.50 tokens/s, both without the prefill: 2.00×" in text
+    assert "| 32 tokens, bidirectional (denoise) | 13.00 | 1.30 |" in text
+
+
+def test_transformers_runs_over_the_very_weights(monkeypatch):
+    """Not a copy of them, and they mean the same to it: its next token is ours."""
+    import transformers
+
+    model = random_model(SHAPES["tiny"].config(), torch.device("cpu"), torch.float32)
+    model.embed.weight.data.normal_()
+    seen = []
+    generate = transformers.GenerationMixin.generate
+
+    def watched(self, ids, **how):
+        out = generate(self, ids, **how)
+        seen.append((self, int(out[0, ids.shape[1]])))
+        return out
+
+    monkeypatch.setattr(transformers.GenerationMixin, "generate", watched)
+    prompt = torch.arange(20)
+    assert _transformers_rate(model, prompt, 4) > 0
+    reference, token = seen[-1]
+    assert reference.lm_head.weight.data_ptr() == model.head.weight.data_ptr()
+    model.config = replace(model.config, rope=RopeConfig(theta=reference.config.rope_parameters["rope_theta"]))
+    cache = model.new_cache(20)
+    assert token == int(model(prompt, cache, causal=True, last=True).argmax())
+
+
+@pytest.mark.parametrize("arguments", [["--context", "0"], ["--max-new-tokens", "1"], ["--block-length", "999"]])
+def test_settings_that_cannot_be_timed(capsys, arguments):
+    assert main(["bench", "--shape", "tiny", *arguments]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

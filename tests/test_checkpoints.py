@@ -91,6 +91,17 @@ def test_a_truncated_file(broken):
     refuse(broken, "cannot be read")
 
 
+def test_a_damaged_tokenizer_and_a_template_that_fails(tmp_path):
+    folder = write_nvidia(random_ministral(), tmp_path / "m", tokenizer=True)
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('no roles.') }}")
+    engine = nemodiff.load(str(folder), dtype="float32")
+    with pytest.raises(nemodiff.RequestError, match=r"m's chat template fails \(no roles\): ask for a raw prompt"):
+        engine.stream(nemodiff.Request(prompt="w5 w6"))
+    assert engine.generate(nemodiff.Request(prompt="w5 w6", raw=True, max_new_tokens=2)).lanes[0].tokens
+    (folder / "tokenizer.json").write_text('{"version": ')
+    refuse(folder, "m/tokenizer.json cannot be read")
+
+
 def test_missing_unexpected_and_misshapen_tensors_are_named_together(broken):
     def change(tensors):
         del tensors["model.norm.weight"]

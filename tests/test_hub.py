@@ -85,6 +85,35 @@ def test_a_lost_connection_keeps_what_arrived(server, monkeypatch, tmp_path, nvi
     assert (folder / "model.safetensors").read_bytes() == (server.folder / "model.safetensors").read_bytes()
 
 
+def test_access_that_is_lost_half_way_keeps_what_arrived(server, monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 4096)
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
+    server.cut = 20_000
+    refuse("owner/tiny", "could not be fetched")
+    server.cut, server.gone, server.revoked = None, False, (403, {"X-Error-Code": "GatedRepo"})
+    refuse("owner/tiny", "is gated: accept its licence")
+    assert sum(file.stat().st_size for file in (tmp_path / "cache").rglob("*.incomplete"))
+    server.revoked = None
+    assert (hub.fetch("owner/tiny") / "model.safetensors").is_file()
+
+
+def test_what_watches_the_progress_may_end_the_fetch(server, monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 4096)
+    seen = []
+
+    def stop(done, total):
+        seen.append((done, total))
+        if done > total / 2:
+            raise CheckpointError("Enough.")
+
+    with pytest.raises(CheckpointError, match="Enough"):
+        hub.fetch("owner/tiny", progress=stop)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert sum(file.stat().st_size for file in (tmp_path / "cache").rglob("*.incomplete"))
+    assert hub.cached("owner/tiny") is None
+    assert hub.fetch("owner/tiny") == hub.cached("owner/tiny")
+
+
 def test_a_full_disk_is_told_before_fetching(server, monkeypatch, tmp_path):
     usage = shutil.disk_usage("/")._replace(free=1000)
     monkeypatch.setattr("nemodiff.hub.shutil.disk_usage", lambda _: usage)

@@ -10,8 +10,8 @@ from nemodiff.samplers import Proposal, confidence, entropy, fixed
 probabilities = st.lists(st.floats(0, 1), min_size=1, max_size=40)
 
 
-def proposal(confidences, entropies=(), step=0, block_masks=None):
-    return Proposal(list(confidences), list(entropies), step, block_masks or len(confidences))
+def proposal(confidences, measured=(), step=0, block_masks=None):
+    return Proposal(list(confidences), list(measured), step, block_masks or len(confidences))
 
 
 @given(probabilities, st.floats(0, 1))

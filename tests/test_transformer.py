@@ -127,3 +127,27 @@ def test_found_row_counts_agree_on_real_values(dtype):
     for rows in found.counts:
         shared = min(rows, REFERENCE_ROWS)
         assert torch.equal(torch.nn.functional.linear(x[:rows], weight)[:shared], reference[:shared])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_many_rows_are_products_of_counts_that_agree(monkeypatch, dtype):
+    shape = (576, 1536)
+    shapes = find_row_shapes([shape], torch.device("cpu"), dtype)
+    generator = torch.Generator().manual_seed(2)
+    weight = torch.randn(shape, generator=generator).to(dtype)
+    original, used = torch.nn.functional.linear, []
+
+    def counted(x, weight):
+        used.append(len(x))
+        return original(x, weight)
+
+    for rows in (65, 72, 100, 240, 272):
+        padded = shapes.padded(rows)
+        assert rows <= padded
+        x = torch.randn(padded, shape[1], generator=generator).to(dtype)
+        monkeypatch.setattr(torch.nn.functional, "linear", counted)
+        found = shapes.linear(x, weight)
+        monkeypatch.undo()
+        alone = [original(x[row : row + 1].expand(REFERENCE_ROWS, -1), weight)[:1] for row in range(rows)]
+        assert torch.equal(found[:rows], torch.cat(alone))
+    assert set(used) <= set(shapes.counts)

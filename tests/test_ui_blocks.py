@@ -41,13 +41,6 @@ def test_whole_and_given() -> None:
         blocks.given("seed", None)
 
 
-def test_header_escapes_names() -> None:
-    class Engine:
-        checkpoint, device, dtype = "<img src=x>", "cpu", "float32"
-
-    assert "<img" not in blocks.header(Engine())
-
-
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT", "SPACE_ID", "NEMODIFF_TIME_LIMIT"):
         monkeypatch.delenv(name, raising=False)

@@ -4,11 +4,14 @@ import json
 
 import pytest
 
+from nemodiff.ceiling import Block, Ceiling
 from nemodiff.recorder import Recorder
 from nemodiff.request import Request
 from nemodiff.trace import Event, Position, Trace
 from ui import charts
 from ui.cells import Cells, escaped, kept_counts, name, texts
+from ui.charts import confidence
+from ui.charts.order import MAX_COLUMNS, MAX_ROWS
 
 WORDS = {1: "<img onerror=alert(1)>", 2: "${alert(1)}", 3: "</script>", 4: "\u2028", 5: " a\n", 6: "x", 7: "$x$"}
 FIGURES = (
@@ -110,9 +113,45 @@ def test_tokens_over_both_clocks(trace):
     assert "Test &lt;b&gt;CPU&lt;/b&gt;" in over_seconds.layout.xaxis.title.text
 
 
+def quadratic() -> list[Event]:
+    """Two forwards that verify and draft: a bonus, then one draft accepted and one rejected."""
+    mode = "self-speculation"
+
+    def at(index, token, state, confidence=0.9):
+        return Position(index, token, state, confidence)
+
+    first = [at(1, 2, "bonus"), at(2, 3, "drafted", 0.7), at(3, 6, "drafted", 0.6)]
+    second = [at(2, 3, "accepted"), at(3, 6, "rejected"), at(3, 4, "corrected")]
+    return [
+        Event(mode, 0, "prefill", 10.0, 0, 1, [at(0, 1, "seed")]),
+        Event(mode, 1, "verify", 20.0, 0, 3, first, rows=3, groups=[[(3, 0.7), (6, 0.6)]]),
+        Event(mode, 2, "verify", 30.0, 1, 3, second, rows=9),
+    ]
+
+
+def test_a_quadratic_cycle_is_one_forward_and_its_drafts_are_judged_in_the_next():
+    trace = record(quadratic())
+    figure = charts.acceptance_lengths(trace)
+    assert list(figure.data[0].y) == [0, 1]
+    assert list(figure.data[1].y) == [1, 1]
+    assert "AR's pace, 1" in [one.name for one in figure.data]
+    assert "2 cycles of 1 forward:" in figure.layout.title.subtitle.text
+    assert confidence._judged_drafts(trace) == [(0.7, True, 2), (0.6, False, 2)]
+
+
+def test_the_ceiling_is_a_line_beside_the_lane():
+    trace = record(diffusion())
+    assert len(charts.tokens_over_forwards(trace).data) == 1
+    block = Block(0, (1, 2, 3), ((1, 2),), 2, 1, 24, False, True)
+    trace.lanes[0].ceiling = Ceiling([block, Block(3, (6, 5), ((4,),), 1, 0, 24, False, False)])
+    line = charts.tokens_over_forwards(trace).data[1]
+    assert (list(line.x), list(line.y)) == ([0, 1, 2, 3], [1, 3, 4, 5])
+    assert "5 tokens in 3 forwards" in line.name
+
+
 def test_confidence_is_judged_where_the_contexts_are_the_same(trace):
-    assert charts._judged_commits(trace) == [(0.95, True, 1), (0.45, True, 2), (0.95, True, 4)]
-    assert charts._judged_drafts(trace) == [(0.91, True, 2), (0.3, False, 2), (0.99, True, 4), (0.98, True, 4)]
+    assert confidence._judged_commits(trace) == [(0.95, True, 1), (0.45, True, 2), (0.95, True, 4)]
+    assert confidence._judged_drafts(trace) == [(0.91, True, 2), (0.3, False, 2), (0.99, True, 4), (0.98, True, 4)]
     figure = charts.confidence_agreement(trace)
     diffusion, counts = figure.data[1:3]
     assert (list(diffusion.x), list(diffusion.y)) == ([0.45, 0.95], [1, 1])
@@ -123,13 +162,13 @@ def test_confidence_is_judged_where_the_contexts_are_the_same(trace):
 def test_blocks_after_the_first_difference_are_not_judged():
     events = diffusion()
     events[1].positions[1] = Position(2, 6, "committed", 0.95)  # AR has 3 there
-    judged = charts._judged_commits(record(ar() + events))
+    judged = confidence._judged_commits(record(ar() + events))
     assert judged == [(0.95, False, 1), (0.45, True, 2)]
 
 
 @pytest.mark.parametrize("share, count", [(0.0, 3), (1.0, 3), (0.5, 10)])
 def test_an_interval_holds_its_share(share, count):
-    low, high = charts._interval(share, count)
+    low, high = confidence._interval(share, count)
     assert 0 <= low <= share <= high <= 1
     assert high - low < 1
 
@@ -170,8 +209,8 @@ def test_a_strangers_trace_draws_a_bounded_picture():
         for i in range(1, 2000)
     ]
     heat = charts.commit_order(record(far)).data[0]
-    assert len(heat.z) == charts.MAX_ROWS
-    assert len(heat.z[0]) <= charts.MAX_COLUMNS
+    assert len(heat.z) == MAX_ROWS
+    assert len(heat.z[0]) <= MAX_COLUMNS
 
 
 def test_token_names_show_what_cannot_be_seen(trace):

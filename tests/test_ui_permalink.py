@@ -7,11 +7,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nemodiff.errors import RequestError
-from nemodiff.request import SAMPLERS
+from nemodiff.request import ACCEPTANCES, DRAFTS, SAMPLERS
 from nemodiff.trace import MODES
 from ui.permalink import FIELDS, query, read
 
-DEFAULTS = ["Hi", list(MODES), 8, "confidence", 0.95, 0.3, 4, 0, 0, 128, False, False]
+DEFAULTS = ["Hi", list(MODES), 8, "confidence", 0.95, 0.3, 4, 0, 0, 128, False, False, "linear", "match", 1]
 
 VALUES = st.tuples(
     st.text(st.characters(codec="utf-8"), min_size=1, max_size=80).filter(str.strip),
@@ -26,6 +26,9 @@ VALUES = st.tuples(
     st.integers(1, 512),
     st.booleans(),
     st.booleans(),
+    st.sampled_from(DRAFTS),
+    st.sampled_from(ACCEPTANCES),
+    st.integers(0, 100).map(lambda n: n / 100),
 ).map(list)
 
 
@@ -39,7 +42,7 @@ def test_round_trip(values):
 
 def test_what_is_as_by_default_is_left_out():
     assert query(DEFAULTS, DEFAULTS) == "prompt=Hi"
-    changed = [*DEFAULTS[:2], 16, *DEFAULTS[3:7], 0.7, *DEFAULTS[8:11], True]
+    changed = [*DEFAULTS[:2], 16, *DEFAULTS[3:7], 0.7, *DEFAULTS[8:11], True, *DEFAULTS[12:]]
     assert query(changed, DEFAULTS) == "prompt=Hi&block=16&temperature=0.7&raw=1"
     assert query([*DEFAULTS[:2], None, *DEFAULTS[3:]], DEFAULTS) == "prompt=Hi"
 
@@ -57,5 +60,16 @@ def test_any_url_is_read_or_left_out(parameters):
 
 
 def test_values_that_are_off():
-    bad = {"block": "1", "threshold": "nan", "sampler": "magic", "modes": "ar,x", "raw": "yes", "prompt": " "}
-    assert read(bad | {"seed": "5"}) == ({"seed": 5}, ["prompt", "modes", "block", "sampler", "threshold", "raw"])
+    bad = {
+        "block": "1",
+        "threshold": "nan",
+        "sampler": "magic",
+        "modes": "ar,x",
+        "raw": "yes",
+        "prompt": " ",
+        "draft": "x",
+    }
+    assert read(bad | {"seed": "5"}) == (
+        {"seed": 5},
+        ["prompt", "modes", "block", "sampler", "threshold", "raw", "draft"],
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,22 @@ import gradio as gr
 
 from nemodiff.errors import RequestError, TraceError
 from nemodiff.examples import EXAMPLES
-from nemodiff.request import SAMPLERS, Request
+from nemodiff.request import DRAFTS, SAMPLERS, Request
 from nemodiff.trace import MODES, Trace
 from ui import branch as branches
-from ui import charts, files, permalink, player, stream
+from ui import charts, checkpoint, compare, files, light, permalink, player, stream
 from ui.runs import Runs
 from ui.settings import Settings
 
 BUSY = "The run could not start: the server is busy or the connection was lost. Try again in a moment."
-STYLES = [Path(__file__).parent / "page.css", player.STYLE]
+STYLES = [Path(__file__).parent / "page.css", checkpoint.STYLE, compare.STYLE, player.STYLE]
 MODE_NAMES = (("Autoregressive", "ar"), ("Diffusion", "diffusion"), ("Self-speculation", "self-speculation"))
+#: What a draft must do to stand, at a temperature.
+ACCEPTANCE_NAMES = (
+    ("equal AR's token, same noise", "match"),
+    ("equal AR's token, as released", "independent"),
+    ("speculative sampling", "sampling"),
+)
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "DejaVu Sans", "sans-serif"]
 CHARTS = (
     charts.tokens_over_seconds,
@@ -48,7 +53,7 @@ def build(
 
     gpu: a decorator for the function that uses the model, such as `spaces.GPU`.
     """
-    runs = Runs()
+    runs, checkpoints = Runs(), checkpoint.Checkpoints(engine, settings, problem)
 
     def generate(
         prompt: str,
@@ -63,11 +68,14 @@ def build(
         max_new_tokens: float | None,
         ignore_eos: bool,
         raw: bool,
+        draft: str,
+        acceptance: str,
+        ar_weight: float | None,
         visitor: gr.Request,
     ) -> Iterator[str]:
         try:
-            if engine is None:
-                raise RequestError(problem or "No model is loaded, so only recorded runs can be played.")
+            if checkpoints.engine is None:
+                raise RequestError(checkpoints.problem or "No model is loaded, so only recorded runs can be played.")
             request = Request(
                 prompt=prompt,
                 modes=tuple(mode for mode in MODES if mode in (modes or [])),
@@ -81,6 +89,10 @@ def build(
                 max_new_tokens=given("max new tokens", whole("max new tokens", max_new_tokens)),
                 ignore_eos=bool(ignore_eos),
                 raw=bool(raw),
+                draft=draft,
+                acceptance=acceptance,
+                # A field that does not show sets nothing.
+                ar_weight=given("AR's weight", ar_weight) if draft == "quadratic" else 1.0,
                 time_limit=settings.time_limit,
             )
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
@@ -90,26 +102,32 @@ def build(
 
     def branch(asked: str, visitor: gr.Request) -> Iterator[str]:
         try:
-            if engine is None:
-                raise RequestError(problem or "No model is loaded, so no run can branch.")
-            request = branches.request_of(asked, engine.checkpoint, settings.time_limit)
+            if checkpoints.engine is None:
+                raise RequestError(checkpoints.problem or "No model is loaded, so no run can branch.")
+            request = branches.request_of(asked, checkpoints.engine.checkpoint, settings.time_limit)
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
             yield stream.failure(stream.explain(error))
             return
         yield from run(request, visitor)
+
+    def speed_of_light(asked: str) -> Iterator[str]:
+        yield from light.stream(checkpoints.engine, checkpoints.problem, asked, settings.time_limit)
 
     def run(request: Request, visitor: gr.Request) -> Iterator[str]:
         if request.max_new_tokens > settings.max_new_tokens:
             limit = f"This page makes up to {settings.max_new_tokens} new tokens a run: ask for no more than that."
             yield stream.failure(limit)
             return
-        yield from stream.stream(engine, request, runs, visitor.session_hash)
+        yield from stream.stream(checkpoints.engine, request, runs, visitor.session_hash)
 
     def stop(visitor: gr.Request) -> Any:
         return stream.stop(runs, visitor.session_hash) or gr.skip()
 
     def resync(run: str) -> str:
         return stream.resync(runs, run)
+
+    def offers(_: str) -> str:  # a server function always gets one argument
+        return checkpoints.offers()
 
     def draw(trace: str) -> list[Any]:
         try:
@@ -126,9 +144,17 @@ def build(
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
             return stream.failure(stream.explain(error))
 
-    block_length, threshold = (engine.defaults.block_length, engine.defaults.threshold) if engine else (8, 0.9)
+    block_length, threshold = checkpoints.block_length, checkpoints.threshold
     with gr.Blocks(title="nemodiff", fill_width=True, delete_cache=(3600, 3600), analytics_enabled=False) as page:
-        gr.HTML(header(engine), elem_id="top", apply_default_css=False, js_on_load=None)
+        top = gr.HTML(
+            value=checkpoints.state(),
+            html_template=checkpoint.template(),
+            js_on_load=checkpoint.script(),
+            apply_default_css=False,
+            server_functions=[offers] if settings.choose else None,
+            elem_id="top",
+        )
+    with page, gr.Tabs(elem_id="tabs") as tabs, gr.Tab("Watch", id="watch", elem_id="watch"):
         with gr.Row(elem_id="ask"):
             prompt = gr.Textbox(
                 value=next(one.prompt for one in EXAMPLES if one.label == "JSON person"),
@@ -161,12 +187,24 @@ def build(
             limit = _number("threshold", threshold, "threshold", step=0.05)
             bound = _number("entropy bound", 0.3, "entropy-bound", step=0.05, visible=False)
             steps = _number("steps a block", max(1, block_length // 2), "steps", visible=False)
+            draft = gr.Dropdown(
+                list(DRAFTS), value=DRAFTS[0], label="drafts", filterable=False, elem_id="draft", min_width=60
+            )
             temperature = _number("temperature", 0, "temperature", step=0.1)
             length = _number("new tokens", min(128, settings.max_new_tokens), "max-new-tokens")
         with gr.Accordion("More", open=False, elem_id="more"), gr.Row(elem_id="extras"):
             seed = _number("seed", 0, "seed")
             ignore_eos = gr.Checkbox(False, label="go on after EOS", elem_id="ignore-eos", min_width=60)
             raw = gr.Checkbox(False, label="raw prompt, no chat template", elem_id="raw", min_width=60)
+            acceptance = gr.Dropdown(
+                ACCEPTANCE_NAMES,
+                value=ACCEPTANCE_NAMES[0][1],
+                label="drafts at a temperature",
+                filterable=False,
+                elem_id="acceptance",
+                min_width=60,
+            )
+            weight = _number("AR's weight in the verifier", 1, "ar-weight", step=0.1, visible=False)
         link = gr.Button("Copy link", elem_id="link", min_width=96, scale=0)
         stage = gr.HTML(
             value=stream.recording(settings.recordings),
@@ -174,6 +212,7 @@ def build(
             js_on_load=player.script("gradio.js"),
             apply_default_css=False,
             server_functions=[resync, files.make],
+            formats=list(files.FORMATS),
             elem_id="stage-host",
         )
 
@@ -186,24 +225,32 @@ def build(
         # Pressed by the stage when a branch is asked for: never seen.
         fork = gr.Button("Branch", elem_id="branch")
 
+        # Pressed by the stage when a ceiling is asked for: never seen.
+        lighter = gr.Button("Speed of light", elem_id="light")
+
         # The stage's own "Open trace" presses this one, which is kept out of sight.
         opener = gr.UploadButton("Open a trace", file_types=[".json"], elem_id="open-trace")
 
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         fields = [prompt, modes, block, sampler, limit, bound, steps, temperature, seed, length, ignore_eos, raw]
-        defaults = [field.value for field in fields]
+        fields += [draft, acceptance, weight]
+
+        def defaults() -> list[Any]:
+            own = {block: checkpoints.block_length, limit: checkpoints.threshold}
+            return [own.get(field, field.value) for field in fields]
 
         def make_link(*values: Any) -> tuple[str, Any]:
             try:
-                return permalink.query(list(values), defaults), gr.skip()
+                return permalink.query(list(values), defaults()), gr.skip()
             except RequestError as error:
                 return "", stream.failure(str(error))
 
         def follow_link(visitor: gr.Request) -> list[Any]:
             values, wrong = permalink.read(dict(visitor.query_params))
+            values = {"block": checkpoints.block_length, "threshold": checkpoints.threshold} | values
             notice = f"The link's values for {', '.join(wrong)} were left out: they are not usable here."
             updates = [values.get(name, gr.skip()) for name in permalink.FIELDS]
-            return [*updates, stream.failure(notice) if wrong else gr.skip()]
+            return [*updates, stream.failure(notice) if wrong else gr.skip(), checkpoints.state()]
 
         model: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "trigger_mode": "once", **quiet}
         going = gr.on(
@@ -214,19 +261,63 @@ def build(
             **model,
         )
         forked = fork.click(gpu(branch), held, stage, js="() => document.querySelector('#stage').branch", **model)
-        for runs_on in (going, forked):
+        lit = lighter.click(
+            gpu(speed_of_light), held, stage, js="() => document.querySelector('#stage').light", **model
+        )
+        # A run that is asked for does not wait for a search that goes on.
+        gr.on([start.click, prompt.submit], None, cancels=[lit], queue=False, **quiet)
+        for runs_on in (going, forked, lit):
             runs_on.failure(lambda: stream.failure(BUSY), None, stage, queue=False, **quiet)
-        halt.click(stop, None, stage, cancels=[going, forked], queue=False, **quiet)
+        halt.click(stop, None, stage, cancels=[going, forked, lit], queue=False, **quiet)
         link.click(make_link, fields, [held, stage], queue=False, **quiet).then(
             None, held, None, js=(Path(__file__).parent / "link.js").read_text(encoding="utf-8"), queue=False, **quiet
         )
-        page.load(follow_link, None, [*fields, stage], queue=False, **quiet)
+        page.load(follow_link, None, [*fields, stage, top], queue=False, **quiet)
+        if settings.choose:
+            choice(checkpoints, [top, block, limit], held, model)
         for draws in (panel.expand, redraw.click):
             draws(draw, held, plots, js="() => document.querySelector('#stage').trace()", queue=False, **quiet)
         opener.upload(open_trace, opener, stage, **quiet)
         examples.click(lambda index: EXAMPLES[index].prompt, examples, prompt, queue=False, **quiet)
+        draft.change(lambda name: gr.update(visible=name == "quadratic"), draft, weight, queue=False, **quiet)
         sampler.change(_shown, sampler, [limit, bound, steps], queue=False, **quiet)
+    compare.add(page, tabs, checkpoints, settings, gpu=gpu, model=model)
     return page
+
+
+def choice(checkpoints: checkpoint.Checkpoints, shows: list[Any], held: Any, model: dict[str, Any]) -> None:
+    """Wire the header's choice of a checkpoint. Only where the owner lets visitors make it: nothing is there else.
+
+    shows: the header, then the fields whose defaults are the checkpoint's. model: how events that need the model queue.
+    """
+
+    def fetch(name: str, visitor: gr.Request) -> Iterator[str]:
+        yield from checkpoints.fetch(name, visitor.session_hash)
+
+    def swap(visitor: gr.Request) -> Iterator[list[Any]]:
+        before = checkpoints.engine
+        for state in checkpoints.swap(visitor.session_hash):
+            new = checkpoints.engine is not before
+            yield [state, *((checkpoints.block_length, checkpoints.threshold) if new else [gr.skip()] * 2)]
+
+    def cancel(visitor: gr.Request) -> str:
+        return checkpoints.cancel(visitor.session_hash)
+
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    switch, halt = gr.Button("Load", elem_id="switch"), gr.Button("Cancel", elem_id="cancel-switch")
+    chosen = "() => document.querySelector('#checkpoint').chosen"
+    fetching = switch.click(fetch, held, shows[0], js=chosen, concurrency_id="checkpoint", concurrency_limit=1, **quiet)
+    swapping = fetching.then(swap, None, shows, **model)
+    for part in (fetching, swapping):
+        part.failure(lambda: checkpoints.state(error=BUSY), None, shows[0], queue=False, **quiet)
+    halt.click(
+        cancel,
+        None,
+        shows[0],
+        cancels=[fetching, swapping],
+        queue=False,
+        **quiet,
+    )
 
 
 def _number(label: str, value: float, name: str, step: float = 1, visible: bool = True) -> gr.Number:
@@ -235,7 +326,8 @@ def _number(label: str, value: float, name: str, step: float = 1, visible: bool 
 
 
 def _shown(sampler: str) -> list[dict[str, Any]]:
-    return [gr.update(visible=sampler == name) for name in ("confidence", "entropy", "fixed")]
+    uses = (("confidence", "trained"), ("entropy",), ("fixed",))
+    return [gr.update(visible=sampler in names) for names in uses]
 
 
 def whole(name: str, value: float | None) -> int | None:
@@ -252,12 +344,3 @@ def given(name: str, value: Any) -> Any:
     if value is None:
         raise RequestError(f"{name} is empty: give a number.")
     return value
-
-
-def header(engine: Any) -> str:
-    """Title, and what the page runs on."""
-    if engine is None:
-        chip = "no model loaded: recorded runs only"
-    else:
-        chip = f"<b>{html.escape(engine.checkpoint)}</b> · {html.escape(engine.device)} · {html.escape(engine.dtype)}"
-    return f'<header><h1>nemodiff</h1><p>One model, three ways to decode.</p><span class="chip">{chip}</span></header>'

@@ -11,6 +11,8 @@ LANES = {"ar": "Autoregressive", "diffusion": "Block diffusion", "self-speculati
 COLOURS = {"ar": "#73808d", "diffusion": "#c9720f", "self-speculation": "#0f9a78"}
 DASHES = {"ar": "dot", "diffusion": "solid", "self-speculation": "solid"}
 SYMBOLS = {"ar": "circle", "diffusion": "diamond", "self-speculation": "square"}
+#: A trace may be anybody's file: how many points a figure draws of it.
+MAX_POINTS = 4000
 OWN = "#3a86d1"
 TEXT = "#737d87"
 GRID = "rgba(128,138,148,.22)"

@@ -8,7 +8,14 @@ from typing import Any
 from urllib.parse import urlencode
 
 from nemodiff.errors import RequestError
-from nemodiff.request import MAX_BLOCK_LENGTH, MAX_NEW_TOKENS, MAX_PROMPT_CHARACTERS, SAMPLERS
+from nemodiff.request import (
+    ACCEPTANCES,
+    DRAFTS,
+    MAX_BLOCK_LENGTH,
+    MAX_NEW_TOKENS,
+    MAX_PROMPT_CHARACTERS,
+    SAMPLERS,
+)
 from nemodiff.trace import MODES
 
 #: Characters of a query that browsers and proxies still carry.
@@ -86,6 +93,9 @@ FIELDS: dict[str, Any] = {
     "tokens": _Number(1, MAX_NEW_TOKENS),
     "go_on": _Flag(),
     "raw": _Flag(),
+    "draft": _Choice(DRAFTS),
+    "acceptance": _Choice(ACCEPTANCES),
+    "ar_weight": _Number(0, 1, whole=False),
 }
 
 

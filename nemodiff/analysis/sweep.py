@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
@@ -16,18 +16,19 @@ from nemodiff.engine import Engine, load
 from nemodiff.errors import RequestError
 from nemodiff.examples import EXAMPLES
 from nemodiff.request import Request
-from nemodiff.trace import Lane
+from nemodiff.trace import Event, Lane
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Means over the prompts of one setting. threshold is None for self-speculation. seconds: model seconds a token.
+    """Means over the prompts of one setting. AR has no block length, and only diffusion a threshold. seconds: model
+    seconds a token. speed_up: see `nemodiff.analysis.agreement`.
 
     identical: share of prompts whose text is AR's; agreement: see `nemodiff.analysis.agreement`.
     """
 
     mode: str
-    block_length: int
+    block_length: int | None
     threshold: float | None
     tpf: float
     seconds: float
@@ -55,10 +56,12 @@ def sweep(
     block_lengths: Sequence[int],
     thresholds: Sequence[float],
     max_new_tokens: int = 96,
+    on_event: Callable[[Event], None] | None = None,
 ) -> Iterator[Progress]:
     """Run AR once a prompt, then every setting of diffusion and self-speculation; yields after every run.
 
-    Close the generator to stop within one run. Raises RequestError before the first run when a setting is invalid.
+    Close the generator to stop within one run. on_event: called after every forward; what it raises ends the sweep
+    at once. Raises RequestError before the first run when a setting is invalid.
     """
     settings: list[dict[str, Any]] = [
         {"modes": ("diffusion",), "block_length": length, "threshold": threshold}
@@ -68,21 +71,18 @@ def sweep(
     common = {"max_new_tokens": max_new_tokens, "alternatives": 0}
     plan = [[Request(prompt=prompt, **setting, **common) for prompt in prompts] for setting in settings]
     first = [Request(prompt=prompt, modes=("ar",), **common) for prompt in prompts]
-    return _run(engine, first, plan)
+    return _run(engine, [first, *plan], on_event)
 
 
-def _run(engine: Engine, first: list[Request], plan: list[list[Request]]) -> Iterator[Progress]:
-    total = len(first) * (len(plan) + 1)
+def _run(engine: Engine, plan: list[list[Request]], on_event: Callable[[Event], None] | None) -> Iterator[Progress]:
+    total = sum(map(len, plan))
     done = 0
     references: list[Lane] = []
-    for request in first:
-        references.append(engine.generate(request).lanes[0])
-        done += 1
-        yield Progress(done, total)
     for requests in plan:
         lanes: list[Lane] = []
+        references = references or lanes  # the first of the plan is AR itself
         for request in requests:
-            lanes.append(engine.generate(request).lanes[0])
+            lanes.append(engine.generate(request, on_event).lanes[0])
             done += 1
             point = _point(requests[0], lanes, references) if len(lanes) == len(requests) else None
             yield Progress(done, total, point)
@@ -93,7 +93,7 @@ def _point(request: Request, lanes: list[Lane], references: list[Lane]) -> Point
     agreements = [agreement(lane, reference) for lane, reference in pairs]
     return Point(
         mode=request.modes[0],
-        block_length=request.block_length,
+        block_length=None if request.modes == ("ar",) else request.block_length,
         threshold=request.threshold,
         tpf=fmean(lane.tpf or 0.0 for lane in lanes),
         seconds=fmean(lane.seconds / max(len(lane.tokens), 1) for lane in lanes),
@@ -141,8 +141,9 @@ def _numbers(text: str, kind: type, name: str) -> list:
 
 
 def _line(point: Point) -> str:
+    block = "" if point.block_length is None else point.block_length
     threshold = "" if point.threshold is None else f"{point.threshold:g}"
     return (
-        f"| {point.mode} | {point.block_length} | {threshold} | {point.tpf:.2f} | {point.seconds:.4f} | "
+        f"| {point.mode} | {block} | {threshold} | {point.tpf:.2f} | {point.seconds:.4f} | "
         f"{point.speed_up:.2f}× | {point.agreement:.0%} | {point.identical:.0%} |"
     )

@@ -2,10 +2,22 @@
 
 from nemodiff.decode.autoregressive import autoregressive
 from nemodiff.decode.diffusion import diffusion
-from nemodiff.decode.lane import LaneRun, Prefill, Settings
+from nemodiff.decode.lane import Guesses, LaneRun, Prefill, Settings
+from nemodiff.decode.quadratic import layouts as quadratic_layouts
 from nemodiff.decode.race import race
 from nemodiff.decode.self_speculation import self_speculation
 
 DECODERS = {"ar": autoregressive, "diffusion": diffusion, "self-speculation": self_speculation}
 
-__all__ = ["DECODERS", "LaneRun", "Prefill", "Settings", "autoregressive", "diffusion", "race", "self_speculation"]
+__all__ = [
+    "DECODERS",
+    "Guesses",
+    "LaneRun",
+    "Prefill",
+    "Settings",
+    "autoregressive",
+    "diffusion",
+    "quadratic_layouts",
+    "race",
+    "self_speculation",
+]

@@ -51,16 +51,17 @@ def _denoise(
     """
     sampler, mask = lane.settings.sampler, lane.model.config.mask_token_id
     tokens = [mask if token is None else token for token in block]
-    guesses = lane.denoise(tokens, start, entropy=sampler.needs_entropy)
     masked = [offset for offset, token in enumerate(block) if token is None]
+    hidden, measure = [token is None for token in block[1:]], sampler.measure
+    guesses = lane.denoise(tokens, start, measure=measure and (lambda probabilities: measure(probabilities, hidden)))
     proposal = Proposal(
         confidence=[guesses.confidence[offset - 1] for offset in masked],
-        entropy=[guesses.entropy[offset - 1] for offset in masked] if sampler.needs_entropy else [],
+        measured=[guesses.measured[offset - 1] for offset in masked] if measure else [],
         step=step,
         block_masks=masks,
     )
     committed = {masked[i] for i in sampler.choose(proposal)}
-    scores = sampler.score(proposal) if sampler.score else [None] * len(masked)
+    scores = proposal.measured or [None] * len(masked)
     for offset in committed:
         block[offset] = guesses.tokens[offset - 1]
     finish, kept = _finished(lane, block, start)

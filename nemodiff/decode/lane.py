@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from nemodiff.decode.noise import Noise
 from nemodiff.decode.ranking import best, largest
 from nemodiff.model.cache import KVCache
+from nemodiff.model.layout import Layout
 from nemodiff.model.transformer import Transformer
 from nemodiff.samplers import Sampler
 from nemodiff.trace import Event, Position
+
+#: Probabilities [rows, vocab] → a figure a row [rows], for a sampler to rank by.
+Measure = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +28,7 @@ class Settings:
     """A Request with the checkpoint's defaults filled in. eos: ids that end an answer, empty to ignore them.
 
     thinking: (answer position at which thinking must have ended, id of </think>), None without a budget.
+    draft, acceptance, ar_weight: see Request.
     """
 
     max_new_tokens: int
@@ -33,19 +40,30 @@ class Settings:
     adapter: bool
     alternatives: int
     thinking: tuple[int, int] | None = None
+    draft: str = "linear"
+    acceptance: str = "match"
+    ar_weight: float = 1.0
+
+    @property
+    def most_rows(self) -> int:
+        """Rows of the largest forward after the prefill."""
+        return self.block_length * (self.block_length + 1 if self.draft == "quadratic" else 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Guesses:
     """Tokens read off some rows of logits, as plain values: one list entry a row.
 
-    confidence: probability of the token (temperature 1). entropy: nats, empty unless asked for. top: alternatives.
+    confidence: probability of the token (temperature 1). measured: what `measure` made of it. top: alternatives.
+    logits, probabilities: the rows [rows, vocab] in fp32; where the mask may not be proposed, its are -inf and 0.
     """
 
     tokens: list[int]
     confidence: list[float]
-    entropy: list[float]
+    measured: list[float]
     top: list[list[tuple[int, float]]]
+    logits: Tensor
+    probabilities: Tensor
 
     def position(self, row: int, index: int, state: str, **more) -> Position:
         return Position(index, self.tokens[row], state, self.confidence[row], top=self.top[row], **more)
@@ -54,8 +72,9 @@ class Guesses:
 class Prefill:
     """The causal forward over the prompt, run once and shared: every lane is charged its time and copies its cache."""
 
-    def __init__(self, model: Transformer, prompt: list[int], capacity: int) -> None:
-        self.cache = model.new_cache(capacity)
+    def __init__(self, model: Transformer, prompt: list[int], capacity: int, static: bool = True) -> None:
+        # Without `static` no lane runs static forwards: they know plain blocks only, and lanes must round alike.
+        self.cache, self._static = model.new_cache(capacity), model.static if static else None
         tokens = torch.tensor(prompt, device=model.device)
         synchronise(model.device)
         begin = time.perf_counter()
@@ -64,7 +83,9 @@ class Prefill:
         self.ms = (time.perf_counter() - begin) * 1000
         self.cache.keep(len(prompt))
 
-    def copy_cache(self) -> KVCache:
+    def copy_cache(self, lane: str) -> KVCache:
+        if self._static:
+            return self._static.lane_cache(lane, self.cache)
         cache = copy.copy(self.cache)
         cache.keys, cache.values = self.cache.keys.clone(), self.cache.values.clone()
         return cache
@@ -80,10 +101,11 @@ class LaneRun:
         self.mode = mode
         self.model = model
         self.settings = settings
-        self.cache = prefill.copy_cache()
+        self.cache = prefill.copy_cache(mode)
         self._prefill = prefill
         self.clock_ms = 0.0
         self.forwards = 0
+        self.noise = Noise(settings.seed)
         self._thought = settings.thinking is None
 
     def first(self) -> Guesses:
@@ -99,27 +121,41 @@ class LaneRun:
         causal: bool,
         adapter: bool = False,
         rows: slice = slice(None),
-        entropy: bool = False,
+        measure: Measure | None = None,
     ) -> Guesses:
         """Run token ids after the kept cache and read `rows` of the logits; the first read row predicts answer
         position `index`. Bidirectional forwards never propose the mask itself; causal ones force </think> where the
         thinking budget ends."""
-        self.forwards += 1
+        self.prepare(len(tokens), causal=causal, adapter=adapter)
 
         def run() -> Tensor:
-            inputs = torch.tensor(tokens, device=self.model.device)
-            return self.model(inputs, self.cache, causal=causal, adapter=adapter)[rows]
+            return self.run(tokens, causal=causal, adapter=adapter)[rows]
 
-        return self._read(run, index, causal=causal, entropy=entropy)
+        return self._read(run, index, causal=causal, measure=measure)
 
-    def denoise(self, block: list[int], start: int, *, adapter: bool = False, entropy: bool = False) -> Guesses:
+    def prepare(self, rows: int, *, causal: bool, adapter: bool = False) -> None:
+        """Make what a static forward of this shape needs, where there are such: before the clock runs."""
+        if self.cache.static:
+            self.cache.prepare(rows, causal=causal, adapter=adapter)
+
+    def run(
+        self, tokens: list[int], *, causal: bool = True, adapter: bool = False, layout: Layout | None = None
+    ) -> Tensor:
+        """One forward over token ids after the kept cache: logits [rows, vocab]. To be called inside `timed`."""
+        self.forwards += 1
+        inputs = torch.tensor(tokens, device=self.model.device)
+        return self.model(inputs, self.cache, causal=causal, adapter=adapter, layout=layout)
+
+    def denoise(
+        self, block: list[int], start: int, *, adapter: bool = False, measure: Measure | None = None
+    ) -> Guesses:
         """One bidirectional forward over a block whose first token stands at answer position `start`.
 
         Returns guesses for positions start + 1 and on (len(block) - 1 rows), whichever row the checkpoint reads them
         off: the position's own, or the one before it (`shift_logits`).
         """
         rows = slice(0, -1) if self.model.config.shift_logits else slice(1, None)
-        return self.forward(block, start + 1, causal=False, adapter=adapter, rows=rows, entropy=entropy)
+        return self.forward(block, start + 1, causal=False, adapter=adapter, rows=rows, measure=measure)
 
     def event(self, phase: str, start: int, length: int, positions: list[Position], finish: str | None = None) -> Event:
         return Event(self.mode, self.forwards, phase, self.clock_ms, start, length, positions, finish)
@@ -140,18 +176,35 @@ class LaneRun:
             return None
         return self.settings.thinking[0] - first, self.settings.thinking[1]
 
-    @torch.inference_mode()
-    def _read(self, run: Callable[[], Tensor], index: int, *, causal: bool, entropy: bool = False) -> Guesses:
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """What runs inside counts as model time."""
         synchronise(self.model.device)
         begin = time.perf_counter()
-        logits = run().float()
+        yield
+        self.clock_ms += (time.perf_counter() - begin) * 1000
+
+    def _read(self, run: Callable[[], Tensor], index: int, *, causal: bool, measure: Measure | None = None) -> Guesses:
+        with self.timed():
+            guesses = self.choose(run(), index, causal=causal, measure=measure)
+        return self.explain(guesses)
+
+    @torch.inference_mode()
+    def choose(self, logits: Tensor, index: int, *, causal: bool, measure: Measure | None = None) -> Guesses:
+        """The tokens that rows of logits [rows, vocab] propose for answer positions `index` and on, without
+        alternatives (see `explain`). To be called inside `timed`."""
+        logits = logits.to(torch.float32, copy=not causal)  # written to below, and the caller's
         probabilities = logits.softmax(-1)
         if not causal:
             # Out of the choice, yet in the sum: a probability is the model's own, as released.
             mask = self.model.config.mask_token_id
             logits[:, mask], probabilities[:, mask] = -torch.inf, 0
         if self.settings.temperature > 0:
-            tokens = best(logits / self.settings.temperature + self._noise(logits, index))
+            # Every mode draws with the same noise at a position, so self-speculation draws AR's very tokens at any
+            # temperature, and drafts drawn alike are accepted more often; unless acceptance asks for other draws.
+            purpose = "token" if causal or self.settings.acceptance == "match" else "draft"
+            noise = self.noise.gumbel(purpose, range(index, index + len(logits)), logits)
+            tokens = best(logits / self.settings.temperature + noise)
         else:
             tokens = best(logits)
         if causal and (forced := self.forced(index, len(tokens))):
@@ -159,30 +212,22 @@ class LaneRun:
             if token not in tokens[:row].tolist():
                 tokens[row] = token
         chosen = [probabilities.gather(-1, tokens[:, None])[:, 0]]
-        if entropy:
-            chosen.append(torch.special.entr(probabilities).sum(-1))
+        if measure:
+            chosen.append(measure(probabilities))
         # One copy to the host for all figures of the forward; it also waits for the device.
         figures = torch.stack([tokens.double(), *(part.double() for part in chosen)]).tolist()
-        self.clock_ms += (time.perf_counter() - begin) * 1000
         return Guesses(
             tokens=[int(token) for token in figures[0]],
             confidence=figures[1],
-            entropy=figures[2] if entropy else [],
-            top=_top(probabilities, self.settings.alternatives),
+            measured=figures[2] if measure else [],
+            top=[],
+            logits=logits,
+            probabilities=probabilities,
         )
 
-    def _noise(self, logits: Tensor, index: int) -> Tensor:
-        """Gumbel noise [rows, vocab] that depends on seed and answer position alone.
-
-        argmax(logits / T + noise) draws from softmax(logits / T). Because every mode uses the same noise at a position,
-        self-speculation draws AR's very tokens at any temperature, and drafts drawn alike are accepted more often.
-        """
-        noise = torch.empty(logits.shape, dtype=torch.float32)
-        generator = torch.Generator()
-        for row in range(logits.shape[0]):
-            generator.manual_seed((self.settings.seed * 1_000_003 + index + row) % 2**63)
-            noise[row].exponential_(generator=generator)
-        return noise.log_().neg_().to(logits.device)
+    def explain(self, guesses: Guesses) -> Guesses:
+        """The guesses with their alternatives: for the viewer, outside the clock."""
+        return replace(guesses, top=_top(guesses.probabilities, self.settings.alternatives))
 
 
 def synchronise(device: torch.device) -> None:
@@ -195,4 +240,5 @@ def _top(probabilities: Tensor, count: int) -> list[list[tuple[int, float]]]:
     if not count:
         return [[] for _ in range(probabilities.shape[0])]
     values, tokens = largest(probabilities, min(count, probabilities.shape[-1]))
-    return [list(zip(ids, ps, strict=True)) for ids, ps in zip(tokens.tolist(), values.tolist(), strict=True)]
+    ids, ps = torch.stack([tokens.double(), values.double()]).tolist()  # one copy to the host
+    return [[(int(token), p) for token, p in zip(*row, strict=True)] for row in zip(ids, ps, strict=True)]

@@ -1,5 +1,5 @@
-"""The best tokens of rows of logits. On a CPU torch ranks a row of a large vocabulary in one thread; here a row is first
-cut to the few stretches that can hold the best."""
+"""The best tokens of rows of logits. On a CPU torch ranks a row of a large vocabulary in one thread; here a row is
+first cut to the few stretches that can hold the best."""
 
 from __future__ import annotations
 

@@ -1,19 +1,27 @@
-"""Linear self-speculation: one bidirectional forward drafts a block, one causal forward verifies it."""
+"""Self-speculation: the diffusion pass drafts, the AR pass verifies."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from nemodiff.decode.acceptance import accept
 from nemodiff.decode.lane import Guesses, LaneRun
-from nemodiff.trace import Event, Position
+from nemodiff.decode.quadratic import quadratic
+from nemodiff.decode.verdict import verdict
+from nemodiff.trace import Event
 
 
 def self_speculation(lane: LaneRun) -> Iterator[Event]:
+    """Yield the prefill (which gives the first token), then the events of the draft that was asked for."""
+    return quadratic(lane) if lane.settings.draft == "quadratic" else linear(lane)
+
+
+def linear(lane: LaneRun) -> Iterator[Event]:
     """Yield the prefill (which gives the first token), then a draft and a verify event a cycle.
 
     As released: a draft runs [newest token, MASK × (B - 1)] with the adapter on; the verify runs the drafted block
-    causally with it off. n drafts that equal AR's tokens give n + 1 new ones, the last the verifier's own; the cache
-    keeps the block's first n + 1 inputs. The text is AR's.
+    causally with it off. n drafts that stand give n + 1 new tokens, the last the verifier's own; the cache keeps the
+    block's first n + 1 inputs. The text is AR's.
     """
     length, mask = lane.settings.block_length, lane.model.config.mask_token_id
     index, guess = 0, lane.first()
@@ -24,39 +32,17 @@ def self_speculation(lane: LaneRun) -> Iterator[Event]:
         draft = lane.denoise([newest, *[mask] * (length - 1)], index, adapter=lane.settings.adapter)
         drafted = [draft.position(row, index + 1 + row, "drafted") for row in range(length - 1)]
         yield lane.event("draft", index, length, drafted)
-        verified = lane.forward([newest, *draft.tokens], index + 1, causal=True)
-        matches = _matches(draft.tokens, verified.tokens)
-        lane.cache.keep(matches + 1)
-        positions, finish = _outcome(lane, draft, verified, matches, index)
+        standing, verified = _verify(lane, [newest, *draft.tokens], draft, index + 1)
+        lane.cache.keep(standing + 1)
+        positions, finish = verdict(lane, draft, verified, standing, index + 1)
         yield lane.event("verify", index, length, positions, finish)
-        index += matches + 1
-        newest = verified.tokens[matches]
+        index += standing + 1
+        newest = verified.tokens[standing]
 
 
-def _matches(draft: list[int], verified: list[int]) -> int:
-    """How many drafts equal the verifier's tokens, from the left."""
-    count = 0
-    while count < len(draft) and draft[count] == verified[count]:
-        count += 1
-    return count
-
-
-def _outcome(
-    lane: LaneRun, draft: Guesses, verified: Guesses, matches: int, index: int
-) -> tuple[list[Position], str | None]:
-    """What a verify made of every draft, and why the answer ended, if it did."""
-    own = "bonus" if matches == len(draft.tokens) else "corrected"
-    positions: list[Position] = []
-    finish = None
-    for row in range(matches + 1):
-        place = index + 1 + row
-        if finish:
-            positions.append(verified.position(row, place, "discarded"))
-            continue
-        if row == matches and own == "corrected":
-            positions.append(draft.position(row, place, "rejected", verifier=verified.tokens[row]))
-        positions.append(verified.position(row, place, "accepted" if row < matches else own))
-        finish = lane.ends(verified.tokens[row], place)
-    for row in range(matches + 1, len(draft.tokens)):
-        positions.append(draft.position(row, index + 1 + row, "discarded"))
-    return positions, finish
+def _verify(lane: LaneRun, block: list[int], draft: Guesses, index: int) -> tuple[int, Guesses]:
+    lane.prepare(len(block), causal=True)
+    with lane.timed():
+        verified = lane.choose(lane.run(block), index, causal=True)
+        standing, verified = accept(lane, draft, verified, index)
+    return standing, lane.explain(verified)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nemodiff.model.cache import CHUNK, KVCache
 from nemodiff.model.config import ModelConfig, RopeConfig
+from nemodiff.model.layout import Layout
 
 #: Query rows of one fixed-shape product.
 ROWS = 8
@@ -43,9 +44,14 @@ class Rotary:
         scale = None if self.query_scale is None else self.query_scale[part]
         return Rotation(self.cos[part], self.sin[part], scale)
 
+    def at_each(self, positions: Tensor) -> Rotation:
+        """What rotates rows that stand at `positions` [rows]."""
+        scale = None if self.query_scale is None else self.query_scale[positions]
+        return Rotation(self.cos[positions], self.sin[positions], scale)
+
 
 class Rotation:
-    """A slice of the tables: cos, sin [rows, 1, head_dim] and the queries' scale [rows, 1, 1] or None."""
+    """Rows of the tables: cos, sin [rows, 1, head_dim] and the queries' scale [rows, 1, 1] or None."""
 
     def __init__(self, cos: Tensor, sin: Tensor, query_scale: Tensor | None) -> None:
         self.cos, self.sin, self._query_scale = cos, sin, query_scale
@@ -82,7 +88,9 @@ class FixedShape:
     masks: one a block of ROWS rows, additive, [chunks * kv_heads, group * ROWS, CHUNK], 0 where a row may look.
     """
 
-    def __init__(self, config: ModelConfig, cache: KVCache, rows: int, causal: bool) -> None:
+    def __init__(
+        self, config: ModelConfig, cache: KVCache, rows: int, causal: bool, layout: Layout | None = None
+    ) -> None:
         start, device = cache.length, cache.keys.device
         self.blocks, self.chunks = -(-rows // ROWS), -(-(start + rows) // CHUNK)
         self.kv_heads, self.group = config.num_kv_heads, config.num_heads // config.num_kv_heads
@@ -91,6 +99,9 @@ class FixedShape:
         if causal:
             last = torch.minimum(last, start + torch.arange(self.blocks * ROWS, device=device))
         hidden = keys > last[:, None]
+        if layout is not None:
+            hidden[:, start:] = True
+            hidden[:rows, start : start + rows] = ~layout.visible
         # Finite, so that a chunk hidden as a whole gives exp(...) = 0 and no NaN.
         mask = torch.zeros(hidden.shape, device=device, dtype=cache.keys.dtype).masked_fill_(hidden, -1e30)
         mask = mask.view(self.blocks, 1, 1, ROWS, self.chunks, CHUNK).permute(0, 4, 1, 2, 3, 5)
@@ -132,7 +143,9 @@ def _sum_in_order(parts: Tensor) -> Tensor:
     return total
 
 
-def attend(queries: Tensor, cache: KVCache, layer: int, start: int, causal: bool) -> Tensor:
+def attend(
+    queries: Tensor, cache: KVCache, layer: int, start: int, causal: bool, layout: Layout | None = None
+) -> Tensor:
     """torch's SDPA over positions 0 .. start + rows - 1; the kernel and so the rounding follow the shapes.
 
     queries: [rows, heads, head_dim], rotated. Returns [rows, heads * head_dim].
@@ -140,7 +153,9 @@ def attend(queries: Tensor, cache: KVCache, layer: int, start: int, causal: bool
     rows, heads, _ = queries.shape
     keys, values = cache.flat(layer, start + rows)
     mask = None
-    if causal and start and rows > 1:
+    if layout is not None:
+        mask, causal = F.pad(layout.visible, (start, 0), value=True), False
+    elif causal and start and rows > 1:
         seen = torch.arange(start + rows, device=queries.device)
         mask = seen[None] <= start + torch.arange(rows, device=queries.device)[:, None]
     mixed = F.scaled_dot_product_attention(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nemodiff.model.cache import KVCache
 from nemodiff.model.config import ModelConfig
+from nemodiff.model.layout import Layout
 
 #: The reference: this many rows by keys in multiples of KEYS. Rows that fit no agreeing count run in groups of these.
 ROWS, KEYS = 8, 512
@@ -72,7 +73,15 @@ def find_attention_shapes(config: ModelConfig) -> AttentionShapes | None:
 class BlockAttention:
     """Attention of one block-shaped forward: the mask, made once, and what every layer does with it."""
 
-    def __init__(self, config: ModelConfig, shapes: AttentionShapes, cache: KVCache, rows: int, causal: bool) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        shapes: AttentionShapes,
+        cache: KVCache,
+        rows: int,
+        causal: bool,
+        layout: Layout | None = None,
+    ) -> None:
         start, (groups, count) = cache.length, shapes.padded_rows(rows)
         end = shapes.padded_keys(start + rows)
         self._rows, self._heads = rows, (config.num_kv_heads, config.num_heads // config.num_kv_heads)
@@ -81,6 +90,9 @@ class BlockAttention:
         if causal:
             last = torch.minimum(last, start + torch.arange(groups * count))
         hidden = seen > last[:, None]
+        if layout is not None:
+            hidden[:rows, start:] = True
+            hidden[:rows, start : start + rows] = ~layout.visible
         mask = torch.zeros(hidden.shape, dtype=cache.keys.dtype).masked_fill_(hidden, -torch.inf)
         group = self._heads[1]
         mask = mask.view(groups, 1, 1, count, end).expand(-1, -1, group, -1, -1)

@@ -19,6 +19,9 @@ class KVCache:
     not kept: the next forward overwrites them.
     """
 
+    #: Whether block-shaped forwards over it have fixed shapes (see static.py).
+    static = False
+
     def __init__(
         self, config: ModelConfig, capacity: int, device: torch.device, dtype: torch.dtype, whole: bool = False
     ) -> None:

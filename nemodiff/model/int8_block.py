@@ -14,6 +14,7 @@ from torch import Tensor
 from nemodiff.model.attention import Rotation
 from nemodiff.model.block_attention import BlockAttention
 from nemodiff.model.int8 import PEAK, Int8Matrix
+from nemodiff.model.layout import Layout
 
 
 class _Input:
@@ -67,9 +68,12 @@ class Int8Block:
         ]
         self._norm, self._head = model.norm, model.head
 
-    def __call__(self, x: Tensor, attention: BlockAttention, rotation: Rotation, adapter: bool) -> Tensor:
-        """x: embeddings [rows, hidden]. Returns logits [rows, vocab], float32. adapter: as in `Transformer.forward`."""
+    def __call__(
+        self, x: Tensor, attention: BlockAttention, rotation: Rotation, adapter: bool, layout: Layout | None
+    ) -> Tensor:
+        """x: embeddings [rows, hidden]. Returns logits [rows, vocab], float32. The rest: as `Transformer.forward`."""
         self._x.copy_(x)
+        plain = layout.plain if layout else 0
         sines = rotation.sin.chunk(2, -1)
         for index, (layer, input_norm, qkv, o, post_norm, gate_up, down) in enumerate(self._layers):
             torch.mul(self._normed(input_norm, qkv), self._hidden.scale, out=self._qkv)
@@ -79,7 +83,7 @@ class Int8Block:
             self._add(self._mixed, self._mixed_input, o)
             if adapter and layer.draft_lora is not None:
                 a, b = layer.draft_lora
-                self._x.add_(F.linear(F.linear(self._mixed, a), b))
+                self._x[plain:] += F.linear(F.linear(self._mixed[plain:], a), b)
             torch.mul(self._normed(post_norm, gate_up), self._hidden.scale, out=self._gate_up)
             self._add(torch.mul(F.silu(self._gate), self._up, out=self._inner), self._inner_input, down)
         return self._normed(self._norm, self._head).mul_(self._hidden.scale)

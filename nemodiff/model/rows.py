@@ -25,20 +25,26 @@ class RowShapes:
 
     def __init__(self, counts: Iterable[int]) -> None:
         self.counts = tuple(sorted({REFERENCE_ROWS, *counts}))
+        self._most = self.counts[-1]
         self._padded = [
             next((count for count in self.counts if count >= rows), -(-rows // REFERENCE_ROWS) * REFERENCE_ROWS)
             for rows in range(BLOCK_ROWS + 1)
         ]
 
     def padded(self, rows: int) -> int:
-        """The row count to which a forward of `rows` (1 to BLOCK_ROWS) is padded."""
-        return self._padded[rows]
+        """The row count to which a forward of `rows` is padded. More than BLOCK_ROWS are whole products of the most
+        rows that agree, and what is left over."""
+        if rows <= BLOCK_ROWS:
+            return self._padded[rows]
+        left = rows % self._most
+        return rows - left + (self._padded[left] if left else 0)
 
     def linear(self, x: Tensor, weight: Tensor) -> Tensor:
         """x [padded rows, in] times weight [out, in] transposed, in products of agreeing row counts."""
         if x.shape[0] in self.counts:
             return F.linear(x, weight)
-        return torch.cat([F.linear(part, weight) for part in x.split(REFERENCE_ROWS)])
+        most = REFERENCE_ROWS if x.shape[0] <= BLOCK_ROWS else self._most
+        return torch.cat([self.linear(part, weight) for part in x.split(most)])
 
 
 @torch.inference_mode()

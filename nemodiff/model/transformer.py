@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,11 @@ from nemodiff.model.cache import KVCache
 from nemodiff.model.config import ModelConfig
 from nemodiff.model.int8 import Int8Matrix
 from nemodiff.model.int8_block import Int8Block
+from nemodiff.model.layout import Layout
 from nemodiff.model.rows import BLOCK_ROWS, RowShapes
+
+if TYPE_CHECKING:
+    from nemodiff.model.static import StaticForwards
 
 
 class Matrix(nn.Module):
@@ -90,6 +95,8 @@ class Transformer(nn.Module):
         self.int8 = False
         self._int8_blocks: dict[int, Int8Block] = {}
         self._rotary: Rotary | None = None
+        #: Caches and forwards of fixed shapes for the lanes, where they were asked for.
+        self.static: StaticForwards | None = None
         self.requires_grad_(False)
 
     @property
@@ -136,24 +143,42 @@ class Transformer(nn.Module):
 
     @torch.inference_mode()
     def forward(
-        self, inputs: Tensor, cache: KVCache, *, causal: bool, adapter: bool = False, last: bool = False
+        self,
+        inputs: Tensor,
+        cache: KVCache,
+        *,
+        causal: bool,
+        adapter: bool = False,
+        last: bool = False,
+        layout: Layout | None = None,
     ) -> Tensor:
         """Run `inputs` after the cache's kept length and write, not keep, their keys and values.
 
         inputs: token ids [rows] (int64) or embeddings [rows, hidden]. causal: each row sees what is before it; else
-        all rows see each other. adapter: the draft LoRA is on. last: logits of the last row only.
+        all rows see each other. adapter: the draft LoRA is on. last: logits of the last row only. layout: positions
+        and visibility of the rows in place of `causal`; such a forward is block-shaped whatever its rows, and its
+        first `layout.plain` rows run without the adapter.
         Returns logits [rows or 1, vocab] in the model's dtype.
         """
+        if (
+            cache.static
+            and layout is None
+            and not inputs.is_floating_point()
+            and len(inputs) <= BLOCK_ROWS
+            and not last
+        ):
+            return cache.run(inputs, causal=causal, adapter=adapter)
         x = inputs if inputs.is_floating_point() else self.embeddings(inputs)
         rows, start, config = x.shape[0], cache.length, self.config
-        block = self.exact and rows <= BLOCK_ROWS
+        block = self.exact and (rows <= BLOCK_ROWS or layout is not None) and not cache.static
         shapes = self.rows if block else None
-        attention = self._attention(cache, rows, causal, block)
-        rotation = self.rotary(cache.capacity).at(start, rows)
+        attention = self._attention(cache, rows, causal, block, layout)
+        rotary = self.rotary(cache.capacity)
+        rotation = rotary.at(start, rows) if layout is None else rotary.at_each(start + layout.positions)
         if self.int8 and isinstance(attention, BlockAttention):
             if rows not in self._int8_blocks:
                 self._int8_blocks[rows] = Int8Block(self, rows)
-            logits = self._int8_blocks[rows](x, attention, rotation, adapter)
+            logits = self._int8_blocks[rows](x, attention, rotation, adapter, layout)
             return logits[rows - 1 :] if last else logits
         rotated = config.num_heads + config.num_kv_heads
         padding = shapes.padded(rows) - rows if shapes else 0
@@ -171,7 +196,8 @@ class Transformer(nn.Module):
             x = layer.o.added(x, mixed, shapes)
             if adapter and layer.draft_lora is not None:
                 a, b = layer.draft_lora
-                x = x + F.linear(F.linear(mixed, a), b)
+                plain = layout.plain if layout else 0
+                x[plain:] += F.linear(F.linear(mixed[plain:], a), b)
             gate, up = layer.gate_up.normed(x, layer.post_norm, config.rms_norm_eps, shapes).chunk(2, dim=-1)
             x = layer.down.added(x, F.silu(gate).mul_(up), shapes)
         if last and not block:
@@ -179,11 +205,13 @@ class Transformer(nn.Module):
         logits = self.head.normed(x, self.norm, config.rms_norm_eps, shapes)
         return logits[rows - 1 : rows] if last and block else logits[:rows]
 
-    def _attention(self, cache: KVCache, rows: int, causal: bool, block: bool) -> Callable[[Tensor, int], Tensor]:
+    def _attention(
+        self, cache: KVCache, rows: int, causal: bool, block: bool, layout: Layout | None
+    ) -> Callable[[Tensor, int], Tensor]:
         """Attention of one forward: (rotated queries [rows, heads, head_dim], layer) → [rows, heads * head_dim]."""
         if not block:
-            return lambda queries, layer: attend(queries, cache, layer, cache.length, causal)
+            return lambda queries, layer: attend(queries, cache, layer, cache.length, causal, layout)
         if self.attention is not None:
-            return BlockAttention(self.config, self.attention, cache, rows, causal)
-        shape = FixedShape(self.config, cache, rows, causal)
+            return BlockAttention(self.config, self.attention, cache, rows, causal, layout)
+        shape = FixedShape(self.config, cache, rows, causal, layout)
         return lambda queries, layer: attend_fixed(queries, cache, layer, shape)

@@ -66,7 +66,7 @@ def load_model(
     check_files(folder, config)
     with enough_memory(f"load {folder.name}"):
         model = Transformer(config, device, dtype)
-        targets = _targets(model)
+        targets = targets_of(model)
         for name, tensor in _stream(folder):
             if name in targets:
                 targets[name].copy_(tensor)
@@ -83,7 +83,7 @@ def check_files(folder: Path, config: ModelConfig) -> int:
     unexpected, mis-shaped or non-float tensors and counts the rest; or what makes a file unreadable.
     """
     model = Transformer(config, "meta")
-    _check_names(folder, {name: list(tensor.shape) for name, tensor in _targets(model).items()}, config)
+    _check_names(folder, {name: list(tensor.shape) for name, tensor in targets_of(model).items()}, config)
     count = sum(parameter.numel() for parameter in model.parameters())
     if (folder / LORA).is_dir():
         shapes = _lora_shapes(config, _lora_settings(folder / LORA)[0])
@@ -124,7 +124,7 @@ def settle_rows(model: Transformer) -> None:
     model.attention = find_attention_shapes(model.config) if model.device.type == "cpu" else None
 
 
-def _targets(model: Transformer) -> dict[str, Tensor]:
+def targets_of(model: Transformer) -> dict[str, Tensor]:
     """Tensor name in the files → the (part of a) parameter that it fills."""
     config, prefix = model.config, model.config.tensor_prefix
     queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
@@ -142,8 +142,11 @@ def _targets(model: Transformer) -> dict[str, Tensor]:
     return targets
 
 
-def _files(folder: Path) -> list[Path]:
-    """The safetensors files that make up a folder's weights: those of the index, model.safetensors, or all."""
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that make up a folder's weights: those of the index, model.safetensors, or all.
+
+    Raises CheckpointError when some are missing.
+    """
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if index.is_file():
         weight_map = read_json(index).get("weight_map")
@@ -174,7 +177,7 @@ def _open(file: Path) -> Iterator[safe_open]:
 
 def _headers(folder: Path) -> Iterator[tuple[str, list[int], str]]:
     """(name, shape, dtype as safetensors spells it) of every tensor of a folder; no data is read."""
-    for file in _files(folder):
+    for file in weight_files(folder):
         with _open(file) as tensors:
             for name in tensors.keys():  # noqa: SIM118 (safe_open is no dict)
                 header = tensors.get_slice(name)
@@ -183,7 +186,7 @@ def _headers(folder: Path) -> Iterator[tuple[str, list[int], str]]:
 
 def _stream(folder: Path) -> Iterator[tuple[str, Tensor]]:
     """(name, tensor) of every safetensors file of a folder. One file is mapped at a time: more is never held."""
-    for file in _files(folder):
+    for file in weight_files(folder):
         with _open(file) as tensors:
             for name in tensors.keys():  # noqa: SIM118 (safe_open is no dict)
                 yield name, tensors.get_tensor(name)

@@ -1,34 +1,44 @@
-"""The rules: confidence threshold, fixed steps, entropy bound. Each is made once a run and called once a forward."""
+"""The rules: confidence threshold, fixed steps, entropy bound, trained network. Each is made once a run, called once a
+forward."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
+from nemodiff.samplers.trained import TrainedSampler
+
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
     """What one denoising forward proposes for the positions of a block that are still masked.
 
-    confidence: probability of each position's proposed token. entropy: of each position's distribution, in nats
-    (empty unless the sampler asks for it). step: denoising forwards already run on this block. block_masks: masks
+    confidence: probability of each position's proposed token. measured: what the sampler's `measure` made of each
+    position (empty without one). step: denoising forwards already run on this block. block_masks: masks
     that the block started with.
     """
 
     confidence: list[float]
-    entropy: list[float]
+    measured: list[float]
     step: int
     block_masks: int
 
 
 @dataclass(frozen=True, slots=True)
 class Sampler:
-    """choose: Proposal → indices to commit (at least one). score: what the rule ranks by, None for confidence."""
+    """choose: Proposal → indices to commit (at least one).
+
+    measure: what the rule ranks by, where that is not the confidence: (probabilities [positions, vocab] of all guessed
+    positions of the block, which of them are masked) → figures [positions]. It runs on the model's device and counts as
+    model time.
+    """
 
     name: str
     choose: Callable[[Proposal], list[int]]
-    score: Callable[[Proposal], list[float]] | None = None
-    needs_entropy: bool = False
+    measure: Callable[[Tensor, list[bool]], Tensor] | None = None
 
 
 def confidence(threshold: float) -> Sampler:
@@ -59,16 +69,32 @@ def entropy(bound: float) -> Sampler:
     """
 
     def choose(proposal: Proposal) -> list[int]:
-        order = _best_first([-h for h in proposal.entropy])
-        chosen, before = [order[0]], proposal.entropy[order[0]]
+        order = _best_first([-h for h in proposal.measured])
+        chosen, before = [order[0]], proposal.measured[order[0]]
         for i in order[1:]:
             if before > bound:
                 break
             chosen.append(i)
-            before += proposal.entropy[i]
+            before += proposal.measured[i]
         return sorted(chosen)
 
-    return Sampler("entropy", choose, score=lambda proposal: proposal.entropy, needs_entropy=True)
+    def measure(probabilities: Tensor, masked: list[bool]) -> Tensor:
+        return torch.special.entr(probabilities).sum(-1)
+
+    return Sampler("entropy", choose, measure)
+
+
+def trained(network: TrainedSampler, threshold: float) -> Sampler:
+    """Commit every position whose top-1 is final with probability >= threshold, and always the single best.
+
+    The network judges the model's top-1; at a temperature a position may propose another token.
+    """
+
+    def choose(proposal: Proposal) -> list[int]:
+        best = _best_first(proposal.measured)[0]
+        return [i for i, p in enumerate(proposal.measured) if p >= threshold or i == best]
+
+    return Sampler("trained", choose, network.score)
 
 
 def _best_first(values: list[float]) -> list[int]:

@@ -1,9 +1,10 @@
-"""`python -m nemodiff train …`: distil chat from the base, train jointly, export an adapter from a saved state."""
+"""`python -m nemodiff train …`: distil chat from the base, train jointly, export an adapter, train the sampler."""
 
 import argparse
 from pathlib import Path
 
-from nemodiff.checkpoints import base_weights
+from nemodiff.checkpoints import DEFAULT, base_weights
+from nemodiff.samplers.trained import SIZES
 
 DEFAULT_CHAT = Path("runs/chat.jsonl")
 DEFAULT_RUN = Path("runs/joint")
@@ -54,6 +55,7 @@ def _joint(args: argparse.Namespace) -> int:
             device=args.device,
             seed=args.seed,
             save_minutes=args.save_minutes,
+            watch_minutes=args.watch_minutes,
         ),
         resume=args.resume,
     )
@@ -64,11 +66,31 @@ def _export(args: argparse.Namespace) -> int:
     from nemodiff.training.curve import curve
     from nemodiff.training.joint import export
 
-    path = export(args.run / "state.pt", args.out)
+    path = export(args.run / "state.pt", args.out, block_length=args.block_length, threshold=args.threshold)
     log = args.run / "log.jsonl"
     if log.exists():
         (args.out / "curve.svg").write_text(curve(log), encoding="utf-8")
     print(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
+    return 0
+
+
+def _sampler(args: argparse.Namespace) -> int:
+    from nemodiff.training.sampler_run import run
+
+    print(
+        run(
+            args.checkpoint,
+            args.out,
+            size=args.size,
+            minutes=args.minutes,
+            steps=args.steps,
+            block_length=args.block_length,
+            states_file=args.states,
+            device=args.device,
+            dtype=args.dtype,
+            seed=args.seed,
+        )
+    )
     return 0
 
 
@@ -109,11 +131,32 @@ def _add_steps(parser: argparse.ArgumentParser) -> None:
     joint.add_argument("--device", default="cpu", help="cpu, or cuda (one process)")
     joint.add_argument("--seed", type=int, default=0)
     joint.add_argument("--save-minutes", type=float, default=3.0)
+    joint.add_argument(
+        "--watch-minutes",
+        type=float,
+        default=10.0,
+        help="how often acceptance on held-out prompts is measured; 0: never",
+    )
     joint.set_defaults(func=_joint)
+
+    sampler = steps.add_parser("sampler", help="the trained sampler, on a checkpoint's own denoising trajectories")
+    sampler.add_argument("--checkpoint", default=DEFAULT, help="a name of `checkpoints`, a folder or a hub id")
+    sampler.add_argument("--out", type=Path, default=DEFAULT_ADAPTER / "sampler")
+    sampler.add_argument("--size", choices=SIZES, default="small")
+    sampler.add_argument("--minutes", type=float, default=12.0, help="of collecting trajectories")
+    sampler.add_argument("--steps", type=int, default=3000, help="of training")
+    sampler.add_argument("--block-length", type=int)
+    sampler.add_argument("--states", type=Path, help="file to keep the trajectories in, or to take them from")
+    sampler.add_argument("--device")
+    sampler.add_argument("--dtype")
+    sampler.add_argument("--seed", type=int, default=0)
+    sampler.set_defaults(func=_sampler)
 
     export = steps.add_parser("export", help="a saved state → adapter.safetensors and adapter_config.json")
     export.add_argument("--run", type=Path, default=DEFAULT_RUN, help="folder of the run")
     export.add_argument("--out", type=Path, default=DEFAULT_ADAPTER)
+    export.add_argument("--block-length", type=int, default=8, help="the checkpoint's default")
+    export.add_argument("--threshold", type=float, default=0.95, help="the checkpoint's default")
     export.set_defaults(func=_export)
 
 

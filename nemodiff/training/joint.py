@@ -21,6 +21,7 @@ from nemodiff.training.data import Batch, Mixture
 from nemodiff.training.dual_stream import Backbone
 from nemodiff.training.lora import Lora, export_adapter
 from nemodiff.training.objective import Figures, base_distribution, joint_loss
+from nemodiff.training.watch import GROUPS, Watch, watched_prompts
 
 
 @dataclass
@@ -44,6 +45,7 @@ class Settings:
     dtype: str = "bfloat16"
     seed: int = 0
     save_minutes: float = 3.0
+    watch_minutes: float = 10.0  # how often acceptance on held-out prompts is measured; 0: never
     mask_token_id: int = 16
 
 
@@ -86,6 +88,7 @@ class Trainer:
         self.lora = Lora(
             self.backbone.layers, settings.rank, self.backbone.embedding.float().mean(0), seed=settings.seed
         )
+        self.watch = Watch(Path(settings.base), model, self.lora, settings.mask_token_id)
         tokenizer = AutoTokenizer.from_pretrained(settings.base)
         self.data = Mixture(
             tokenizer,
@@ -164,6 +167,15 @@ class Trainer:
         self.lora.merge()
         return Figures(sums), elapsed, tokens
 
+    def acceptance(self) -> dict[str, float]:
+        """Mean acceptance length on held-out prompts by group, measured by all workers together."""
+        sums = self.watch.measure(watched_prompts()[self.worker :: self.settings.workers])
+        if self.settings.workers > 1:
+            dist.all_reduce(sums)
+        return {
+            group: round(float(new / cycles.clamp_min(1)), 3) for group, (new, cycles) in zip(GROUPS, sums, strict=True)
+        }
+
     def save(self) -> None:
         """Write the state beside the old one and then in its place, so that a stopped run never leaves half a file."""
         state = {
@@ -185,6 +197,7 @@ class Trainer:
         settings, total = self.settings, self.settings.minutes * 60.0
         self.out.mkdir(parents=True, exist_ok=True)
         before, started, saved = self.seconds, time.monotonic(), time.monotonic()
+        watched = self.seconds // (settings.watch_minutes * 60) if self.step and settings.watch_minutes else -1
         while self.seconds < total:
             began = time.monotonic()
             batch = self.data.batch(
@@ -203,8 +216,13 @@ class Trainer:
             self.tokens += tokens
             line = figures.as_dict()
             self.targets += line["targets"]
+            speed = tokens / (time.monotonic() - began)
+            every = settings.watch_minutes * 60
+            # All see worker 0's clock, so that all measure after the same step.
+            if every and (self.seconds // every > watched or self.seconds >= total):
+                watched = self.seconds // every
+                line["acceptance"] = self.acceptance()
             if self.worker == 0:
-                speed = tokens / (time.monotonic() - began)
                 line = {
                     "step": self.step,
                     "seconds": round(self.seconds, 1),
@@ -251,9 +269,9 @@ def train(settings: Settings, *, resume: bool = False) -> None:
         rendezvous.unlink(missing_ok=True)
 
 
-def export(state_file: Path, folder: Path) -> Path:
+def export(state_file: Path, folder: Path, *, block_length: int = 8, threshold: float = 0.95) -> Path:
     """Turn a saved state into a shippable adapter folder: int8 factors with row scales, mask embedding,
-    adapter_config.json."""
+    adapter_config.json with the defaults that decoding takes. What the run went on from is told as `before`."""
     from nemodiff.model.weights import load_model
 
     state = torch.load(state_file, map_location="cpu", weights_only=True)
@@ -261,13 +279,17 @@ def export(state_file: Path, folder: Path) -> Path:
     backbone = Backbone.of(load_model(Path(settings.base), "cpu", torch.bfloat16))
     lora = Lora(backbone.layers, settings.rank, state["mask_embedding"])
     lora.values.copy_(state["values"])
+    before = None
+    if settings.start:
+        before = json.loads((Path(settings.start) / "adapter_config.json").read_text(encoding="utf-8")).get("trained")
     config = {
         "base": BASE,
         "mask_token_id": settings.mask_token_id,
         "shift_logits": True,
-        "block_size": 8,
-        "threshold": 0.95,
+        "block_size": block_length,
+        "threshold": threshold,
         "trained": {
+            **({"before": before} if before else {}),
             "steps": state["step"],
             "tokens": state["tokens"],
             "diffusion_targets": state["targets"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser.made import PATIENCE, trace_of
+from ui import player
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright comes with requirements-dev.txt")
 
@@ -52,6 +54,16 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     words = {"1": "One", "2": " two", "3": "\n", "4": "  three", "5": "."}
     trace = trace_of(words, [1, 2, 3, 4, 5], recorded="2026-01-02", device="Test CPU")
     (folder / "made.json").write_text(json.dumps(trace), encoding="utf-8")
+    settings = {"NEMODIFF_RECORDINGS": str(folder), "NEMODIFF_CHOOSE": "0"}
+    if checkpoint := os.environ.get("NEMODIFF_TEST_CHECKPOINT"):
+        settings["NEMODIFF_CHECKPOINT"] = checkpoint
+    with running(folder.parent / "app.log", settings) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def running(log: Path, settings: dict[str, str]) -> Iterator[str]:
+    """The address of app.py, started with these environment variables; its output goes to `log`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -59,14 +71,10 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "GRADIO_SERVER_PORT": str(port),
         "GRADIO_SERVER_NAME": "127.0.0.1",
         "GRADIO_ANALYTICS_ENABLED": "False",
-        "NEMODIFF_RECORDINGS": str(folder),
     }
-    if checkpoint := os.environ.get("NEMODIFF_TEST_CHECKPOINT"):
-        environment["NEMODIFF_CHECKPOINT"] = checkpoint
-    log = folder.parent / "app.log"
     with log.open("wb") as output:
         server = subprocess.Popen(
-            [sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
+            [sys.executable, "app.py"], cwd=ROOT, env=environment | settings, stdout=output, stderr=subprocess.STDOUT
         )
     address = f"http://127.0.0.1:{port}"
     try:
@@ -108,6 +116,27 @@ def page(browser: playwright_api.Browser, app: str) -> Iterator[playwright_api.P
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(app)
     playwright_api.expect(page.locator("#stage")).to_have_attribute("data-state", "replay", timeout=PATIENCE)
+    yield page
+    context.close()
+    assert not errors, errors
+
+
+@pytest.fixture
+def alone(browser: playwright_api.Browser) -> Iterator[playwright_api.Page]:
+    """The player without Gradio or a server, as in a replay file, motion reduced; it is window.stage, and what it would
+    branch lies in window.branches. Fails on a script error."""
+    context = browser.new_context(viewport={"width": 1200, "height": 900}, reduced_motion="reduce", offline=True)
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.set_content(player.template())
+    page.add_style_tag(content=player.STYLE.read_text(encoding="utf-8"))
+    page.add_script_tag(content=player.script())
+    page.evaluate(
+        "window.branches = [];"
+        "window.stage = mount(document.getElementById('stage'), { branch: (at) => window.branches.push(at) })"
+    )
     yield page
     context.close()
     assert not errors, errors

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 PATIENCE = 180_000  # ms: the machine that runs this may be busy
 
 
@@ -38,3 +40,9 @@ def trace_of(texts: dict[str, str], tokens: list[int], **head) -> dict:
         ],
         **head,
     }
+
+
+def take_away(page: Any, name: str) -> None:
+    """Choose an entry of the stage's menu, by its name: what it downloads is the caller's to expect."""
+    page.get_by_role("button", name="Take it away").click()
+    page.get_by_role("menuitem", name=name).click()

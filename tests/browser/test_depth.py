@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 
-import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.made import PATIENCE, trace_of
 from ui import player
@@ -14,24 +13,6 @@ expect.set_options(timeout=PATIENCE)
 
 WORDS = {"1": "One", "2": " two", "3": " three", "4": " four", "5": "."}
 HOSTILE = {"1": "<img src=x onerror=window.hacked=1>", "2": "${window.hacked=2}", "3": "</script><script>1</script>"}
-
-
-@pytest.fixture
-def alone(browser: Browser):
-    context = browser.new_context(viewport={"width": 1200, "height": 900}, reduced_motion="reduce", offline=True)
-    page = context.new_page()
-    errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.set_content(player.template())
-    page.add_style_tag(content=player.STYLE.read_text(encoding="utf-8"))
-    page.add_script_tag(content=player.script())
-    page.evaluate(
-        "window.branches = [];"
-        "window.stage = mount(document.getElementById('stage'), { branch: (at) => window.branches.push(at) })"
-    )
-    yield page
-    context.close()
-    assert not errors, errors
 
 
 def three_lanes(words: dict[str, str] = WORDS) -> dict:

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from nemodiff.trace import Trace
-from tests.browser.made import PATIENCE, trace_of
+from tests.browser.made import PATIENCE, take_away, trace_of
 
 expect.set_options(timeout=PATIENCE)
 
@@ -66,7 +66,7 @@ def test_three_lanes_live_then_done_then_saved_and_replayed(page: Page, tmp_path
     )
 
     with page.expect_download() as download:
-        page.locator('[data-do="save"]').click()
+        take_away(page, "Trace")
     path = tmp_path / "run.json"
     download.value.save_as(path)
     trace = Trace.from_json(path.read_bytes())

@@ -4,25 +4,12 @@ from __future__ import annotations
 
 import json
 
-import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
-from tests.browser.made import PATIENCE, trace_of
+from tests.browser.made import trace_of
 from ui import player
 
 LENGTH = 400
-
-
-@pytest.fixture
-def alone(browser: Browser):
-    context = browser.new_context(viewport={"width": 1200, "height": 900}, reduced_motion="reduce", offline=True)
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE)
-    page.set_content(player.template())
-    page.add_style_tag(content=player.STYLE.read_text(encoding="utf-8"))
-    page.add_script_tag(content=player.script() + "\nwindow.stage = mount(document.getElementById('stage'));")
-    yield page
-    context.close()
 
 
 def long_trace() -> dict:

@@ -72,7 +72,7 @@ def test_a_replay_can_be_saved_as_a_trace(browser, tmp_path):
     page, trouble = open_replay(browser, tmp_path, reduced_motion="reduce")
     expect(page.locator("#stage")).to_have_attribute("data-cursor", "4", timeout=PATIENCE)
     with page.expect_download() as download:
-        page.locator('[data-do="save"]').click()
+        page.get_by_role("button", name="Save trace").click()
     saved = tmp_path / "saved.json"
     download.value.save_as(saved)
     trace = Trace.from_json(saved.read_bytes())

@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
+
+from nemodiff.trace import Trace
+from tests.browser.made import take_away
+from ui import player
 
 
 def test_charts_are_drawn_of_the_run_on_the_page_and_move_its_cursor(page: Page) -> None:
@@ -22,33 +26,80 @@ def test_charts_are_drawn_of_the_run_on_the_page_and_move_its_cursor(page: Page)
     expect(page.locator("#stage")).to_have_attribute("data-cursor", "1")
 
 
-def download(page: Page, kind: str, folder: Path) -> Path:
+def download(page: Page, name: str, folder: Path) -> Path:
     with page.expect_download() as pending:
-        page.locator(f'[data-make="{kind}"]').click()
+        take_away(page, name)
     path = folder / pending.value.suggested_filename
     pending.value.save_as(path)
     return path
 
 
-@pytest.mark.parametrize(
-    ("kind", "ending"), [("html", "replay.html"), ("gif", "gif"), ("trajectory", "trajectory.json")]
-)
-def test_a_run_can_be_taken_away(page: Page, tmp_path: Path, kind: str, ending: str) -> None:
-    path = download(page, kind, tmp_path)
+def test_a_run_can_be_taken_away_in_every_format(page: Page, tmp_path: Path) -> None:
+    text = download(page, "Replay", tmp_path).read_text(encoding="utf-8")
+    assert text.startswith("<!doctype html>")
+    assert "default-src 'none'" in text.replace("&#x27;", "'")
+    expect(page.locator("#stage .announce")).to_have_text("Replay was saved.")
+    with Image.open(download(page, "GIF", tmp_path)) as image:
+        assert image.n_frames > 1
+    assert Trace.from_json(download(page, "Trace", tmp_path).read_bytes()).lane("ar").tokens == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(("name", "ending", "codec"), [("WebM", "webm", "vp9"), ("MP4", "mp4", "h264")])
+def test_a_video_is_downloaded_and_can_be_decoded(
+    page: Page, tmp_path: Path, name: str, ending: str, codec: str
+) -> None:
+    av = pytest.importorskip("av", reason="PyAV writes the videos")
+    path = download(page, name, tmp_path)
     assert path.name.endswith(f".{ending}")
-    if kind == "html":
-        text = path.read_text(encoding="utf-8")
-        assert text.startswith("<!doctype html>")
-        assert "default-src 'none'" in text.replace("&#x27;", "'")
-    elif kind == "gif":
-        with Image.open(path) as image:
-            assert image.n_frames > 1
-    else:
-        assert json.loads(path.read_text(encoding="utf-8"))["frames"]
+    with av.open(str(path)) as video:
+        assert video.streams.video[0].codec_context.name == codec
+        frames = [frame.to_ndarray(format="gray") for frame in video.decode(video=0)]
+    # Tokens appear: the last picture is not the first one.
+    assert len(frames) > 4 and (frames[0] != frames[-1]).any()
+    expect(page.get_by_role("button", name="Take it away")).not_to_have_attribute("aria-disabled", "true")
+
+
+def test_the_menu_is_used_from_the_keyboard(page: Page) -> None:
+    toggle, menu = page.get_by_role("button", name="Take it away"), page.get_by_role("menu")
+    expect(menu).to_be_hidden()
+    before = page.locator("#stage").get_attribute("data-cursor")
+    toggle.focus()
+    page.keyboard.press("Enter")
+    expect(toggle).to_have_attribute("aria-expanded", "true")
+    items = menu.get_by_role("menuitem")
+    expect(items.first).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    expect(items.nth(1)).to_be_focused()
+    page.keyboard.press("End")
+    expect(items.last).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    expect(items.first).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(menu).to_be_hidden()
+    expect(toggle).to_be_focused()
+    page.keyboard.press("ArrowUp")
+    expect(items.last).to_be_focused()
+    page.mouse.click(5, 5)
+    expect(menu).to_be_hidden()
+    expect(page.locator("#stage")).to_have_attribute("data-cursor", before)
+
+
+def test_a_format_that_cannot_be_made_is_not_offered(browser: Browser) -> None:
+    page = browser.new_context(offline=True).new_page()
+    page.set_content(player.template())
+    page.add_script_tag(content=player.script() + "mount(document.getElementById('stage'), { formats: ['gif'] });")
+    assert page.locator('[role="menuitem"]:not([hidden]) b').all_text_contents() == ["Trace", "GIF"]
+    page.context.close()
+
+
+def test_the_legend_stands_in_one_line(page: Page) -> None:
+    tops = page.locator("#stage .legend > span").evaluate_all("nodes => nodes.map(n => n.offsetTop)")
+    assert len(tops) == 6 and len(set(tops)) == 1
 
 
 def test_a_trajectory_opens_as_a_replay(page: Page, tmp_path: Path) -> None:
-    path = download(page, "trajectory", tmp_path)
+    path = download(page, "Trajectory", tmp_path)
+    assert json.loads(path.read_text(encoding="utf-8"))["frames"]
     page.locator("input[type=file]").set_input_files(path)
     expect(page.locator("[data-lane=ar]")).to_be_hidden()
     expect(page.locator("#stage")).to_have_attribute("data-state", "replay")

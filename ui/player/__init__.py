@@ -18,6 +18,8 @@ SCRIPTS = (
     "attention.js",
     "transport.js",
     "solo.js",
+    "light.js",
+    "menu.js",
     "stage.js",
 )
 

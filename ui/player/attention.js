@@ -40,8 +40,9 @@ class AttentionView {
   }
 }
 
-/** Rows of a forward, their names, whether each sees only those before it, and how many rows' keys and values stay. */
+/** Rows of a forward, their names, what each sees (only those before it, or a rule), how many rows' keys and values stay. */
 function attentionOf(log, event) {
+  if (event.raw.groups?.length) return groupsOf(log, event);
   const block = Number(log.head.request?.block_length) || event.length || 1;
   const first = event.positions[0]?.index ?? event.start;
   const name = (position) => log.table.short(position.token);
@@ -68,16 +69,35 @@ function attentionOf(log, event) {
   return { labels, causal: false, kept: 0, cache: start, words: `all ${many(labels.length)} see the cache and each other, both ways. Written for this forward only: nothing is kept.` };
 }
 
-function drawMatrix({ labels, causal, kept, cache }) {
+/** A quadratic cycle: tokens causally, then a group behind each, which sees the tokens up to its own and itself. */
+function groupsOf(log, event) {
+  const tokens = event.raw.groups.length;
+  const own = Math.max(1, Math.round((event.raw.rows - tokens) / tokens));
+  const again = Boolean(event.raw.again);
+  const drafts = event.positions.filter((p) => p.index > event.start && p.index < event.start + tokens && ["accepted", "rejected", "discarded"].includes(p.state));
+  const names = Array.from({ length: tokens }, (_, i) => (i ? (drafts[i - 1] ? log.table.short(drafts[i - 1].token) : "…") : "newest"));
+  const labels = names.concat(names.flatMap(() => Array.from({ length: own }, (_, i) => (again && !i ? "again" : "mask"))));
+  const groupAt = (row) => Math.floor((row - tokens) / own);
+  const sees = (row, column) => {
+    if (row < tokens) return column <= row;
+    return column < tokens ? column < groupAt(row) + Number(!again) : groupAt(row) === groupAt(column);
+  };
+  const accepted = event.positions.filter((p) => p.state === "accepted").length;
+  const words = `${plural(tokens, "token")} to verify, each seeing those before it, then a group of ${plural(own, "row")} behind each, which sees the tokens up to its own and itself. All ${labels.length} are written; ${accepted + 1} ${accepted ? "are" : "is"} kept: the newest token and ${plural(accepted, "accepted draft")}.`;
+  return { labels, causal: true, sees, kept: Math.min(tokens, accepted + 1), cache: event.start, words };
+}
+
+function drawMatrix({ labels, causal, sees: rule, kept, cache }) {
   const n = labels.length;
-  const size = n > 24 ? 6 : n > 12 ? 9 : SIZE;
+  const size = n > 80 ? 3 : n > 24 ? 6 : n > 12 ? 9 : SIZE;
   const named = size === SIZE;
   const left = named ? 58 : 8;
   const wide = cache === null ? 0 : CACHE;
   const top = 16;
   const x = (column) => left + wide + (wide ? 4 : 0) + column * size;
   const y = (row) => top + row * size;
-  const gap = size > 8 ? 1.5 : 0.8;
+  const gap = size > 8 ? 1.5 : size > 3 ? 0.8 : 0.4;
+  const seen = rule || ((row, column) => !causal || column <= row);
   const box = (bx, by, w) => `M${bx} ${by}h${w}v${size - gap}h${-w}z`;
   let sees = "";
   let blind = "";
@@ -86,10 +106,15 @@ function drawMatrix({ labels, causal, kept, cache }) {
   let goes = "";
   for (let row = 0; row < n; row++) {
     if (wide) cached += box(left, y(row), wide);
-    for (let column = 0; column < n; column++) {
-      const path = box(x(column), y(row), size - gap);
-      if (!causal || column <= row) sees += path;
+    for (let column = 0; column < n; ) {
+      // Of a large matrix neighbours that look alike are one box: a square each would be tens of thousands.
+      const looks = seen(row, column);
+      let stop = column + 1;
+      while (size < 6 && stop < n && seen(row, stop) === looks) stop += 1;
+      const path = box(x(column), y(row), (stop - column) * size - gap);
+      if (looks) sees += path;
       else blind += path;
+      column = stop;
     }
     if (row < kept) stays += box(x(row), y(n) + 6, size - gap);
     else goes += box(x(row) + 0.5, y(n) + 6.5, size - gap - 1);

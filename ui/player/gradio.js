@@ -2,6 +2,7 @@
 
 const stage = mount(element.querySelector("#stage"), {
   resync: (run) => server.resync(run),
+  formats: props.formats,
   make: (kind, trace) => server.make(`${kind}\n${trace}`), // one argument is all that a server function gets
   branch: ({ token, prefix }) => {
     const { head } = stage.log;
@@ -10,6 +11,10 @@ const stage = mount(element.querySelector("#stage"), {
     element.querySelector("#stage").branch = JSON.stringify(asked);
     stage.wait("Waiting for the model to branch…");
     document.querySelector("#branch").click();
+  },
+  light: (asked) => {
+    element.querySelector("#stage").light = JSON.stringify(asked);
+    document.querySelector("#light").click();
   },
   open: () => (document.querySelector("#open-trace input[type=file]") || document.querySelector("#open-trace"))?.click(),
 });
@@ -28,12 +33,12 @@ document.addEventListener("click", (event) => {
   if (event.target.closest?.("#generate")) stage.wait("Waiting for the model…");
   if (event.target.closest?.("#stop")) stage.unwait();
 });
-// Charts below the stage: drawn anew when a run ends while they are open; a click on a point moves the cursor.
+// Charts below the stage: drawn anew when a run or a search for its ceiling ends while they are open; a click on a point moves the cursor.
 const root = element.querySelector("#stage");
 new MutationObserver(() => {
   const open = document.querySelector("#charts .js-plotly-plot");
-  if (open && open.offsetParent && ["done", "replay"].includes(root.dataset.state)) document.querySelector("#redraw")?.click();
-}).observe(root, { attributeFilter: ["data-state"] });
+  if (open && open.offsetParent && ["done", "replay"].includes(root.dataset.state) && root.dataset.light !== "going") document.querySelector("#redraw")?.click();
+}).observe(root, { attributeFilter: ["data-state", "data-light"] });
 document.addEventListener("mouseover", (event) => {
   const plot = event.target.closest?.("#charts .js-plotly-plot");
   if (!plot?.on || plot.linked) return;

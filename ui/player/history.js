@@ -19,7 +19,7 @@ class History {
     this.list = node.appendChild(make("ol"));
     this.list.setAttribute("aria-label", `${root.getAttribute("aria-label")}: ${HISTORY[mode][0]}`);
     this.list.addEventListener("keydown", (event) => this.key(event));
-    this.list.addEventListener("scroll", () => this.show(Math.floor(this.list.scrollTop / ROW)), { passive: true });
+    this.list.addEventListener("scroll", () => this.scrolled(Math.floor(this.list.scrollTop / ROW)), { passive: true });
     this.clear();
   }
 
@@ -86,8 +86,9 @@ class History {
   }
 
   addCycle(log, lane, event) {
-    const drafted = lane.events[event.k - 1]?.phase === "draft" ? lane.events[event.k - 1].positions.length : 0;
-    const row = event.positions.map((p) => [p.token, p.state]);
+    const before = lane.events[event.k - 1];
+    const drafted = before?.positions.filter((p) => p.state === "drafted").length || 0;
+    const row = event.positions.filter((p) => p.state !== "drafted").map((p) => [p.token, p.state]);
     const columns = Math.max(drafted + 1, Number(log.head.request?.block_length) || 1);
     this.add(event, event.cycle, `+${event.gained}`, verifyTitle(event), (cells) => fillCells(cells, log, row, columns));
   }
@@ -123,11 +124,16 @@ class History {
     return lane.events[k]?.phase === "draft" && low < this.rows.length ? low : low - 1;
   }
 
-  /** Put the rows from `first` on into the page, with a few around them, and the one that Tab reaches. */
-  show(first) {
+  /** A reader scrolls: more rows around, so that none is missing before the next call. */
+  scrolled(first) {
+    if (first !== this.first) this.show(first, ROWS);
+  }
+
+  /** Put the rows from `first` on into the page, with some around them, and the one that Tab reaches. */
+  show(first, around = 1) {
     this.first = first;
     const wanted = new Set([this.stop]);
-    for (let i = Math.max(0, first - ROWS); i <= first + 2 * ROWS; i++) wanted.add(i);
+    for (let i = Math.max(0, first - around); i < first + ROWS + around; i++) wanted.add(i);
     for (const index of this.shown) if (!wanted.has(index)) this.rows[index].node.remove();
     this.shown = new Set(Array.from(wanted).filter((index) => index < this.rows.length).sort((a, b) => a - b));
     let next = this.list.firstChild;

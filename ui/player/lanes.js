@@ -99,11 +99,15 @@ class LaneView {
     const n = Math.min(event.prefix, comparison.n);
     const differs = comparison.first !== null && event.prefix > comparison.first;
     const done = k === lane.events.length - 1 && comparison.whole;
-    const lossless = this.mode === "self-speculation" ? "lossless: " : "";
+    const request = this.log.head.request || {};
+    const mixed = request.ar_weight < 1;
+    const drawn = !mixed && request.temperature > 0 && request.acceptance === "sampling";
+    const same = this.mode === "self-speculation" && !mixed && !drawn; // as AR's text by design
+    const lossless = same ? "lossless: " : "";
     if (differs || (done && comparison.first !== null)) {
-      const lead = this.mode === "self-speculation" ? "not lossless: " : "";
+      const lead = same ? "not lossless: " : this.mode !== "self-speculation" ? "" : drawn ? "distributed as AR's, drawn apart: " : "verifier mixed: ";
       setText(this.verdict, `≠ ${lead}first differs from AR at token ${comparison.first}`);
-      setData(this.verdict, "same", "no");
+      setData(this.verdict, "same", same || this.mode !== "self-speculation" ? "no" : null);
     } else if (n === 0) {
       setText(this.verdict, "");
       setData(this.verdict, "same", null);
@@ -138,7 +142,7 @@ class LaneView {
     for (let i = 0; i < size; i++) {
       const node = this.nodes[i];
       const cell = cells[i];
-      if (cell) paintCell(node, cell, texts[i], hold[i]?.text ?? texts[i], state.k - cell.k, log.table, i === first);
+      if (cell) paintCell(node, cell, texts[i], hold[i] || { text: texts[i], special: false }, state.k - cell.k, log.table, i === first && cell.state !== "discarded");
       else hideCell(node, hold[i]);
     }
     this.paintRejected(state.rejected, texts, log.table);
@@ -208,28 +212,33 @@ function ageOf(state, distance) {
   return distance <= 2 ? 1 : distance <= 5 ? 2 : null;
 }
 
-/** A token of a later forward: its room, and nothing to see, touch or read out. */
+/** A token of a later forward: its room, and nothing to see, touch or read out. What it looked like stays beneath, since
+ * a jump back and forth then costs one attribute a token. */
 function hideCell(node, { text, special }) {
-  const key = `later|${special}|${text}`;
-  if (node.key === key) return;
-  node.key = key;
+  const room = `${special}|${text}`;
+  if (node.cell === null && node.room === room) return;
   node.cell = null;
-  node.tabIndex = -1;
-  for (const name of ["state", "index", "age", "differs", "pin"]) setData(node, name, null);
+  if (node.tabIndex !== -1) node.tabIndex = -1;
+  setData(node, "index", null);
+  if (node.room === room) return;
+  node.room = room;
+  node.key = null;
+  for (const name of ["state", "age", "differs"]) setData(node, name, null);
   setData(node, "special", special ? "" : null);
   setData(node, "blank", isBlank(text) ? glyphs(text) : null);
   setText(node, text);
 }
 
-function paintCell(node, cell, text, hold, distance, table, differs) {
+function paintCell(node, cell, text, { text: hold, special: later }, distance, table, differs) {
   const age = ageOf(cell.state, distance);
-  const special = table.special.has(cell.token);
+  const special = text === hold ? table.special.has(cell.token) : later; // its frame takes room
   const key = `${cell.state}|${age}|${special}|${differs}|${text}|${hold}`;
   node.cell = cell;
+  setData(node, "index", cell.index);
   if (node.key === key) return;
   node.key = key;
+  node.room = `${later}|${hold}`;
   setData(node, "state", cell.state);
-  setData(node, "index", cell.index);
   setData(node, "age", age);
   setData(node, "differs", differs ? "" : null);
   setData(node, "special", special ? "" : null);

@@ -17,6 +17,7 @@ class Lane {
     this.cycleTokens = 0;
     this.finish = null;
     this.closed = null; // what the server said of a finished lane: tokens, text, peak_memory
+    this.ceiling = null; // of a diffusion lane, once it was asked for
     this.seen = { k: -1, cells: [], rejected: null };
   }
 
@@ -143,6 +144,7 @@ class Log {
       if (!lane) continue;
       log.lanes.set(mode, new Lane(mode));
       for (const event of lane.events) log.lanes.get(mode).add(event);
+      log.lanes.get(mode).ceiling = lane.ceiling || null;
       log.close({ [mode]: { tokens: lane.tokens, text: lane.text, finish: lane.finish, peak_memory: lane.peak_memory } });
     }
     log.ended = true;
@@ -162,6 +164,7 @@ class Log {
         seconds: lane.milliseconds / 1000,
       };
       if (lane.closed?.peak_memory != null) data.peak_memory = lane.closed.peak_memory;
+      if (lane.ceiling) data.ceiling = lane.ceiling;
       return data;
     });
     return { ...this.head, ...this.table.toJSON(), lanes };

@@ -1,8 +1,8 @@
 // The stage: takes what the server sends (or a whole trace), keeps the log, draws the lanes.
 
 /** hooks.resync(run) → promise of a full payload of a live run; hooks.open() → ask the viewer for a trace file;
- * hooks.make(kind, trace) → promise of a file; hooks.branch: see Inspector. All may be missing: a stage
- * needs no server. Returns {ingest, seek, wait, unwait, fail, transport, log}. */
+ * hooks.make(kind, trace) → promise of a file, of the kinds in hooks.formats; hooks.branch: see Inspector; hooks.light: see Light. All may be
+ * missing: a stage needs no server. Returns {ingest, seek, wait, unwait, fail, transport, log}. */
 function mount(root, hooks = {}) {
   let log = null;
   let run = null;
@@ -17,6 +17,7 @@ function mount(root, hooks = {}) {
   const tooltip = new Tooltip(root, () => log);
   const attention = new AttentionView(root, schedule);
   const solo = new Solo(root, schedule);
+  const light = new Light(root, hooks, schedule);
   const inspector = new Inspector(root, hooks, seek, () => {
     tooltip.hide();
     schedule();
@@ -35,9 +36,10 @@ function mount(root, hooks = {}) {
   opener.hidden = !hooks.open;
   opener.addEventListener("click", () => hooks.open?.());
   for (const maker of root.querySelectorAll("[data-make]")) {
-    maker.hidden = !hooks.make;
+    maker.hidden = !hooks.formats?.includes(maker.dataset.make);
     maker.addEventListener("click", () => makeFile(maker));
   }
+  const menu = new Menu(root.querySelector(".away"), "Save trace");
 
   function schedule() {
     if (!frame) frame = requestAnimationFrame(paint);
@@ -46,6 +48,7 @@ function mount(root, hooks = {}) {
   function paint() {
     frame = 0;
     transport.paint();
+    light.paint(transport.clock);
     if (!log) return;
     const cursor = transport.cursor;
     const clock = transport.clock;
@@ -75,6 +78,7 @@ function mount(root, hooks = {}) {
     inspector.unpin();
     for (const view of views.values()) view.clear();
     solo.open(log);
+    light.open(log);
     setData(root, "state", state);
     say("");
     describe();
@@ -92,7 +96,7 @@ function mount(root, hooks = {}) {
     prompt.title = prompt.textContent;
     const where = [head.checkpoint, log.kind === "live" ? head.device : "", head.dtype, head.exact ? "exact" : "fast, inexact", ...settingsOf(head.request)];
     setText(root.querySelector(".where"), where.filter(Boolean).join(" · "));
-    root.querySelector('[data-do="save"]').disabled = false;
+    menu.busy("");
     const given = head.request?.answer_ids || [];
     const line = root.querySelector(".given");
     line.hidden = !given.length;
@@ -113,6 +117,10 @@ function mount(root, hooks = {}) {
 
   function ingest(text) {
     const data = typeof text === "string" ? JSON.parse(text) : text;
+    if (data.light) {
+      light.take(data.light);
+      return;
+    }
     if (data.trace) {
       run = data.run || null;
       earlier = [];
@@ -183,19 +191,22 @@ function mount(root, hooks = {}) {
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
   }
 
-  /** A file that the server makes of the trace on the page; the button waits for it. */
-  async function makeFile(button) {
-    if (!log || button.disabled) return;
-    button.disabled = true;
+  /** A file that the server makes of the trace on the page; the menu's button waits for it. */
+  async function makeFile(item) {
+    if (!log) return;
+    const name = item.querySelector("b").textContent;
+    menu.busy(`Making ${name}…`);
+    setText(announce, `${name} is being made.`);
     try {
-      const file = JSON.parse(await hooks.make(button.dataset.make, JSON.stringify(log.toTrace())));
+      const file = JSON.parse(await hooks.make(item.dataset.make, JSON.stringify(log.toTrace())));
       if (file.error) say(file.error);
       else download(await (await fetch(`data:${file.media};base64,${file.data}`)).blob(), file.ending);
+      setText(announce, file.error ? "" : `${name} was saved.`);
     } catch (error) {
       console.error(error);
       say("The file could not be made; try again.");
     } finally {
-      button.disabled = false;
+      menu.busy("");
     }
   }
 
@@ -209,6 +220,7 @@ function mount(root, hooks = {}) {
 
   /** Stop was pressed: a run that only waited leaves its line. */
   function unwait() {
+    light.halt();
     if ("waiting" in root.dataset) say("");
   }
 
@@ -236,7 +248,12 @@ function settingsOf(request) {
   if (request.sampler === "fixed") parts.push(`${request.steps || "fixed"} steps a block`);
   else if (request.sampler === "entropy") parts.push(`entropy ≤ ${request.entropy_bound}`);
   else if (request.threshold != null) parts.push(`confidence ≥ ${Number(request.threshold).toFixed(2)}`);
+  if (request.draft === "quadratic" && request.modes?.includes("self-speculation")) {
+    parts.push("quadratic drafts");
+    if (request.ar_weight < 1) parts.push(`verifier ${Number(request.ar_weight).toFixed(2)} AR`);
+  }
   if (request.temperature != null) parts.push(`temperature ${request.temperature}`);
   if (request.temperature > 0) parts.push(`seed ${request.seed}`);
+  if (request.temperature > 0 && request.acceptance === "sampling") parts.push("speculative sampling");
   return parts;
 }

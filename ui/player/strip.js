@@ -10,6 +10,7 @@ function drawStrip(root, log, lane, k) {
   if (!event) return;
   if (lane.mode === "ar") drawNextToken(root, left, right, log, event);
   else if (lane.mode === "diffusion") drawBlock(root, left, right, log, lane, event);
+  else if (event.raw.groups?.length) drawGroups(root, left, right, log, lane, event);
   else drawCycle(root, left, right, log, lane, event);
 }
 
@@ -110,6 +111,45 @@ function drawCycle(root, left, right, log, lane, event) {
   }
   const verify = grid.appendChild(make("span", "k", "verify"));
   verify.style.gridArea = "2 / 1";
+}
+
+/** A quadratic cycle as it lies in the forward: the newest token and the drafts, the AR pass's verdict below them, and
+ * below each the drafts that its group made. The group behind the last token that stands goes on. */
+function drawGroups(root, left, right, log, lane, event) {
+  const groups = event.raw.groups;
+  setText(left, groups.length > 1 ? verifyTitle(event) : `cycle ${event.cycle}: the first drafts`);
+  setText(right, `${event.raw.rows} rows · acceptance length ${(event.cycleTokens / event.cycle).toFixed(2)}`);
+  const standing = event.positions.filter((p) => p.state === "accepted").length;
+  const goes = event.positions.some((p) => p.state === "drafted");
+  const grid = root.appendChild(make("div", "cycle quadratic"));
+  grid.style.setProperty("--n", Math.max(groups.length + 1, Number(log.head.request?.block_length) || 1));
+  grid.dataset.dense = groups.length > 9 ? "yes" : "no";
+  for (const [row, name] of ["draft", "verify"].entries()) grid.appendChild(make("span", "k", name)).style.gridArea = `${row + 1} / 1`;
+  const newest = lane.at(event.k).cells[event.start];
+  if (newest) place(grid, log.table.short(newest.token), "seed", 1, 0, newest);
+  for (let i = 1; i <= groups.length; i++) {
+    const here = event.positions.filter((p) => p.index === event.start + i && p.state !== "drafted");
+    const rejected = here.find((p) => p.state === "rejected");
+    const kept = here.find((p) => p.state !== "rejected");
+    const own = kept && (kept.state === "corrected" || kept.state === "bonus");
+    const draft = rejected || (own ? null : kept);
+    place(grid, draft ? log.table.short(draft.token) : "", draft ? (rejected ? "rejected" : draft.state) : "none", 1, i, draft);
+    place(grid, kept && kept.state !== "discarded" ? log.table.short(kept.token) : "·", kept?.state || "none", 2, i, kept);
+    const [glyph, tone] = VERDICTS[kept?.state] || ["·", "none"];
+    const verdict = grid.appendChild(make("span", "v", glyph));
+    verdict.dataset.tone = tone;
+    verdict.style.gridArea = `3 / ${i + 2}`;
+  }
+  for (const [i, group] of groups.entries()) {
+    const column = grid.appendChild(make("div", "group"));
+    column.dataset.kind = goes && i === standing ? "survives" : "drops";
+    column.style.gridArea = `4 / ${i + 2}`;
+    column.title = `drafted behind this token: ${group.map(([token]) => log.table.name(token)).join(" ")}${goes && i === standing ? "; these go on" : ""}`;
+    for (const [token] of group) column.append(make("span", "", log.table.short(token)));
+  }
+  const behind = grid.appendChild(make("span", "k", "behind"));
+  behind.style.gridArea = "4 / 1";
+  behind.title = "What each group of masks drafts behind the token above it, all in the same forward";
 }
 
 function verifyTitle(event) {

@@ -1,0 +1,65 @@
+"""Acceptance: which drafts stand, and the verifier's own token after them.
+
+match: a draft stands while it equals the verifier's token at its place; the text is AR's. independent: the same, with
+drafts drawn by noise of their own (as released). sampling: speculative sampling (arXiv 2211.17192): a draft x drawn
+from q stands with probability min(1, p(x) / q(x)), else the residual max(p - q, 0) is drawn from, so that the text is
+distributed as AR's and more drafts stand. At temperature 0 all three are the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from nemodiff.decode.lane import Guesses, LaneRun
+
+
+@torch.inference_mode()
+def accept(lane: LaneRun, draft: Guesses | None, verified: Guesses, index: int) -> tuple[int, Guesses]:
+    """How many of the k drafts (None: there are none) for answer positions `index` and on stand, and `verified`
+    (k + 1 rows) with the tokens that now hold those positions. To be called inside `timed`."""
+    if draft is None:
+        return 0, verified
+    if lane.settings.acceptance != "sampling" or lane.settings.temperature == 0:
+        return matches(draft.tokens, verified.tokens), verified
+    p = (verified.logits / lane.settings.temperature).softmax(-1)
+    q = (draft.logits / lane.settings.temperature).softmax(-1)
+    tokens = list(verified.tokens)
+    end_of_thinking = lane.settings.thinking[1] if lane.settings.thinking else None
+    standing = 0
+    for row, token in enumerate(draft.tokens):
+        forced = lane.forced(index + row, 1) if end_of_thinking not in tokens[:row] else None
+        if forced:
+            # The verifier is sure of </think> here: p is 1 at it, and so is the residual.
+            p[row] = torch.nn.functional.one_hot(torch.tensor(forced[1]), p.shape[-1]).to(p)
+        if stands(p[row], q[row], token, lane.noise.uniform("accept", index + row)):
+            tokens[row] = token
+            standing += 1
+            continue
+        noise = lane.noise.gumbel("residual", [index + row], p)[0]
+        tokens[row] = int((residual(p[row], q[row]).log() + noise).argmax())
+        break
+    confidence = verified.probabilities.gather(-1, torch.tensor(tokens, device=p.device)[:, None])[:, 0]
+    return standing, replace(verified, tokens=tokens, confidence=confidence.tolist())
+
+
+def matches(draft: list[int], verified: list[int]) -> int:
+    """How many drafts equal the verifier's tokens, from the left."""
+    count = 0
+    while count < len(draft) and draft[count] == verified[count]:
+        count += 1
+    return count
+
+
+def stands(p: Tensor, q: Tensor, token: int, uniform: float) -> bool:
+    """Whether `token`, drawn from q [vocab], stands before p [vocab]: with probability min(1, p / q)."""
+    return uniform * float(q[token]) < float(p[token])
+
+
+def residual(p: Tensor, q: Tensor) -> Tensor:
+    """What p [vocab] holds beyond q [vocab], not normalised: what a rejected draft is replaced from."""
+    rest = (p - q).clamp_min(0)
+    # p and q equal up to rounding: a rejection was then chance among equals.
+    return rest if float(rest.sum()) > 0 else p

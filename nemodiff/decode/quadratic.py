@@ -1,0 +1,92 @@
+"""Quadratic self-speculation: every forward verifies the current drafts and drafts again after each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from nemodiff.decode.acceptance import accept
+from nemodiff.decode.lane import LaneRun
+from nemodiff.decode.verdict import verdict
+from nemodiff.model.layout import Layout, groups
+from nemodiff.model.transformer import Transformer
+from nemodiff.trace import Event
+
+
+def quadratic(lane: LaneRun) -> Iterator[Event]:
+    """Yield the prefill (which gives the first token), then a verify event a forward.
+
+    The paper's scheme, for a block of B: the newest token and k = B - 1 drafts are verified causally; after each of
+    these B tokens stands a group of masks that guesses the places behind it. Wherever verification ends, the drafts
+    that follow the verifier's own token are there already: the last k guesses of the group behind the last token that
+    stands. The first forward has no drafts to verify.
+
+    Logits aligned: a group is B masks, and its first guess, of the place that the verifier decides, is p_diffusion,
+    which `ar_weight` below 1 mixes in. These are the paper's k(k+1) rows, whose k counts the newest token too. Logits
+    shifted: B - 1 masks guess the k drafts; for p_diffusion the group's token comes once more before them.
+    """
+    length = lane.settings.block_length
+    index, guess = 0, lane.first()
+    newest, draft = guess.tokens[0], None
+    finish = lane.ends(newest, 0)
+    yield lane.event("prefill", 0, 1, [guess.position(0, 0, "seed")], finish)
+    shapes = layouts(lane.model, length, lane.settings.ar_weight)
+    while finish is None:
+        tokens = [newest, *(draft.tokens if draft else [])]
+        layout = shapes[len(tokens) - 1]
+        with lane.timed():
+            logits = lane.run(_rows(lane, tokens, layout), adapter=lane.settings.adapter, layout=layout)
+            behind = logits[len(tokens) :].unflatten(0, (len(tokens), -1))
+            verified = lane.choose(_mixed(lane, logits[: len(tokens)], behind[:, 0]), index + 1, causal=True)
+            standing, verified = accept(lane, draft, verified, index + 1)
+        lane.cache.keep(standing + 1)
+        positions, finish = verdict(lane, draft, lane.explain(verified), standing, index + 1)
+        survivor = None
+        if finish is None:
+            with lane.timed():
+                survivor = lane.choose(behind[standing, 1 - length :], index + standing + 2, causal=False)
+            survivor = lane.explain(survivor)
+            places = range(index + standing + 2, index + standing + 1 + length)
+            positions += [survivor.position(row, place, "drafted") for row, place in enumerate(places)]
+        event = lane.event("verify", index, length, positions, finish)
+        event.rows, event.again = layout.rows, layout.again
+        event.groups = _guessed(lane, behind, index)
+        yield event
+        index += standing + 1
+        newest, draft = verified.tokens[standing], survivor
+
+
+def layouts(model: Transformer, length: int, ar_weight: float = 1.0) -> dict[int, Layout]:
+    """The layouts of a block of `length`, by how many drafts are verified: none at first, then length - 1."""
+    shifted = model.config.shift_logits
+    made = {"masks": length - shifted, "again": shifted and ar_weight < 1, "device": model.device}
+    return {drafts: groups(drafts, **made) for drafts in (0, length - 1)}
+
+
+def _rows(lane: LaneRun, tokens: list[int], layout: Layout) -> list[int]:
+    """Input ids of a forward: the tokens to verify, then the group behind each."""
+    masks = [lane.model.config.mask_token_id] * layout.masks
+    return tokens + [row for token in tokens for row in ([token] if layout.again else []) + masks]
+
+
+@torch.inference_mode()
+def _mixed(lane: LaneRun, ar: Tensor, diffusion: Tensor) -> Tensor:
+    """Logits of ar_weight · p_AR + (1 - ar_weight) · p_diffusion, both [rows, vocab], at the request's temperature."""
+    weight, temperature = lane.settings.ar_weight, lane.settings.temperature or 1.0
+    if weight == 1:
+        return ar
+    diffusion = diffusion.float()
+    diffusion[:, lane.model.config.mask_token_id] = -torch.inf
+    p = weight * (ar.float() / temperature).softmax(-1) + (1 - weight) * (diffusion / temperature).softmax(-1)
+    return p.log() * temperature
+
+
+def _guessed(lane: LaneRun, behind: Tensor, index: int) -> list[list[tuple[int, float]]]:
+    """What every group drafts, (token, confidence) each: for the viewer, outside the clock."""
+    if not lane.settings.alternatives:
+        return []
+    first = 1 - lane.settings.block_length
+    drafts = [lane.choose(rows[first:], index + 2 + group, causal=False) for group, rows in enumerate(behind)]
+    return [list(zip(guesses.tokens, guesses.confidence, strict=True)) for guesses in drafts]

@@ -1,0 +1,29 @@
+"""The verdict on a cycle's drafts, as the positions of an Event."""
+
+from __future__ import annotations
+
+from nemodiff.decode.lane import Guesses, LaneRun
+from nemodiff.trace import Position
+
+
+def verdict(
+    lane: LaneRun, draft: Guesses | None, verified: Guesses, standing: int, first: int
+) -> tuple[list[Position], str | None]:
+    """What became of every draft (None: there were none), the first at answer position `first`, and why the answer
+    ended, if it did. `standing` drafts stand; verified holds what now stands at each place, the verifier's own last."""
+    drafts = len(draft.tokens) if draft else 0
+    own = "bonus" if standing == drafts else "corrected"
+    positions: list[Position] = []
+    finish = None
+    for row in range(standing + 1):
+        place = first + row
+        if finish:
+            positions.append(verified.position(row, place, "discarded"))
+            continue
+        if row == standing and own == "corrected":
+            positions.append(draft.position(row, place, "rejected", verifier=verified.tokens[row]))
+        positions.append(verified.position(row, place, "accepted" if row < standing else own))
+        finish = lane.ends(verified.tokens[row], place)
+    for row in range(standing + 1, drafts):
+        positions.append(draft.position(row, first + row, "discarded"))
+    return positions, finish

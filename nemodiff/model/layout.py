@@ -1,0 +1,51 @@
+"""Layout: where the rows of one forward stand and which of each other they see, when they are no plain block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Rows that all see the kept cache, and of each other what `visible` says.
+
+    positions: [rows] int64, counted from the cache's kept length; they may repeat. visible: [rows, rows] bool, row i
+    sees row j. plain: how many rows at the start are tokens to verify: they run without the draft LoRA, even in a
+    forward with the adapter on. masks, again: what a group behind a token is made of (see `groups`).
+    """
+
+    positions: Tensor
+    visible: Tensor
+    plain: int
+    masks: int
+    again: bool
+
+    @property
+    def rows(self) -> int:
+        return len(self.positions)
+
+
+def groups(drafts: int, masks: int, *, again: bool, device: torch.device | str = "cpu") -> Layout:
+    """The rows of one quadratic self-speculation forward (paper, "Nemotron-Labs-Diffusion": quadratic decoding).
+
+    First [newest token, d1 … dk] (k = `drafts`), causal and contiguous: their keys lie in the cache where AR would
+    have put them, so that keeping the first n + 1 is all that acceptance needs. Then a group after each of these
+    k + 1 tokens: its `masks` masks at the positions that follow, and before them the token itself, if it comes `again`.
+    A group's rows see each other and the causal rows before it: up to its token, or before it when the token comes
+    again.
+    """
+    own = masks + again
+    rows, tokens = (drafts + 1) * (1 + own), drafts + 1
+    places = torch.arange(tokens)
+    offsets = torch.arange(own) + (0 if again else 1)
+    positions = torch.cat((places, (places[:, None] + offsets).flatten()))
+    visible = torch.zeros(rows, rows, dtype=torch.bool)
+    visible[:tokens, :tokens] = torch.ones(tokens, tokens).tril().bool()
+    for group in range(tokens):
+        part = slice(tokens + group * own, tokens + (group + 1) * own)
+        visible[part, : group + (not again)] = True
+        visible[part, part] = True
+    return Layout(positions.to(device), visible.to(device), tokens, masks, again)

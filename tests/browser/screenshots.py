@@ -1,0 +1,122 @@
+"""Pictures of the page, by hand: `python -m tests.browser.screenshots [FOLDER]`. The default checkpoint really runs.
+
+Writes light, dark, phone, midrun, menu, charts, compare, compare-dark, replay and still (reduced motion, a replay that
+stands at its end), each as PNG, into FOLDER (default: assets/screenshots). About four minutes on two busy cores.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+from tests.browser.conftest import FLAGS, ROOT, find_chromium, running
+from tests.browser.made import PATIENCE, take_away
+
+expect.set_options(timeout=PATIENCE)
+
+EXAMPLE = "JSON person"
+
+
+def open_page(browser: Browser, address: str, scheme: str = "light", width: int = 1400, **options: Any) -> Page:
+    context = browser.new_context(
+        viewport={"width": width, "height": 1000 if width > 500 else 844}, color_scheme=scheme, **options
+    )
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    page.goto(f"{address}/?__theme={scheme}")
+    expect(page.locator("#stage")).to_have_attribute("data-state", "replay")
+    return page
+
+
+def generate(page: Page) -> None:
+    page.locator("#examples").get_by_text(EXAMPLE, exact=True).click()
+    page.locator("#generate").click()
+    expect(page.locator("#stage")).to_have_attribute("data-state", "live")
+
+
+def finish(page: Page) -> None:
+    expect(page.locator("#stage")).to_have_attribute("data-state", "done")
+    page.mouse.move(2, 2)
+
+
+def sweep(page: Page) -> None:
+    page.get_by_role("tab", name="Compare").click()
+    page.locator("#sweep-start").click()
+    expect(page.locator('.sweep[data-state="done"]')).to_be_visible(timeout=4 * PATIENCE)
+    compare(page)
+
+
+def compare(page: Page) -> None:
+    """The charts of a sweep are drawn, and their marks stand."""
+    page.get_by_role("tab", name="Compare").click()
+    expect(page.locator("#sweep-table tbody tr")).not_to_have_count(0)
+    expect(page.locator("#sweep-charts .scatterlayer .trace")).not_to_have_count(0)
+
+
+def take(browser: Browser, address: str, folder: Path) -> None:
+    def save(page: Page | Locator, name: str, **options: Any) -> None:
+        data = page.screenshot(animations="disabled", **options)
+        with Image.open(io.BytesIO(data)) as image:  # 256 colours are enough, and a third of the size
+            image.convert("RGB").quantize(dither=Image.Dither.NONE).save(folder / f"{name}.png", optimize=True)
+        print(folder / f"{name}.png", flush=True)
+
+    page = open_page(browser, address, reduced_motion="reduce")
+    save(page, "still", full_page=True)
+    generate(page)
+    page.wait_for_function("Number(document.querySelector('#stage').dataset.cursor) >= 12")
+    save(page, "midrun", full_page=True)
+    finish(page)
+    save(page, "light", full_page=True)
+    page.get_by_role("button", name="Take it away").click()
+    save(page, "menu", full_page=True)
+    page.keyboard.press("Escape")
+    with tempfile.TemporaryDirectory() as away:
+        with page.expect_download() as download:
+            take_away(page, "Replay")
+        file = Path(away) / "replay.html"
+        download.value.save_as(file)
+        replay = browser.new_context(viewport={"width": 1400, "height": 900}, offline=True).new_page()
+        replay.goto(file.as_uri())
+        replay.wait_for_function("Number(document.querySelector('#stage').dataset.cursor) >= 16")
+        replay.locator('[data-do="play"]').click()
+        save(replay, "replay", full_page=True)
+        replay.context.close()
+    page.get_by_text("Charts of this run").click()
+    expect(page.locator("#charts .js-plotly-plot")).to_have_count(5)
+    expect(page.locator("#charts .js-plotly-plot .main-svg").last).to_be_visible()
+    save(page.locator("#charts"), "charts")
+    sweep(page)
+    save(page, "compare", full_page=True)
+    page.goto(f"{address}/?__theme=dark")  # the same browser keeps what was measured
+    compare(page)
+    save(page, "compare-dark", full_page=True)
+    page.context.close()
+    for name, scheme, width in (("dark", "dark", 1400), ("phone", "light", 390)):
+        page = open_page(browser, address, scheme, width, reduced_motion="reduce")
+        generate(page)
+        finish(page)
+        save(page, name, full_page=True)
+        page.context.close()
+
+
+def main() -> None:
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "assets" / "screenshots"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory() as logs,
+        running(Path(logs) / "app.log", {}) as address,
+        sync_playwright() as playwright,
+    ):
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
+        take(browser, address, folder)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""Checkpoints: the engine that the page runs on, what else it offers, and the way from one to the other."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import nemodiff
+from nemodiff.checkpoints import CATALOGUE, is_here, resolve
+from nemodiff.errors import CheckpointError
+from ui.settings import Settings
+from ui.stream import explain, pack
+
+FILES = Path(__file__).parent
+STYLE = FILES / "checkpoint.css"
+#: Seconds between two looks at a fetch.
+PAUSE = 0.25
+
+_numbers = count(1)
+
+
+def template() -> str:
+    """The header's constant markup; no name or figure is ever put into it."""
+    return (FILES / "checkpoint.html").read_text(encoding="utf-8")
+
+
+def script() -> str:
+    return (FILES / "checkpoint.js").read_text(encoding="utf-8")
+
+
+class Checkpoints:
+    """One engine for the whole page. `fetch` brings files here beside it, `swap` then loads them in its place.
+
+    `swap` must have the model for itself: it shares its queue with the runs, so one in progress ends first. Every
+    message is one flat JSON string for the header, numbered, so that the same one twice is two.
+    """
+
+    def __init__(self, engine: Any, settings: Settings, problem: str = "") -> None:
+        self.engine = engine
+        self.problem = problem
+        self._settings = settings
+        self._name = settings.checkpoint
+        self._fetches: dict[str | None, _Fetch] = {}
+        self._ready: dict[str | None, str] = {}
+
+    @property
+    def block_length(self) -> int:
+        return self.engine.defaults.block_length if self.engine else 8
+
+    @property
+    def threshold(self) -> float:
+        return self.engine.defaults.threshold if self.engine else 0.9
+
+    def state(self, **more: Any) -> str:
+        """What the header shows: what runs, or why nothing does, and whether another one may be chosen.
+
+        more: `step` (what is going on) or `error` (one sentence).
+        """
+        engine = self.engine
+        running = engine and {
+            "name": self._name,
+            "checkpoint": engine.checkpoint,
+            "device": engine.device,
+            "dtype": engine.dtype,
+            "attention": engine.attention,
+        }
+        return pack(
+            {"n": next(_numbers), "running": running, "problem": self.problem, "choose": self._settings.choose} | more
+        )
+
+    def offers(self) -> str:
+        """What can be chosen, as JSON, the catalogue first; and why some cannot be."""
+        known = {entry.name: entry for entry in CATALOGUE}
+        try:
+            reasons = self._obstacles()
+        except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
+            return pack({"error": explain(error)})
+        offers = []
+        for name, reason in reasons.items():
+            entry, here = known.get(name), is_here(name)
+            offer: dict[str, Any] = {"name": name, "title": entry.title if entry else Path(name).name, "off": reason}
+            if entry:
+                offer |= {"size": entry.size, "licence": entry.licence, "card": entry.card}
+            elif not Path(name).expanduser().is_dir():
+                offer |= {"licence": "see its card", "card": f"https://huggingface.co/{name.partition('@')[0]}"}
+            if self.engine and name == self._name:
+                offer |= {"off": None, "running": True}
+            elif not here:
+                offer["fetch"] = _fetch_size(name)
+            offers.append(offer)
+        return pack({"offers": offers})
+
+    def fetch(self, name: str, session: str | None = None) -> Iterator[str]:
+        """Bring a checkpoint's files to this machine; the running one goes on meanwhile. What arrived is kept."""
+        try:
+            if not self._settings.choose:
+                raise CheckpointError("This page does not let its visitors choose the checkpoint.")
+            reasons = self._obstacles()
+            if name not in reasons:
+                raise CheckpointError("This page does not offer that checkpoint: choose one of its list.")
+            if reasons[name]:
+                raise CheckpointError(f"{name} cannot be loaded: {reasons[name].rstrip('.')}.")
+        except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
+            yield self.state(error=explain(error))
+            return
+        job = self._fetches[session] = _Fetch(name)
+        try:
+            while not job.ended.wait(PAUSE):
+                yield self.state(step={"what": "fetch", "name": name, "done": job.done, "total": job.total})
+            if job.error:
+                yield self.state(error=job.error)
+                return
+            self._ready[session] = name
+            yield self.state(step={"what": "wait", "name": name})
+        finally:
+            job.cancel()  # a closed tab or Cancel; sets a flag only
+
+    def swap(self, session: str | None = None) -> Iterator[str]:
+        """Load what this visitor fetched and free the old one. When that fails the page runs what it ran before."""
+        name = self._ready.pop(session, None)
+        if name is None:
+            return
+        yield self.state(step={"what": "load", "name": name})
+        try:
+            engine = self._load(name, self.engine)
+        except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
+            self._go_back()
+            yield self.state(error=explain(error))
+            return
+        self.engine, self._name, self.problem = engine, name, ""
+        yield self.state()
+
+    def cancel(self, session: str | None = None) -> str:
+        """End this visitor's fetch, or its wait for a run to end; a load that has begun goes on."""
+        self._ready.pop(session, None)
+        if job := self._fetches.pop(session, None):
+            job.cancel()
+        return self.state()
+
+    def _load(self, name: str, replacing: Any = None) -> Any:
+        settings = self._settings
+        how = {"device": settings.device, "dtype": settings.dtype, "graphs": settings.graphs}
+        return nemodiff.load(name, **how, replacing=replacing)
+
+    def _go_back(self) -> None:
+        """Where both did not fit the old one was closed before the new one failed: load it again."""
+        if self.engine is None or self.engine.weight_bytes:
+            return
+        try:
+            self.engine = self._load(self._name)
+        except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
+            self.engine, self.problem = None, explain(error)
+
+    def _obstacles(self) -> dict[str, str | None]:
+        """What the page offers → why it cannot be loaded now, if so: the catalogue, then the owner's own."""
+        settings = self._settings
+        own = dict.fromkeys((settings.checkpoint, *settings.checkpoints))
+        more = [name for name in own if name not in {entry.name for entry in CATALOGUE}]
+        return nemodiff.obstacles(settings.device, settings.dtype, replacing=self.engine, more=more)
+
+
+class _Fetch:
+    """One checkpoint being brought here in a thread of its own. done, total: bytes, 0 where they are not known."""
+
+    def __init__(self, name: str) -> None:
+        self.done = self.total = 0
+        self.error = ""
+        self.ended = threading.Event()
+        self._name, self._cancelled = name, threading.Event()
+        threading.Thread(target=self._work, name=f"fetch-{name}", daemon=True).start()
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+
+    def _progress(self, done: int, total: int) -> None:
+        if self._cancelled.is_set():
+            raise CheckpointError(f"The fetch of {self._name} was cancelled; what arrived is kept.")
+        self.done, self.total = done, total
+
+    def _work(self) -> None:
+        try:
+            resolve(self._name, progress=self._progress)
+        except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
+            self.error = explain(error)
+        finally:
+            self.ended.set()
+
+
+def _fetch_size(name: str) -> str:
+    """What a first use of a checkpoint fetches, for a person."""
+    if "/" not in name:
+        return "93 MB from the Python package index"
+    parameters = next((entry.parameters for entry in CATALOGUE if entry.name == name), None)
+    size = f"{2 * parameters / 1e9:.1f} GB" if parameters else "its files"
+    return f"{size} from the Hugging Face hub"

@@ -1,0 +1,206 @@
+"""The Compare tab: a sweep over threshold and block length, drawn as it goes on, kept in the visitor's browser."""
+
+from __future__ import annotations
+
+import html
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from nemodiff.analysis.sweep import Point
+from nemodiff.errors import RequestError
+from nemodiff.examples import EXAMPLES
+from ui.charts.compare import seconds_a_token, tokens_a_forward
+from ui.checkpoint import Checkpoints
+from ui.figure import LANES, plural
+from ui.settings import Settings
+from ui.stream import explain
+from ui.sweeps import Plan, Results, Sweep
+
+STYLE = Path(__file__).parent / "compare.css"
+BUSY = "The sweep could not go on: the server is busy or the connection was lost. What was measured is kept."
+WAITING = "Waiting for the model…"
+INTRO = (
+    "What a threshold or a block length gains in forwards and in seconds, and what it costs in agreement with AR: "
+    "AR is run once a prompt, then diffusion with every pair, then self-speculation with every block length."
+)
+CHOSEN = ("Days as JSON", "JSON person", "Dataclass", "Thank-you note")
+#: A sweep may take this many times the time limit of a run.
+LIMIT = 10
+
+
+def add(
+    page: gr.Blocks,
+    tabs: gr.Tabs,
+    checkpoints: Checkpoints,
+    settings: Settings,
+    *,
+    gpu: Callable[[Callable], Callable],
+    model: dict[str, Any],
+) -> None:
+    """Lay out and wire the tab. model: the event options that all uses of the model share."""
+    sweeps: OrderedDict[str, Sweep] = OrderedDict()
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
+
+    def plan_of(labels: list[str], blocks: str, thresholds: str, tokens: float | None) -> Plan:
+        return Plan.of(labels, blocks, thresholds, tokens, settings.max_new_tokens)
+
+    def count(*fields: Any) -> str:
+        try:
+            plan = plan_of(*fields)
+        except RequestError as error:
+            return _sentence(str(error), "plan")
+        return _sentence(f"{plan.runs} runs of at most {plural(plan.max_new_tokens, 'token')}", "plan")
+
+    def compare(
+        labels: list[str],
+        blocks: str,
+        thresholds: str,
+        tokens: float | None,
+        earlier: Any,
+        visitor: gr.Request,
+    ) -> Iterator[list[Any]]:
+        try:
+            engine = checkpoints.engine
+            if engine is None:
+                raise RequestError(checkpoints.problem or "No model is loaded, so nothing can be measured.")
+            plan = plan_of(labels, blocks, thresholds, tokens)
+            sweep = Sweep(engine, plan, LIMIT * settings.time_limit)
+        except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
+            yield [_status("error", explain(error)), *_unchanged()]
+            return
+        sweeps[visitor.session_hash] = sweep
+        while len(sweeps) > 12:
+            sweeps.popitem(last=False)
+        results = Results.of(engine, plan).resume(Results.from_json(earlier))
+        for points in sweep.steps():
+            for point in points:
+                results.add(point)
+            yield [_progress(sweep), *(_drawn(results) if points else _unchanged())]
+        yield [end(sweep), *_unchanged()]
+
+    def stop(visitor: gr.Request) -> Any:
+        sweep = sweeps.pop(visitor.session_hash, None)
+        if sweep is None:
+            return _status("idle", "")
+        sweep.stop()
+        sweep.join(10)
+        return end(sweep)
+
+    def restore(earlier: Any) -> list[Any]:
+        results = Results.from_json(earlier)
+        return _drawn(results)[:-1] if results else _unchanged()[:-1]
+
+    with page:
+        # The visitor's browser keeps what was measured; the key only hides it from a glance. Outside the tab, since
+        # what is in a tab that was not opened yet has no value.
+        kept = gr.BrowserState(None, storage_key="nemodiff-compare", secret="nemodiff")
+    with page, tabs, gr.Tab("Compare", id="compare", elem_id="compare", render_children=True):
+        gr.HTML(f'<p class="intro">{INTRO}</p>', apply_default_css=False, js_on_load=None)
+        with gr.Column(elem_id="sweep-card"):
+            prompts = gr.CheckboxGroup(
+                [one.label for one in EXAMPLES], value=list(CHOSEN), label="Prompts", elem_id="sweep-prompts"
+            )
+            with gr.Row(elem_id="sweep-ask"):
+                blocks = _field("block lengths", "4, 8, 16", "sweep-blocks")
+                thresholds = _field("thresholds", "0.8, 0.9, 0.95, 0.99", "sweep-thresholds")
+                tokens = gr.Number(48, label="new tokens", step=1, elem_id="sweep-tokens", min_width=60)
+                planned = gr.HTML(apply_default_css=False, js_on_load=None, elem_id="sweep-plan")
+                halt = gr.Button("Stop", elem_id="sweep-stop", min_width=80, scale=0)
+                start = gr.Button("Sweep", variant="primary", elem_id="sweep-start", min_width=110, scale=0)
+            fields = [prompts, blocks, thresholds, tokens]
+            planned.value = count(*(field.value for field in fields))
+            status = gr.HTML(_status("idle", ""), apply_default_css=False, js_on_load=None, elem_id="sweep-status")
+        with gr.Row(elem_id="sweep-charts"):
+            nothing = Results()
+            plots = [
+                gr.Plot(chart(nothing), show_label=False, elem_classes="chart", min_width=320)
+                for chart in (tokens_a_forward, seconds_a_token)
+            ]
+        figures = gr.HTML(apply_default_css=False, js_on_load=None, elem_id="sweep-table")
+
+        drawn = [status, *plots, figures, kept]
+        asked = start.click(lambda: _status("going", WAITING), None, status, **quiet)
+        going = asked.then(gpu(compare), [*fields, kept], drawn, **model)
+        going.failure(lambda: _status("error", BUSY), None, status, **quiet)
+        halt.click(stop, None, status, cancels=[going], **quiet)
+        for field in fields:
+            field.change(count, fields, planned, **quiet)
+        page.load(restore, kept, drawn[1:-1], **quiet)
+
+
+def _field(label: str, value: str, name: str) -> gr.Textbox:
+    return gr.Textbox(value, label=label, lines=1, max_lines=1, max_length=200, elem_id=name, min_width=60)
+
+
+def _unchanged() -> list[Any]:
+    return [gr.skip()] * 4
+
+
+def _drawn(results: Results) -> list[Any]:
+    return [tokens_a_forward(results), seconds_a_token(results), table(results), results.to_json()]
+
+
+def _sentence(text: str, name: str) -> str:
+    return f'<p class="{name}">{html.escape(text)}</p>'
+
+
+def _status(state: str, text: str, done: int = 0, total: int = 0) -> str:
+    bar = (
+        f'<div class="bar" role="progressbar" aria-label="Runs of the sweep" aria-valuemin="0" aria-valuemax="{total}" '
+        f'aria-valuenow="{done}"><i style="width: {100 * done / total:.1f}%"></i></div>'
+        if total
+        else ""
+    )
+    role = ' role="status"' if state in ("done", "error") else ""
+    return f'<div class="sweep" data-state="{state}" data-done="{done}">{bar}<p{role}>{html.escape(text)}</p></div>'
+
+
+def _progress(sweep: Sweep) -> str:
+    parts = [f"{sweep.done} of {sweep.total} runs"]
+    if 0 < sweep.done < sweep.total:
+        left = (time.monotonic() - sweep.began) / sweep.done * (sweep.total - sweep.done)
+        parts.append(f"about {left:.0f} s left" if left < 90 else f"about {left / 60:.0f} min left")
+    return _status("going", " · ".join(parts), sweep.done, sweep.total)
+
+
+def end(sweep: Sweep) -> str:
+    took = time.monotonic() - sweep.began
+    if sweep.error:
+        return _status("error", f"{sweep.error} What was measured is kept.", sweep.done, sweep.total)
+    if sweep.finished:
+        return _status("done", f"{sweep.total} runs in {took:.0f} s", sweep.done, sweep.total)
+    kept = f"Stopped after {sweep.done} of {sweep.total} runs; every setting that was finished is kept."
+    return _status("done", kept, sweep.done, sweep.total)
+
+
+def table(results: Results) -> str:
+    """Every point in figures: what the charts show, for reading and for screen readers."""
+    heads = ("mode", "block", "threshold", "tokens / forward", "s / token", "× AR", "agreement", "identical")
+    conditions = [results.checkpoint, results.device, results.dtype, f"at most {results.max_new_tokens} new tokens"]
+    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
+    rows = "".join(_row(point) for mode in LANES for point in results.of_mode(mode))
+    return (
+        f"<h2>Measured</h2><p>{html.escape(' · '.join(conditions))}. "
+        f"Prompts: {html.escape(', '.join(results.labels))}.</p>"
+        '<div class="scroll" tabindex="0" role="region" aria-label="Figures of the sweep">'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _row(point: Point) -> str:
+    figures = (
+        "" if point.block_length is None else str(point.block_length),
+        "" if point.threshold is None else f"{point.threshold:g}",
+        f"{point.tpf:.2f}",
+        f"{point.seconds:.4f}",
+        f"{point.speed_up:.2f}×",
+        f"{point.agreement:.0%}",
+        f"{point.identical:.0%}",
+    )
+    cells = "".join(f"<td>{figure}</td>" for figure in figures)
+    return f'<tr data-mode="{point.mode}"><th scope="row">{LANES[point.mode]}</th>{cells}</tr>'

@@ -1,0 +1,54 @@
+"""The ceiling of the run on the stage, as the flat JSON strings that the stage takes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+from nemodiff.analysis.speed_of_light import speed_of_light
+from nemodiff.ceiling import Ceiling
+from nemodiff.errors import RequestError
+from ui import branch
+from ui.stream import explain, pack
+
+#: Seconds between two messages of progress.
+PAUSE = 0.2
+
+
+def stream(engine: Any, problem: str, asked: str, seconds: float) -> Iterator[str]:
+    """The ceiling of a run; yields progress, then the ceiling or one sentence. Closing it stops the model.
+
+    asked: {"id", "checkpoint", "request", "answer_ids"}, untrusted; the id comes back with every message. problem: why
+    there is no engine. seconds: of wall time that it may take.
+    """
+    name = _id(asked)
+    try:
+        if engine is None:
+            raise RequestError(problem or "No model is loaded, so no ceiling can be searched.")
+        request = branch.request_of(asked, engine.checkpoint, seconds)
+        ceiling, end, told = Ceiling(), time.monotonic() + seconds, 0.0
+        with closing(speed_of_light(engine, request)) as steps:
+            for step in steps:
+                if step.block:
+                    ceiling.blocks.append(step.block)
+                now = time.monotonic()
+                if now > end:
+                    limit = f"The search took longer than this page's limit of {seconds:.0f} s"
+                    raise RequestError(f"{limit}: ask for fewer tokens or a shorter block.")
+                if now - told > PAUSE:
+                    told = now
+                    progress = {"id": name, "tokens": step.tokens, "most": step.most, "forwards": step.forwards}
+                    yield pack({"light": progress})
+        yield pack({"light": {"id": name, "ceiling": ceiling.to_json()}})
+    except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
+        yield pack({"light": {"id": name, "error": explain(error)}})
+
+
+def _id(asked: str) -> int:
+    try:
+        return int(json.loads(asked)["id"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return 0
