@@ -175,20 +175,21 @@ class LaneView {
   near(hold, event) {
     const last = event?.positions[event.positions.length - 1]?.index ?? 0;
     const columns = Math.max(1, Math.floor(this.width / CHARACTER));
-    const walk = (from, direction) => {
+    const walk = (from, direction, most) => {
       let lines = 0;
       let column = 0;
       let i = from;
-      for (; i >= 0 && i < hold.length && lines + column / columns < LINES; i += direction) {
+      for (; i >= 0 && i < hold.length && lines + column / columns < most; i += direction) {
         column += hold[i].text.length;
         if (hold[i].text.endsWith("\n")) {
           lines += Math.ceil(column / columns);
           column = 0;
         }
       }
-      return i;
+      return [i, lines];
     };
-    return [Math.max(0, walk(last, -1)), walk(last, 1) + 1];
+    const [first, above] = walk(last, -1, LINES);
+    return [Math.max(0, first), walk(last, 1, Math.max(3, LINES - above))[0] + 1];
   }
 
   /** A node a token. Tokens up to a newline share a block: where one changes, the browser lays out its block alone. */
