@@ -1,5 +1,7 @@
 // The stage: takes what the server sends (or a whole trace), keeps the log, draws the lanes.
 
+const REST = 100; // ms
+
 /** hooks.resync(run) → promise of a full payload of a live run; hooks.open() → ask the viewer for a trace file;
  * hooks.make(kind, trace) → promise of a file, of the kinds in hooks.formats; hooks.branch: see Inspector; hooks.light: see Light. All may be
  * missing: a stage needs no server. Returns {ingest, seek, wait, unwait, fail, transport, log}. */
@@ -7,6 +9,7 @@ function mount(root, hooks = {}) {
   let log = null;
   let run = null;
   let frame = 0;
+  let rest = 0;
   let earlier = []; // logs of the runs that this one branched from, oldest first
   const finished = new Set(); // runs whose end was shown
   const views = new Map();
@@ -71,6 +74,13 @@ function mount(root, hooks = {}) {
       if (lane && !view.root.hidden) view.settle(lane, lane.find(clock, cursor));
     }
     tooltip.refresh();
+    clearTimeout(rest);
+    if (Array.from(views.values()).some((view) => view.partial)) rest = setTimeout(complete, REST);
+  }
+
+  /** What a jump left out of view is drawn once no other jump follows. */
+  function complete() {
+    if (Array.from(views.values(), (view) => view.complete()).includes(true)) schedule();
   }
 
   function open(next, state, options) {
