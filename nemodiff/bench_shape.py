@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from nemodiff.decode.lane import Prefill, synchronise
-from nemodiff.engine import Defaults, Engine, describe_device, pick_device, pick_dtype
+from nemodiff.engine import Defaults, Engine, describe_device, loaded_dtype, pick_device, pick_dtype
 from nemodiff.errors import CheckpointError, RequestError
 from nemodiff.model.config import ModelConfig, RopeConfig
 from nemodiff.model.memory import enough_memory, shortage
+from nemodiff.model.quantise import quantise
 from nemodiff.model.static import StaticForwards
 from nemodiff.model.transformer import Transformer
 from nemodiff.model.weights import settle_rows, targets_of
@@ -120,10 +121,11 @@ def run(
     if not 1 <= context <= 65_536:
         raise RequestError(f"context must be 1 to 65,536 tokens, not {context}.")
     target = pick_device(device)
-    kind = pick_dtype(dtype, target)
+    kind = pick_dtype(dtype, target, graphs)
+    loaded = loaded_dtype(kind)
     config = SHAPES[name].config()
     count = sum(parameter.numel() for parameter in Transformer(config, "meta").parameters())
-    if reason := shortage(count * kind.itemsize, target):
+    if reason := shortage(count * loaded.itemsize, target):
         raise CheckpointError(f"The {name} shape does not fit: {reason}; choose a smaller --shape or another --device.")
     with enough_memory(f"measure the {name} shape"):
         costs = measure(config, target, kind, block, new_tokens, context, graphs)
@@ -139,9 +141,15 @@ def measure(
     context: int = CONTEXT,
     graphs: bool = False,
 ) -> Costs:
-    """Costs of a shape with random weights, in one run on one device. graphs: as for `nemodiff.load`."""
+    """Costs of a shape with random weights, in one run on one device. graphs: as for `nemodiff.load`.
+
+    int8 weights are made of bfloat16 ones, which is what transformers then runs.
+    """
     prompt = torch.randint(0, config.vocab_size, (context,), generator=torch.Generator().manual_seed(0))
-    model = random_model(config, device, dtype)
+    model = random_model(config, device, loaded_dtype(dtype))
+    theirs = _transformers_rate(model, prompt, new_tokens)
+    if dtype is torch.int8:
+        quantise(model)
     if graphs:
         model.static = StaticForwards(model)
     copies, reads = _bandwidths(device)
@@ -150,8 +158,8 @@ def measure(
         block=block,
         copies=copies,
         reads=reads,
+        transformers=theirs,
         **_engine_figures(model, prompt, block, new_tokens),
-        transformers=_transformers_rate(model, prompt, new_tokens),
     )
 
 
@@ -183,9 +191,13 @@ def _engine_figures(model: Transformer, prompt: Tensor, block: int, new_tokens: 
         "denoise": forward(block, causal=False),
         "tracing": 1000 * (wall - decoding) / lane.forwards,
         "ar": lane.forwards / decoding,
-        # Of the table of embeddings only the rows in use are read.
-        "weights": sum(p.nbytes for p in model.parameters()) - model.embed.weight.nbytes,
+        # Of the table of embeddings only the rows in use are read; the draft LoRA is for drafts.
+        "weights": model.nbytes - model.embed.weight.nbytes - _lora_bytes(model),
     }
+
+
+def _lora_bytes(model: Transformer) -> int:
+    return sum(factor.nbytes for layer in model.layers for factor in layer.draft_lora)
 
 
 def random_model(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> Transformer:
@@ -285,8 +297,8 @@ def report(name: str, costs: Costs, where: str) -> str:
         f"{name} shape, random weights · {where} · {c.attention} · after {c.context} tokens\n",
         "| forward | ms | × a 1-token forward |\n| --- | --- | --- |",
         *(f"| {label} | {ms:.2f} | {ms / c.token:.2f} |" for label, ms in rows),
-        f"\nAR {c.ar:.2f} tokens/s, transformers' generate over the same weights {c.transformers:.2f} tokens/s, both "
-        f"without the prefill: {c.ar / c.transformers:.2f}×.",
+        f"\nAR {c.ar:.2f} tokens/s, transformers' generate over the same weights as floats {c.transformers:.2f} "
+        f"tokens/s, both without the prefill: {c.ar / c.transformers:.2f}×.",
         f"A 1-token forward reads {c.weights / 1e9:.2f} GB of weights. Here a copy moves {c.copies / 1e9:.1f} GB/s and "
         f"a sum reads {c.reads / 1e9:.1f} GB/s (both measured in this run): at the larger of them the weights alone "
         f"allow {c.limit:.2f} tokens/s, of which AR reaches {c.ar / c.limit:.0%}.",

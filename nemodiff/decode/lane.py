@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nemodiff.decode.noise import Noise
+from nemodiff.decode.ranking import best, largest
 from nemodiff.model.cache import KVCache
 from nemodiff.model.layout import Layout
 from nemodiff.model.transformer import Transformer
@@ -203,9 +204,9 @@ class LaneRun:
             # temperature, and drafts drawn alike are accepted more often; unless acceptance asks for other draws.
             purpose = "token" if causal or self.settings.acceptance == "match" else "draft"
             noise = self.noise.gumbel(purpose, range(index, index + len(logits)), logits)
-            tokens = (logits / self.settings.temperature + noise).argmax(-1)
+            tokens = best(logits / self.settings.temperature + noise)
         else:
-            tokens = logits.argmax(-1)
+            tokens = best(logits)
         if causal and (forced := self.forced(index, len(tokens))):
             row, token = forced
             if token not in tokens[:row].tolist():
@@ -238,6 +239,6 @@ def _top(probabilities: Tensor, count: int) -> list[list[tuple[int, float]]]:
     """The `count` most probable (token, probability) pairs of every row [rows, vocab], best first."""
     if not count:
         return [[] for _ in range(probabilities.shape[0])]
-    values, tokens = probabilities.topk(min(count, probabilities.shape[-1]), dim=-1)
+    values, tokens = largest(probabilities, min(count, probabilities.shape[-1]))
     ids, ps = torch.stack([tokens.double(), values.double()]).tolist()  # one copy to the host
     return [[(int(token), p) for token, p in zip(*row, strict=True)] for row in zip(ids, ps, strict=True)]

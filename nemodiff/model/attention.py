@@ -54,11 +54,11 @@ class Rotation:
     """Rows of the tables: cos, sin [rows, 1, head_dim] and the queries' scale [rows, 1, 1] or None."""
 
     def __init__(self, cos: Tensor, sin: Tensor, query_scale: Tensor | None) -> None:
-        self._cos, self._sin, self._query_scale = cos, sin, query_scale
+        self.cos, self.sin, self._query_scale = cos, sin, query_scale
 
     def rotate(self, x: Tensor) -> Tensor:
         """Rotate x [rows, heads, head_dim]."""
-        return x * self._cos + x.roll(x.shape[-1] // 2, -1) * self._sin
+        return x * self.cos + x.roll(x.shape[-1] // 2, -1) * self.sin
 
     def scale_queries(self, queries: Tensor) -> Tensor:
         return queries if self._query_scale is None else queries * self._query_scale

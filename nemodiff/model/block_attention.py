@@ -103,15 +103,25 @@ class BlockAttention:
         by_row = self._queries.permute(0, 3, 1, 2, 4)
         self._target = by_row[0, :rows] if groups == 1 else by_row
         self._padding = groups * count - rows if groups > 1 else 0
-        self._keys = cache.keys[:, 0, :, :end].unsqueeze(1).expand(-1, groups, -1, -1, -1).unbind(0)
-        self._values = cache.values[:, 0, :, :end].unsqueeze(1).expand(-1, groups, -1, -1, -1).unbind(0)
+        self._whole = groups == 1
+        self._keys, self._values = (
+            part[:, 0, :, :end].unsqueeze(1).expand(-1, groups, -1, -1, -1).unbind(0)
+            for part in (cache.keys, cache.values)
+        )
+        self._written = [
+            part[:, 0, :, start : start + rows].transpose(1, 2).unbind(0) for part in (cache.keys, cache.values)
+        ]
+
+    def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        """What `KVCache.write` does, in fewer steps."""
+        self._written[0][layer].copy_(keys)
+        self._written[1][layer].copy_(values)
 
     def __call__(self, queries: Tensor, layer: int) -> Tensor:
-        """queries: [rows, heads, head_dim], rotated. Returns [rows, heads * head_dim] in their dtype."""
+        """queries: [rows, heads, head_dim], rotated. Returns [rows, kv_heads, group, head_dim], float32."""
         if self._padding:
             queries = F.pad(queries, (0, 0, 0, 0, 0, self._padding))
         self._target.copy_(queries.view(self._target.shape))
         mixed = F.scaled_dot_product_attention(self._flat, self._keys[layer], self._values[layer], attn_mask=self._mask)
-        groups, _, _, count, size = self._queries.shape
-        mixed = mixed.view(groups, *self._heads, count, size).permute(0, 3, 1, 2, 4)
-        return mixed.reshape(groups * count, -1)[: self._rows].to(queries.dtype)
+        mixed = mixed.view(self._queries.shape).permute(0, 3, 1, 2, 4)
+        return mixed[0, : self._rows] if self._whole else mixed.flatten(0, 1)[: self._rows]

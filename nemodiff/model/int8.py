@@ -17,8 +17,12 @@ from nemodiff.model.rows import RowShapes
 
 #: Largest magnitude of a quantised value.
 PEAK = 127
-#: Adding it to a float32 of magnitude below 2^22 leaves the rounded integer in the low bits, plus 128 in the low byte.
-_ROUND = 1.5 * 2**23 + 128
+#: Adding it to a float32 of magnitude below 2^22 leaves the rounded integer in the low byte.
+_ROUND = torch.tensor(1.5 * 2**23)
+#: The same plus 128: the prepacked product takes unsigned bytes with a zero point.
+_ROUND_UNSIGNED = _ROUND + 128
+#: Up to so many weights and rows a plain product costs less than a prepacked one, whose setting up is the larger part.
+_SMALL, _FEW_ROWS = 2**20, 12
 
 
 class Int8Matrix(nn.Module):
@@ -32,18 +36,18 @@ class Int8Matrix(nn.Module):
         super().__init__()
         self.out_features, self.in_features = weight.shape
         values, self.scale = quantise_rows(weight)
-        self.packed = torch.ops.onednn.qlinear_prepack(values, None)
+        self._packed = torch.ops.onednn.qlinear_prepack(values, None)
+        self._plain = values.t() if values.numel() <= _SMALL else None
         self._zeros = torch.zeros(self.out_features, dtype=torch.int64)
-        self._round = torch.tensor(_ROUND)
-        self._normed = math.sqrt(self.in_features) / PEAK
 
     @property
     def nbytes(self) -> int:
         """Memory of the weight and its scales, in bytes."""
-        return self.out_features * (self.in_features + self.scale.itemsize)
+        copies = 1 if self._plain is None else 2
+        return self.out_features * (copies * self.in_features + self.scale.itemsize)
 
     def normed(self, x: Tensor, norm: Tensor, eps: float, shapes: RowShapes | None = None) -> Tensor:
-        """The product with rms_norm(x) * norm. x: [rows, in], float32. Returns [rows, out], float32.
+        """The product with rms_norm(x). x: [rows, in]; norm: [in], as `fold_norm` made it. Returns [rows, out].
 
         The norm's division is uniform over a row, so it is left to the row's scale.
         """
@@ -51,20 +55,40 @@ class Int8Matrix(nn.Module):
         peak = weighted.abs().amax(-1, keepdim=True)
         # Single rounding steps (no hypot, no fused ones), which are alike whether a row falls in a vector or its rest.
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        scale = length.mul_(length).add_(eps * self.in_features).rsqrt_().mul_(peak).mul_(self._normed)
-        return self._product(weighted, peak).mul_(scale)
+        length = length.mul_(length).add_(eps * self.in_features).sqrt_()
+        return self.product(self._steps(weighted, peak)).mul_(peak.div_(length))
 
     def added(self, x: Tensor, rows: Tensor, shapes: RowShapes | None = None) -> Tensor:
         """x [rows, out] plus the product with rows [rows, in], all float32."""
         peak = rows.abs().amax(-1, keepdim=True)
-        return torch.addcmul(x, self._product(rows, peak), peak, value=1 / PEAK)
+        return torch.addcmul(x, self.product(self._steps(rows, peak)), peak, value=1 / PEAK)
 
-    def _product(self, x: Tensor, peak: Tensor) -> Tensor:
-        """Weight times x / peak * 127, rounded: exact integers, then scaled a channel."""
-        steps = torch.addcmul(self._round, x, peak.reciprocal(), value=PEAK).view(torch.int32).to(torch.uint8)
+    def _steps(self, x: Tensor, peak: Tensor) -> Tensor:
+        work = torch.addcmul(self.rounding(x.shape[0]), x, peak.reciprocal(), value=PEAK)
+        return work.view(torch.int32).to(torch.uint8)
+
+    def rounding(self, rows: int) -> Tensor:
+        """What, added to values up to 127, leaves in the low byte their steps, as `product` takes them."""
+        return _ROUND if self._is_plain(rows) else _ROUND_UNSIGNED
+
+    def _is_plain(self, rows: int) -> bool:
+        return self._plain is not None and rows <= _FEW_ROWS
+
+    def product(self, steps: Tensor) -> Tensor:
+        """The exact integer product with steps [rows, in], times the channels' scales: [rows, out], float32.
+
+        steps: the low bytes, as uint8, of `rounding` + 127 * x / (the row's largest magnitude).
+        """
+        if self._is_plain(steps.shape[0]):
+            return torch._int_mm(steps.view(torch.int8), self._plain) * self.scale
         return torch.ops.onednn.qlinear_pointwise(
-            steps, 1.0, 128, self.packed, self.scale, self._zeros, None, 1.0, 0, torch.float32, "none", [], ""
+            steps, 1.0, 128, self._packed, self.scale, self._zeros, None, 1.0, 0, torch.float32, "none", [], ""
         )
+
+
+def fold_norm(norm: Tensor) -> Tensor:
+    """A norm's weight [in] with the factors of a normed row's scale folded in, for `Int8Matrix.normed`."""
+    return norm.float() * (math.sqrt(norm.shape[0]) / PEAK)
 
 
 def quantise_rows(weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nemodiff.errors import CheckpointError
-from nemodiff.model.int8 import Int8Matrix, int8_obstacle
+from nemodiff.model.int8 import Int8Matrix, fold_norm, int8_obstacle
 from nemodiff.model.rows import RowShapes
 from nemodiff.model.transformer import Matrix, Transformer
 
@@ -34,7 +34,7 @@ class _Watched(nn.Module):
         do not cost the others their steps (SmoothQuant, arXiv 2211.10438, with its alpha of 0.5)."""
         columns = self.weight.abs().amax(0).float()
         smoothing = (self.peaks.clamp_min(1e-5) / columns.clamp_min(1e-5)).sqrt()
-        return nn.Parameter(norm.float() / smoothing, requires_grad=False), Int8Matrix(self.weight * smoothing)
+        return nn.Parameter(fold_norm(norm) / smoothing, requires_grad=False), Int8Matrix(self.weight * smoothing)
 
 
 @torch.inference_mode()

@@ -14,6 +14,7 @@ from nemodiff.model.block_attention import AttentionShapes, BlockAttention
 from nemodiff.model.cache import KVCache
 from nemodiff.model.config import ModelConfig
 from nemodiff.model.int8 import Int8Matrix
+from nemodiff.model.int8_block import Int8Block
 from nemodiff.model.layout import Layout
 from nemodiff.model.rows import BLOCK_ROWS, RowShapes
 
@@ -92,6 +93,7 @@ class Transformer(nn.Module):
         self.attention: AttentionShapes | None = None
         #: Whether the linears are int8 ones (`quantise`); the rest then runs in float32.
         self.int8 = False
+        self._int8_blocks: dict[int, Int8Block] = {}
         self._rotary: Rotary | None = None
         #: Caches and forwards of fixed shapes for the lanes, where they were asked for.
         self.static: StaticForwards | None = None
@@ -173,6 +175,11 @@ class Transformer(nn.Module):
         attention = self._attention(cache, rows, causal, block, layout)
         rotary = self.rotary(cache.capacity)
         rotation = rotary.at(start, rows) if layout is None else rotary.at_each(start + layout.positions)
+        if self.int8 and isinstance(attention, BlockAttention):
+            if rows not in self._int8_blocks:
+                self._int8_blocks[rows] = Int8Block(self, rows)
+            logits = self._int8_blocks[rows](x, attention, rotation, adapter, layout)
+            return logits[rows - 1 :] if last else logits
         rotated = config.num_heads + config.num_kv_heads
         padding = shapes.padded(rows) - rows if shapes else 0
         if padding:
@@ -183,7 +190,7 @@ class Transformer(nn.Module):
             qk = rotation.rotate(qkv[:, :rotated])
             cache.write(index, qk[:, config.num_heads :], qkv[:, rotated:])
             queries = rotation.scale_queries(qk[:, : config.num_heads])
-            mixed = attention(queries, index)
+            mixed = attention(queries, index).reshape(rows, -1).to(x.dtype)
             if padding:
                 mixed = F.pad(mixed, (0, 0, 0, padding))
             x = layer.o.added(x, mixed, shapes)
