@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from nemodiff.decode.lane import Prefill, synchronise
-from nemodiff.engine import Defaults, Engine, describe_device, pick_device, pick_dtype
+from nemodiff.engine import Defaults, Engine, describe_device, loaded_dtype, pick_device, pick_dtype
 from nemodiff.errors import CheckpointError, RequestError
 from nemodiff.model.config import ModelConfig, RopeConfig
 from nemodiff.model.memory import enough_memory, shortage
+from nemodiff.model.quantise import quantise
 from nemodiff.model.static import StaticForwards
 from nemodiff.model.transformer import Transformer
 from nemodiff.model.weights import settle_rows, targets_of
@@ -120,10 +121,10 @@ def run(
     if not 1 <= context <= 65_536:
         raise RequestError(f"context must be 1 to 65,536 tokens, not {context}.")
     target = pick_device(device)
-    kind = pick_dtype(dtype, target)
+    kind = pick_dtype(dtype, target, graphs)
     config = SHAPES[name].config()
     count = sum(parameter.numel() for parameter in Transformer(config, "meta").parameters())
-    if reason := shortage(count * kind.itemsize, target):
+    if reason := shortage(count * loaded_dtype(kind).itemsize, target):
         raise CheckpointError(f"The {name} shape does not fit: {reason}; choose a smaller --shape or another --device.")
     with enough_memory(f"measure the {name} shape"):
         costs = measure(config, target, kind, block, new_tokens, context, graphs)
@@ -141,7 +142,10 @@ def measure(
 ) -> Costs:
     """Costs of a shape with random weights, in one run on one device. graphs: as for `nemodiff.load`."""
     prompt = torch.randint(0, config.vocab_size, (context,), generator=torch.Generator().manual_seed(0))
-    model = random_model(config, device, dtype)
+    model = random_model(config, device, loaded_dtype(dtype))
+    theirs = _transformers_rate(model, prompt, new_tokens)
+    if dtype is torch.int8:
+        quantise(model)
     if graphs:
         model.static = StaticForwards(model)
     copies, reads = _bandwidths(device)
@@ -151,7 +155,7 @@ def measure(
         copies=copies,
         reads=reads,
         **_engine_figures(model, prompt, block, new_tokens),
-        transformers=_transformers_rate(model, prompt, new_tokens),
+        transformers=theirs,
     )
 
 
@@ -184,7 +188,7 @@ def _engine_figures(model: Transformer, prompt: Tensor, block: int, new_tokens: 
         "tracing": 1000 * (wall - decoding) / lane.forwards,
         "ar": lane.forwards / decoding,
         # Of the table of embeddings only the rows in use are read.
-        "weights": sum(p.nbytes for p in model.parameters()) - model.embed.weight.nbytes,
+        "weights": model.nbytes - model.embed.weight.nbytes,
     }
 
 

@@ -281,12 +281,8 @@ def load(
     where that imports; not run on a GPU by this project. Raises CheckpointError.
     """
     target = pick_device(device)
-    kind = pick_dtype(dtype, target)
-    if graphs and kind is torch.int8:
-        if dtype is not None:
-            raise CheckpointError("Static shapes do not run in int8: choose float32 or bfloat16, or leave graphs out.")
-        kind = _float_dtype(target)
-    loaded = _loaded_dtype(kind)
+    kind = pick_dtype(dtype, target, graphs)
+    loaded = loaded_dtype(kind)
     files = resolve(name, report)
     config, defaults = _configure(files)
     needed = check_files(files.weights, config) * loaded.itemsize
@@ -332,7 +328,7 @@ def obstacles(
     is not known before it is fetched. replacing: an engine that would be closed first. device, dtype: as for `load`.
     """
     target = pick_device(device)
-    kind, freed = _loaded_dtype(pick_dtype(dtype, target)), _given_back(replacing, target)
+    kind, freed = loaded_dtype(pick_dtype(dtype, target)), _given_back(replacing, target)
     reasons = {entry.name: shortage(entry.parameters * kind.itemsize, target, freed) for entry in CATALOGUE}
     for name in more:
         folder, reasons[name] = Path(name).expanduser(), None
@@ -376,23 +372,25 @@ def pick_device(name: str | None) -> torch.device:
     return device
 
 
-def pick_dtype(name: str | None, device: torch.device) -> torch.dtype:
+def pick_dtype(name: str | None, device: torch.device, graphs: bool = False) -> torch.dtype:
     """The dtype to run in. Raises CheckpointError when there is no such one, or the device cannot run it.
 
     By default int8 on CPUs that can, where it halves the bytes that a forward reads; else bfloat16 in hardware.
     """
     if name is None:
-        if int8_obstacle(device) is None:
+        if not graphs and int8_obstacle(device) is None:
             return torch.int8
         return _float_dtype(device)
     if name not in DTYPES:
         raise CheckpointError(f"Unknown dtype {name!r}: choose {' or '.join(DTYPES)}.")
+    if name == "int8" and graphs:
+        raise CheckpointError("Static shapes do not run in int8: choose float32 or bfloat16, or leave graphs out.")
     if name == "int8" and (reason := int8_obstacle(device)):
         raise CheckpointError(f"{reason[0].upper()}{reason[1:]}: choose float32 or bfloat16.")
     return DTYPES[name]
 
 
-def _loaded_dtype(kind: torch.dtype) -> torch.dtype:
+def loaded_dtype(kind: torch.dtype) -> torch.dtype:
     """What weights are read in: int8 ones are made of bfloat16 ones."""
     return torch.bfloat16 if kind is torch.int8 else kind
 
