@@ -6,11 +6,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from nemodiff import bench_quality, bench_samplers, bench_shape
+from nemodiff import bench_cpu, bench_perplexity, bench_quality, bench_samplers, bench_shape
 from nemodiff.analysis.agreement import agreement, speed_up
 from nemodiff.bench_shape import BLOCK, CONTEXT, SHAPES
 from nemodiff.checkpoints import DEFAULT
-from nemodiff.engine import Engine, load
+from nemodiff.engine import DTYPES, Engine, load
 from nemodiff.errors import RequestError
 from nemodiff.examples import EXAMPLES, Example
 from nemodiff.request import Request
@@ -27,6 +27,13 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--samplers", action="store_true", help="instead: every sampler against serial denoising on held-out prompts"
+    )
+    parser.add_argument(
+        "--cpu", action="store_true", help="instead: forwards, AR and self-speculation on this CPU in every dtype"
+    )
+    parser.add_argument("--peer", choices=bench_cpu.PEERS, help="for --cpu: AR of this engine too, where installed")
+    parser.add_argument(
+        "--perplexity", action="store_true", help="instead: perplexity on this CPU in every dtype, against float32"
     )
     parser.add_argument("--workers", type=int, default=2, help="for --quality: processes of one thread each")
     parser.add_argument("--per-family", type=int, default=1, help="for --quality: instances a trained family")
@@ -48,6 +55,16 @@ def run(args: argparse.Namespace) -> int:
     if args.shape:
         settings = (args.block_length or BLOCK, args.max_new_tokens, args.context, args.graphs)
         print(bench_shape.run(args.shape, args.device, args.dtype, *settings))
+        return 0
+    if args.cpu or args.perplexity:
+        if args.device not in (None, "cpu"):
+            raise RequestError(f"--cpu and --perplexity measure this CPU: leave --device {args.device} out.")
+        dtypes = tuple(DTYPES) if args.dtype is None else (args.dtype,)
+        if args.perplexity:
+            print(bench_perplexity.run(args.checkpoint, dtypes=dtypes))
+            return 0
+        settings = {"new_tokens": args.max_new_tokens, "block_length": args.block_length, "peer": args.peer}
+        print(bench_cpu.run(args.checkpoint, dtypes=dtypes, **settings))
         return 0
     if args.samplers:
         print(bench_samplers.run(args.checkpoint, block_length=args.block_length, device=args.device, dtype=args.dtype))

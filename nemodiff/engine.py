@@ -384,6 +384,8 @@ def pick_dtype(name: str | None, device: torch.device, graphs: bool = False) -> 
         return torch.bfloat16 if fast_bfloat16(device) else torch.float32
     if name not in DTYPES:
         raise CheckpointError(f"Unknown dtype {name!r}: choose {' or '.join(DTYPES)}.")
+    if name == "int8" and graphs:
+        raise CheckpointError("Static shapes do not run in int8: choose float32 or bfloat16, or leave graphs out.")
     if name == "int8" and (reason := int8_obstacle(device)):
         raise CheckpointError(f"{reason[0].upper()}{reason[1:]}: choose float32 or bfloat16.")
     if name == "int8" and graphs:
