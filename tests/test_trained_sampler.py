@@ -23,6 +23,7 @@ from nemodiff.training import sampler as training
 from nemodiff.training.trajectories import States, trajectories
 from tests.test_analysis import WithText
 
+
 class Tiny(WithText):
     """The tiny engine with texts as prompts, for all that collects trajectories."""
 
