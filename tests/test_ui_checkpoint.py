@@ -159,6 +159,8 @@ def test_nothing_is_swapped_that_was_not_fetched(folders) -> None:
     assert list(page.swap("owner")) == []
     fetched = list(page.fetch(str(folders[1]), "one visitor"))
     assert json.loads(fetched[-1]) and list(page.swap("another visitor")) == []
+    page.cancel("one visitor")  # fetched, and waiting for a run to end
+    assert list(page.swap("one visitor")) == [] and page.engine.checkpoint == "first"
 
 
 @pytest.fixture
