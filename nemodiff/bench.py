@@ -10,9 +10,10 @@ from nemodiff import bench_cpu, bench_perplexity, bench_quality, bench_samplers,
 from nemodiff.analysis.agreement import agreement, speed_up
 from nemodiff.bench_shape import BLOCK, CONTEXT, SHAPES
 from nemodiff.checkpoints import DEFAULT
-from nemodiff.engine import DTYPES, Engine, load
+from nemodiff.engine import Engine
 from nemodiff.errors import RequestError
 from nemodiff.examples import EXAMPLES, Example
+from nemodiff.loading import DTYPES, load
 from nemodiff.request import Request
 from nemodiff.trace import Trace
 
