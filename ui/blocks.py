@@ -252,7 +252,9 @@ def build(
 
         def follow_link(visitor: gr.Request) -> list[Any]:
             values, wrong = permalink.read(dict(visitor.query_params))
-            values = {"block": checkpoints.block_length, "threshold": checkpoints.threshold} | values
+            # Only what another checkpoint changed is sent: whoever types while the page loads keeps what was typed.
+            own = {"block": (block, checkpoints.block_length), "threshold": (limit, checkpoints.threshold)}
+            values = {name: value for name, (field, value) in own.items() if value != field.value} | values
             notice = f"The link's values for {', '.join(wrong)} were left out: they are not usable here."
             updates = [values.get(name, gr.skip()) for name in permalink.FIELDS]
             return [*updates, stream.failure(notice) if wrong else gr.skip(), checkpoints.state()]
