@@ -48,7 +48,7 @@ def chosen(browser: Browser, choice: str) -> Iterator[Page]:
 def run(page: Page) -> dict:
     page.locator("#max-new-tokens input").fill("5")
     page.locator("#generate").click()
-    expect(page.locator("#stage")).to_have_attribute("data-state", "done")
+    expect(page.locator("#stage:not([data-waiting])")).to_have_attribute("data-state", "done")
     return json.loads(page.locator("#stage").evaluate("stage => stage.trace()"))
 
 
