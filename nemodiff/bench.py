@@ -14,7 +14,7 @@ from nemodiff.engine import Engine
 from nemodiff.errors import RequestError
 from nemodiff.examples import EXAMPLES, Example
 from nemodiff.loading import DTYPES, load
-from nemodiff.request import Request
+from nemodiff.request import DRAFTS, Request
 from nemodiff.trace import Trace
 
 
@@ -44,6 +44,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--max-new-tokens", type=int, default=128)
     parser.add_argument("--block-length", type=int)
     parser.add_argument("--threshold", type=float)
+    parser.add_argument("--draft", choices=DRAFTS, default=DRAFTS[0], help="how self-speculation drafts")
     parser.add_argument("--dtype")
     parser.add_argument("--device")
     parser.add_argument("--context", type=int, default=CONTEXT, help="tokens before those that --shape times")
@@ -96,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
             max_new_tokens=args.max_new_tokens,
             block_length=args.block_length,
             threshold=args.threshold,
+            draft=args.draft,
             alternatives=0,
         )
         for example in EXAMPLES
@@ -117,7 +119,7 @@ def table(engine: Engine, traces: dict[Example, Trace]) -> str:
     """A markdown table: a row a prompt, then means. Speed-ups are ratios of model seconds a token, against AR's."""
     request = next(iter(traces.values())).request
     head = (
-        f"{engine.checkpoint} · {engine.device} · {engine.dtype} · exact · block {request['block_length']}, "
+        f"{engine.checkpoint} · {engine.device} · {engine.dtype} · exact · {request['draft']} drafts, block {request['block_length']}, "
         f"threshold {request['threshold']}, greedy, at most {request['max_new_tokens']} new tokens\n\n"
         "| prompt | AR tokens | AR tokens/s | diffusion TPF | diffusion × AR | agrees with AR | acceptance length | "
         "self-spec. TPF | self-spec. × AR | identical to AR |\n"
