@@ -9,6 +9,7 @@ from nemodiff.decode.quadratic import layouts
 from nemodiff.errors import RequestError
 from nemodiff.model.int8 import int8_obstacle
 from nemodiff.model.layout import groups
+from nemodiff.model.quantise import quantise
 from nemodiff.model.weights import load_model
 from nemodiff.request import Request
 from nemodiff.trace import Trace
@@ -111,7 +112,9 @@ def test_one_forward_equals_a_loop_of_small_ones(engines, kind, length, ar_weigh
     again=st.booleans(),
 )
 def test_verified_rows_have_the_bits_of_one_row_forwards(llama_folder, prompt, length, dtype, again):
-    model = load_model(llama_folder, "cpu", dtype)
+    model = load_model(llama_folder, "cpu", torch.bfloat16 if dtype is torch.int8 else dtype)
+    if dtype is torch.int8:
+        quantise(model)
     ids = ids_of(prompt + length + 4, prompt)
     layout = groups(length - 1, length - again, again=again)
     cache = prefilled(model, ids[:prompt])
