@@ -12,8 +12,8 @@ from nemodiff import bench
 from nemodiff.analysis import speed_of_light, sweep
 from nemodiff.analysis.agreement import speed_up
 from nemodiff.checkpoints import CATALOGUE, DEFAULT
-from nemodiff.engine import load, obstacles
 from nemodiff.errors import NemodiffError, RequestError
+from nemodiff.loading import load, obstacles
 from nemodiff.request import Request
 from nemodiff.trace import MODES, Event, Lane, Trace, first_difference
 from nemodiff.training import cli as training
@@ -73,7 +73,7 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--max-thinking-tokens", type=int, help="force </think> after this many tokens without it")
     parser.add_argument("--ignore-eos", action="store_true")
     parser.add_argument("--raw", action="store_true", help="skip the chat template")
-    parser.add_argument("--dtype", help="float32 or bfloat16 (default: what is fast here)")
+    parser.add_argument("--dtype", help="float32, bfloat16 or int8 (default: what is fastest here)")
     parser.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
     parser.add_argument("--graphs", action="store_true", help="forwards of fixed shapes, as CUDA graphs on a GPU")
     parser.add_argument("--trace", type=Path, help="also write the trace to this file")

@@ -6,14 +6,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from nemodiff import bench_quality, bench_samplers, bench_shape
+from nemodiff import bench_cpu, bench_perplexity, bench_quality, bench_samplers, bench_shape
 from nemodiff.analysis.agreement import agreement, speed_up
 from nemodiff.bench_shape import BLOCK, CONTEXT, SHAPES
 from nemodiff.checkpoints import DEFAULT
-from nemodiff.engine import Engine, load
+from nemodiff.engine import Engine
 from nemodiff.errors import RequestError
 from nemodiff.examples import EXAMPLES, Example
-from nemodiff.request import Request
+from nemodiff.loading import DTYPES, load
+from nemodiff.request import DRAFTS, Request
 from nemodiff.trace import Trace
 
 
@@ -28,6 +29,13 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--samplers", action="store_true", help="instead: every sampler against serial denoising on held-out prompts"
     )
+    parser.add_argument(
+        "--cpu", action="store_true", help="instead: forwards, AR and self-speculation on this CPU in every dtype"
+    )
+    parser.add_argument("--peer", choices=bench_cpu.PEERS, help="for --cpu: AR of this engine too, where installed")
+    parser.add_argument(
+        "--perplexity", action="store_true", help="instead: perplexity on this CPU in every dtype, against float32"
+    )
     parser.add_argument("--workers", type=int, default=2, help="for --quality: processes of one thread each")
     parser.add_argument("--per-family", type=int, default=1, help="for --quality: instances a trained family")
     parser.add_argument("--prompts", type=int, default=60, help="for --quality: open prompts, 1 to 60")
@@ -36,6 +44,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--max-new-tokens", type=int, default=128)
     parser.add_argument("--block-length", type=int)
     parser.add_argument("--threshold", type=float)
+    parser.add_argument("--draft", choices=DRAFTS, default=DRAFTS[0], help="how self-speculation drafts")
     parser.add_argument("--dtype")
     parser.add_argument("--device")
     parser.add_argument("--context", type=int, default=CONTEXT, help="tokens before those that --shape times")
@@ -48,6 +57,16 @@ def run(args: argparse.Namespace) -> int:
     if args.shape:
         settings = (args.block_length or BLOCK, args.max_new_tokens, args.context, args.graphs)
         print(bench_shape.run(args.shape, args.device, args.dtype, *settings))
+        return 0
+    if args.cpu or args.perplexity:
+        if args.device not in (None, "cpu"):
+            raise RequestError(f"--cpu and --perplexity measure this CPU: leave --device {args.device} out.")
+        dtypes = tuple(DTYPES) if args.dtype is None else (args.dtype,)
+        if args.perplexity:
+            print(bench_perplexity.run(args.checkpoint, dtypes=dtypes))
+            return 0
+        settings = {"new_tokens": args.max_new_tokens, "block_length": args.block_length, "peer": args.peer}
+        print(bench_cpu.run(args.checkpoint, dtypes=dtypes, **settings))
         return 0
     if args.samplers:
         print(bench_samplers.run(args.checkpoint, block_length=args.block_length, device=args.device, dtype=args.dtype))
@@ -78,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
             max_new_tokens=args.max_new_tokens,
             block_length=args.block_length,
             threshold=args.threshold,
+            draft=args.draft,
             alternatives=0,
         )
         for example in EXAMPLES
@@ -99,7 +119,7 @@ def table(engine: Engine, traces: dict[Example, Trace]) -> str:
     """A markdown table: a row a prompt, then means. Speed-ups are ratios of model seconds a token, against AR's."""
     request = next(iter(traces.values())).request
     head = (
-        f"{engine.checkpoint} · {engine.device} · {engine.dtype} · exact · block {request['block_length']}, "
+        f"{engine.checkpoint} · {engine.device} · {engine.dtype} · exact · {request['draft']} drafts, block {request['block_length']}, "
         f"threshold {request['threshold']}, greedy, at most {request['max_new_tokens']} new tokens\n\n"
         "| prompt | AR tokens | AR tokens/s | diffusion TPF | diffusion × AR | agrees with AR | acceptance length | "
         "self-spec. TPF | self-spec. × AR | identical to AR |\n"

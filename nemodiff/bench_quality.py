@@ -27,7 +27,8 @@ from nemodiff.analysis.quality import (
     tasks,
 )
 from nemodiff.checkpoints import base_weights
-from nemodiff.engine import Engine, load
+from nemodiff.engine import Engine
+from nemodiff.loading import load
 from nemodiff.model.weights import load_model
 from nemodiff.training.batch_decode import BatchDecoder
 from nemodiff.training.distill import repeated_share

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from nemodiff.decode.lane import Prefill, synchronise
-from nemodiff.engine import Defaults, Engine, describe_device, loaded_dtype, pick_device, pick_dtype
+from nemodiff.engine import Defaults, Engine, describe_device
 from nemodiff.errors import CheckpointError, RequestError
+from nemodiff.loading import loaded_dtype, pick_device, pick_dtype
 from nemodiff.model.config import ModelConfig, RopeConfig
 from nemodiff.model.memory import enough_memory, shortage
 from nemodiff.model.quantise import quantise

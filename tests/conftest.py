@@ -10,6 +10,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from nemodiff.engine import Defaults, Engine
+from nemodiff.model.int8 import int8_obstacle
+from nemodiff.model.quantise import quantise
 from nemodiff.model.transformer import Transformer
 from nemodiff.model.weights import load_model
 from nemodiff.tokenizer import Tokenizer
@@ -51,6 +53,19 @@ def write_llama(model: LlamaForCausalLM, folder: Path, **config) -> Path:
         "block_size": 8,
     }
     return write_folder(folder, tensors, data | config)
+
+
+INT8 = int8_obstacle(torch.device("cpu")) is None
+needs_int8 = pytest.mark.skipif(not INT8, reason="this CPU has no int8 products")
+DTYPES = [torch.float32, torch.bfloat16, *([torch.int8] if INT8 else [])]
+
+
+def load_as(folder: Path, dtype: torch.dtype) -> Transformer:
+    """A folder's model on the CPU, its linears in `dtype`."""
+    model = load_model(folder, "cpu", torch.bfloat16 if dtype is torch.int8 else dtype)
+    if dtype is torch.int8:
+        quantise(model)
+    return model
 
 
 def open_engine(folder: Path, dtype: torch.dtype = torch.float32, **defaults) -> Engine:

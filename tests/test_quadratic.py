@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 from nemodiff.decode.quadratic import layouts
 from nemodiff.errors import RequestError
 from nemodiff.model.layout import groups
-from nemodiff.model.weights import load_model
 from nemodiff.request import Request
 from nemodiff.trace import Trace
-from tests.conftest import EOS, MASK, open_engine, random_llama, write_llama
+from tests.conftest import DTYPES, EOS, MASK, load_as, open_engine, random_llama, write_llama
 from tests.test_decode import Obvious, prompt_ids
 
 KINDS = ("aligned", "shifted", "nvidia")
@@ -102,11 +101,11 @@ def test_one_forward_equals_a_loop_of_small_ones(engines, kind, length, ar_weigh
 @given(
     prompt=st.integers(1, 280),
     length=st.integers(2, 16),
-    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    dtype=st.sampled_from(DTYPES),
     again=st.booleans(),
 )
 def test_verified_rows_have_the_bits_of_one_row_forwards(llama_folder, prompt, length, dtype, again):
-    model = load_model(llama_folder, "cpu", dtype)
+    model = load_as(llama_folder, dtype)
     ids = ids_of(prompt + length + 4, prompt)
     layout = groups(length - 1, length - again, again=again)
     cache = prefilled(model, ids[:prompt])

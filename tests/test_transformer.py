@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from nemodiff.model.rows import BLOCK_ROWS, REFERENCE_ROWS, RowShapes, find_row_shapes
 from nemodiff.model.weights import load_model
-from tests.conftest import MASK, VOCABULARY, random_llama, write_llama
+from tests.conftest import DTYPES, MASK, VOCABULARY, load_as, random_llama, write_llama
 from tests.official import random_ministral, write_nvidia
 
 
@@ -82,10 +82,10 @@ def test_a_forward_that_is_not_kept_leaves_nothing_behind(llama_model):
 @given(
     prompt=st.integers(1, 90),
     blocks=st.lists(st.tuples(st.integers(1, BLOCK_ROWS), st.integers(1, BLOCK_ROWS)), min_size=1, max_size=8),
-    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    dtype=st.sampled_from(DTYPES),
 )
 def test_a_row_has_the_same_bits_alone_and_in_any_block(llama_folder, prompt, blocks, dtype):
-    model = load_model(llama_folder, "cpu", dtype)
+    model = load_as(llama_folder, dtype)
     blocks = [(rows, min(rows, kept)) for rows, kept in blocks]
     total = sum(kept for _, kept in blocks)
     ids = tokens(prompt + total + BLOCK_ROWS)

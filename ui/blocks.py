@@ -182,7 +182,12 @@ def build(
             modes = gr.CheckboxGroup(MODE_NAMES, value=list(MODES), show_label=False, label="Modes", elem_id="modes")
             block = _number("block", block_length, "block-length")
             sampler = gr.Dropdown(
-                list(SAMPLERS), value=SAMPLERS[0], label="sampler", filterable=False, elem_id="sampler", min_width=60
+                checkpoints.samplers,
+                value=SAMPLERS[0],
+                label="sampler",
+                filterable=False,
+                elem_id="sampler",
+                min_width=60,
             )
             limit = _number("threshold", threshold, "threshold", step=0.05)
             bound = _number("entropy bound", 0.3, "entropy-bound", step=0.05, visible=False)

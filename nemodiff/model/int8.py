@@ -115,8 +115,15 @@ def int8_obstacle(device: torch.device) -> str | None:
 
 def _exact() -> bool:
     """Whether products of the largest values, where narrow sums would overflow, are the integers they should be."""
-    weight = torch.full((32, 512), float(PEAK))
+    weight = torch.full((32, 512), PEAK)
     weight[::2, ::3] = -PEAK
-    rows = torch.full((3, 512), float(PEAK))
+    rows = torch.full((2 * _FEW_ROWS, 512), PEAK)
     rows[1, 1::2] = -PEAK
-    return torch.equal(Int8Matrix(weight).added(torch.zeros(3, 32), rows), rows @ weight.T)
+    matrix = Int8Matrix(weight.float())
+    return all(
+        torch.equal(
+            matrix.product((rows[:count] + matrix.rounding(count)).view(torch.int32).to(torch.uint8)),
+            (rows[:count] @ weight.T).float(),
+        )
+        for count in (2, len(rows))
+    )

@@ -87,6 +87,7 @@ function mount(root, hooks = {}) {
     log = next;
     inspector.unpin();
     for (const view of views.values()) view.clear();
+    views.get("self-speculation").strip.style.height = stripHeight(log.head.request);
     solo.open(log);
     light.open(log);
     setData(root, "state", state);
