@@ -118,9 +118,12 @@ def run(args: argparse.Namespace) -> int:
 def table(engine: Engine, traces: dict[Example, Trace]) -> str:
     """A markdown table: a row a prompt, then means. Speed-ups are ratios of model seconds a token, against AR's."""
     request = next(iter(traces.values())).request
+    settings = (
+        f"{request['draft']} drafts, block {request['block_length']}, threshold {request['threshold']}, greedy, "
+        f"at most {request['max_new_tokens']} new tokens"
+    )
     head = (
-        f"{engine.checkpoint} · {engine.device} · {engine.dtype} · exact · {request['draft']} drafts, block {request['block_length']}, "
-        f"threshold {request['threshold']}, greedy, at most {request['max_new_tokens']} new tokens\n\n"
+        f"{engine.checkpoint} · {engine.device} · {engine.dtype} · exact · {settings}\n\n"
         "| prompt | AR tokens | AR tokens/s | diffusion TPF | diffusion × AR | agrees with AR | acceptance length | "
         "self-spec. TPF | self-spec. × AR | identical to AR |\n"
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
