@@ -12,8 +12,8 @@ from nemodiff import bench
 from nemodiff.analysis import speed_of_light, sweep
 from nemodiff.analysis.agreement import speed_up
 from nemodiff.checkpoints import CATALOGUE, DEFAULT
-from nemodiff.engine import load, obstacles
 from nemodiff.errors import NemodiffError, RequestError
+from nemodiff.loading import load, obstacles
 from nemodiff.request import Request
 from nemodiff.trace import MODES, Event, Lane, Trace, first_difference
 from nemodiff.training import cli as training

@@ -10,10 +10,11 @@ from nemodiff import bench_cpu, bench_perplexity, bench_quality, bench_samplers,
 from nemodiff.analysis.agreement import agreement, speed_up
 from nemodiff.bench_shape import BLOCK, CONTEXT, SHAPES
 from nemodiff.checkpoints import DEFAULT
-from nemodiff.engine import DTYPES, Engine, load
+from nemodiff.engine import Engine
 from nemodiff.errors import RequestError
 from nemodiff.examples import EXAMPLES, Example
-from nemodiff.request import Request
+from nemodiff.loading import DTYPES, load
+from nemodiff.request import DRAFTS, Request
 from nemodiff.trace import Trace
 
 
@@ -43,6 +44,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--max-new-tokens", type=int, default=128)
     parser.add_argument("--block-length", type=int)
     parser.add_argument("--threshold", type=float)
+    parser.add_argument("--draft", choices=DRAFTS, default=DRAFTS[0], help="how self-speculation drafts")
     parser.add_argument("--dtype")
     parser.add_argument("--device")
     parser.add_argument("--context", type=int, default=CONTEXT, help="tokens before those that --shape times")
@@ -95,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
             max_new_tokens=args.max_new_tokens,
             block_length=args.block_length,
             threshold=args.threshold,
+            draft=args.draft,
             alternatives=0,
         )
         for example in EXAMPLES
@@ -115,9 +118,12 @@ def run(args: argparse.Namespace) -> int:
 def table(engine: Engine, traces: dict[Example, Trace]) -> str:
     """A markdown table: a row a prompt, then means. Speed-ups are ratios of model seconds a token, against AR's."""
     request = next(iter(traces.values())).request
+    settings = (
+        f"{request['draft']} drafts, block {request['block_length']}, threshold {request['threshold']}, greedy, "
+        f"at most {request['max_new_tokens']} new tokens"
+    )
     head = (
-        f"{engine.checkpoint} · {engine.device} · {engine.dtype} · exact · block {request['block_length']}, "
-        f"threshold {request['threshold']}, greedy, at most {request['max_new_tokens']} new tokens\n\n"
+        f"{engine.checkpoint} · {engine.device} · {engine.dtype} · exact · {settings}\n\n"
         "| prompt | AR tokens | AR tokens/s | diffusion TPF | diffusion × AR | agrees with AR | acceptance length | "
         "self-spec. TPF | self-spec. × AR | identical to AR |\n"
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"

@@ -15,9 +15,10 @@ import torch
 
 from nemodiff.checkpoints import fetch_base_gguf
 from nemodiff.decode import Prefill
-from nemodiff.engine import DTYPES, Engine, load
+from nemodiff.engine import Engine
 from nemodiff.errors import RequestError
 from nemodiff.examples import EXAMPLES, Example
+from nemodiff.loading import DTYPES, load
 from nemodiff.model.int8 import int8_obstacle
 from nemodiff.model.weights import targets_of
 from nemodiff.request import Request

@@ -27,7 +27,8 @@ from nemodiff.analysis.quality import (
     tasks,
 )
 from nemodiff.checkpoints import base_weights
-from nemodiff.engine import Engine, load
+from nemodiff.engine import Engine
+from nemodiff.loading import load
 from nemodiff.model.weights import load_model
 from nemodiff.training.batch_decode import BatchDecoder
 from nemodiff.training.distill import repeated_share
@@ -217,11 +218,12 @@ def _drift(engine: Engine, results: Sequence[Result], prompts: int) -> str:
 def samples(results: Sequence[Result]) -> str:
     """Answers of every mode at the default settings, word by word: the tasks of SAMPLES and one open prompt."""
     parts = ["Samples, word by word:"]
-    wanted = [("instances", name) for name in SAMPLES] + [("open", "open 1")]
-    for group, name in wanted:
-        seen: set[str] = set()
+    for group, name in [("instances", name) for name in SAMPLES] + [("open", "open 1")]:
+        texts: dict[str, str] = {}
         for one in results:
-            if (one.group, one.name) == (group, name) and one.mode not in seen:
-                seen.add(one.mode)
-                parts.append(f"{name}, {one.mode}:\n\n```\n{one.text.strip()}\n```")
+            if (one.group, one.name) == (group, name):
+                texts.setdefault(one.mode, one.text)
+        for text in dict.fromkeys(texts.values()):
+            modes = " and ".join(mode for mode, own in texts.items() if own == text)
+            parts.append(f"{name}, {modes}:\n\n````\n{text.strip()}\n````")  # answers may hold ``` themselves
     return "\n\n".join(parts)

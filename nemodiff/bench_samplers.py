@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 
 from nemodiff.analysis.samplers import ENTROPY_BOUNDS, THRESHOLDS, Point, pareto, tpf_at
-from nemodiff.engine import Engine, load
+from nemodiff.engine import Engine
+from nemodiff.loading import load
 from nemodiff.training.sampler_run import prompts_of
 
 #: Agreements with serial denoising at which samplers are compared.

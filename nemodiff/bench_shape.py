@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from nemodiff.decode.lane import Prefill, synchronise
-from nemodiff.engine import Defaults, Engine, describe_device, loaded_dtype, pick_device, pick_dtype
+from nemodiff.engine import Defaults, Engine, describe_device
 from nemodiff.errors import CheckpointError, RequestError
+from nemodiff.loading import loaded_dtype, pick_device, pick_dtype
 from nemodiff.model.config import ModelConfig, RopeConfig
 from nemodiff.model.memory import enough_memory, shortage
 from nemodiff.model.quantise import quantise
@@ -122,9 +123,10 @@ def run(
         raise RequestError(f"context must be 1 to 65,536 tokens, not {context}.")
     target = pick_device(device)
     kind = pick_dtype(dtype, target, graphs)
+    loaded = loaded_dtype(kind)
     config = SHAPES[name].config()
     count = sum(parameter.numel() for parameter in Transformer(config, "meta").parameters())
-    if reason := shortage(count * loaded_dtype(kind).itemsize, target):
+    if reason := shortage(count * loaded.itemsize, target):
         raise CheckpointError(f"The {name} shape does not fit: {reason}; choose a smaller --shape or another --device.")
     with enough_memory(f"measure the {name} shape"):
         costs = measure(config, target, kind, block, new_tokens, context, graphs)
@@ -140,7 +142,10 @@ def measure(
     context: int = CONTEXT,
     graphs: bool = False,
 ) -> Costs:
-    """Costs of a shape with random weights, in one run on one device. graphs: as for `nemodiff.load`."""
+    """Costs of a shape with random weights, in one run on one device. graphs: as for `nemodiff.load`.
+
+    int8 weights are made of bfloat16 ones, which is what transformers then runs.
+    """
     prompt = torch.randint(0, config.vocab_size, (context,), generator=torch.Generator().manual_seed(0))
     model = random_model(config, device, loaded_dtype(dtype))
     theirs = _transformers_rate(model, prompt, new_tokens)
@@ -154,8 +159,8 @@ def measure(
         block=block,
         copies=copies,
         reads=reads,
-        **_engine_figures(model, prompt, block, new_tokens),
         transformers=theirs,
+        **_engine_figures(model, prompt, block, new_tokens),
     )
 
 
@@ -187,9 +192,13 @@ def _engine_figures(model: Transformer, prompt: Tensor, block: int, new_tokens: 
         "denoise": forward(block, causal=False),
         "tracing": 1000 * (wall - decoding) / lane.forwards,
         "ar": lane.forwards / decoding,
-        # Of the table of embeddings only the rows in use are read.
-        "weights": model.nbytes - model.embed.weight.nbytes,
+        # Of the table of embeddings only the rows in use are read; the draft LoRA is for drafts.
+        "weights": model.nbytes - model.embed.weight.nbytes - _lora_bytes(model),
     }
+
+
+def _lora_bytes(model: Transformer) -> int:
+    return sum(factor.nbytes for layer in model.layers for factor in layer.draft_lora)
 
 
 def random_model(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> Transformer:
@@ -289,8 +298,8 @@ def report(name: str, costs: Costs, where: str) -> str:
         f"{name} shape, random weights · {where} · {c.attention} · after {c.context} tokens\n",
         "| forward | ms | × a 1-token forward |\n| --- | --- | --- |",
         *(f"| {label} | {ms:.2f} | {ms / c.token:.2f} |" for label, ms in rows),
-        f"\nAR {c.ar:.2f} tokens/s, transformers' generate over the same weights {c.transformers:.2f} tokens/s, both "
-        f"without the prefill: {c.ar / c.transformers:.2f}×.",
+        f"\nAR {c.ar:.2f} tokens/s, transformers' generate over the same weights as floats {c.transformers:.2f} "
+        f"tokens/s, both without the prefill: {c.ar / c.transformers:.2f}×.",
         f"A 1-token forward reads {c.weights / 1e9:.2f} GB of weights. Here a copy moves {c.copies / 1e9:.1f} GB/s and "
         f"a sum reads {c.reads / 1e9:.1f} GB/s (both measured in this run): at the larger of them the weights alone "
         f"allow {c.limit:.2f} tokens/s, of which AR reaches {c.ar / c.limit:.0%}.",

@@ -8,33 +8,24 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
 
 from nemodiff import samplers
-from nemodiff.checkpoints import CATALOGUE, DEFAULT, Files, resolve
 from nemodiff.decode import DECODERS, LaneRun, Prefill, Settings, quadratic_layouts, race
-from nemodiff.errors import CheckpointError, RequestError
-from nemodiff.model.config import ModelConfig
-from nemodiff.model.int8 import int8_obstacle
+from nemodiff.errors import RequestError
 from nemodiff.model.layout import Layout
-from nemodiff.model.memory import enough_memory, shortage
-from nemodiff.model.quantise import quantise
-from nemodiff.model.static import StaticForwards
+from nemodiff.model.memory import enough_memory
 from nemodiff.model.transformer import Transformer
-from nemodiff.model.weights import check_files, load_model, merge_adapter, read_config, read_json
 from nemodiff.recorder import Recorder
 from nemodiff.request import MAX_QUADRATIC_LENGTH, Request
-from nemodiff.samplers.trained import TrainedSampler, load_sampler
+from nemodiff.samplers.trained import TrainedSampler
 from nemodiff.tokenizer import Tokenizer
 from nemodiff.trace import Event, Trace
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,150 +252,6 @@ class Engine:
                 tokens = torch.zeros(rows, dtype=torch.long, device=self.model.device)
                 self.model(tokens, cache, causal=True, layout=layouts[rows])
             self._warm |= shapes
-
-
-def load(
-    name: str = DEFAULT,
-    *,
-    device: str | None = None,
-    dtype: str | None = None,
-    report: Callable[[str], None] = lambda line: None,
-    replacing: Engine | None = None,
-    graphs: bool = False,
-) -> Engine:
-    """Load a checkpoint: a catalogue name, a folder or a hub id ("owner/name", "owner/name@revision").
-
-    device: "cpu" or "cuda" (default: cuda if there is one). dtype: "float32", "bfloat16" or "int8" (default: what the
-    device is fastest at). report: called with lines of progress. replacing: an engine to close in its favour; it
-    stays open when loading fails, unless both do not fit in memory and the new one's files turn out bad only while
-    they are read. graphs: block-shaped forwards of fixed shapes, captured as CUDA graphs on a GPU and with flash-attn
-    where that imports; not run on a GPU by this project. Raises CheckpointError.
-    """
-    target = pick_device(device)
-    kind = pick_dtype(dtype, target, graphs)
-    loaded = loaded_dtype(kind)
-    files = resolve(name, report)
-    config, defaults = _configure(files)
-    needed = check_files(files.weights, config) * loaded.itemsize
-    tokenizer = Tokenizer(files.weights)
-    if shortage(needed, target):
-        if reason := shortage(needed, target, _given_back(replacing, target)):
-            raise CheckpointError(f"{files.name} does not fit: {reason}.")
-        replacing.close()
-    model = load_model(files.weights, target, loaded, config)
-    if files.adapter:
-        merge_adapter(model, files.adapter)
-    if kind is torch.int8:
-        quantise(model)
-    if replacing:
-        replacing.close()
-    if graphs:
-        model.static = StaticForwards(model)
-    sampler = _trained_sampler(files, model)
-    if sampler:
-        defaults = dataclasses.replace(defaults, trained_threshold=sampler.threshold)
-    return Engine(files.name, model, tokenizer, defaults, sampler)
-
-
-def _trained_sampler(files: Files, model: Transformer) -> TrainedSampler | None:
-    """The sampler in the folder `sampler` beside the adapter, or beside the weights; None where there is none."""
-    folder = (files.adapter or files.weights) / "sampler"
-    if not (folder / "sampler_config.json").is_file():
-        return None
-    sampler = load_sampler(folder)
-    sampler.attach(model.embed.weight)
-    return sampler
-
-
-def obstacles(
-    device: str | None = None,
-    dtype: str | None = None,
-    replacing: Engine | None = None,
-    more: Iterable[str] = (),
-) -> dict[str, str | None]:
-    """Why each checkpoint of the catalogue does not fit the free memory now, None where it does.
-
-    more: further ones. Of a folder the reason may also be what is wrong with its files; the size of a hub repository
-    is not known before it is fetched. replacing: an engine that would be closed first. device, dtype: as for `load`.
-    """
-    target = pick_device(device)
-    kind, freed = loaded_dtype(pick_dtype(dtype, target)), _given_back(replacing, target)
-    reasons = {entry.name: shortage(entry.parameters * kind.itemsize, target, freed) for entry in CATALOGUE}
-    for name in more:
-        folder, reasons[name] = Path(name).expanduser(), None
-        if (folder / "config.json").is_file():
-            try:
-                reasons[name] = shortage(check_files(folder, read_config(folder)) * kind.itemsize, target, freed)
-            except CheckpointError as error:
-                reasons[name] = str(error)
-    return reasons
-
-
-def _given_back(engine: Engine | None, device: torch.device) -> int:
-    """Bytes that closing `engine` frees on `device`."""
-    return engine.weight_bytes if engine and engine.weight_bytes and engine.model.device.type == device.type else 0
-
-
-def _configure(files: Files) -> tuple[ModelConfig, Defaults]:
-    config, defaults = read_config(files.weights), Defaults()
-    if files.adapter:
-        adapter = read_json(files.adapter / "adapter_config.json")
-        wanted = ("mask_token_id", "shift_logits", "block_size")
-        if missing := [key for key in wanted if key not in adapter]:
-            raise CheckpointError(
-                f"{files.name}/adapter_config.json has no {missing[0]}; the checkpoint is incomplete."
-            )
-        config = dataclasses.replace(config, **{key: adapter[key] for key in wanted})
-        defaults = Defaults(threshold=adapter.get("threshold", 0.9))
-    return config, dataclasses.replace(defaults, block_length=max(2, min(config.block_size, 64)))
-
-
-def pick_device(name: str | None) -> torch.device:
-    """The device to run on. Raises CheckpointError when a GPU is asked for and there is none."""
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise CheckpointError(f"Unknown device {name!r}: choose cpu or cuda.") from error
-    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not torch.cuda.is_available()):
-        raise CheckpointError(f"There is no {name} device on this machine: choose cpu.")
-    return device
-
-
-def pick_dtype(name: str | None, device: torch.device, graphs: bool = False) -> torch.dtype:
-    """The dtype to run in. Raises CheckpointError when there is no such one, or the device cannot run it.
-
-    By default int8 on CPUs that can, where it halves the bytes that a forward reads; else bfloat16 in hardware.
-    """
-    if name is None:
-        if not graphs and int8_obstacle(device) is None:
-            return torch.int8
-        return _float_dtype(device)
-    if name not in DTYPES:
-        raise CheckpointError(f"Unknown dtype {name!r}: choose {' or '.join(DTYPES)}.")
-    if name == "int8" and graphs:
-        raise CheckpointError("Static shapes do not run in int8: choose float32 or bfloat16, or leave graphs out.")
-    if name == "int8" and (reason := int8_obstacle(device)):
-        raise CheckpointError(f"{reason[0].upper()}{reason[1:]}: choose float32 or bfloat16.")
-    return DTYPES[name]
-
-
-def loaded_dtype(kind: torch.dtype) -> torch.dtype:
-    """What weights are read in: int8 ones are made of bfloat16 ones."""
-    return torch.bfloat16 if kind is torch.int8 else kind
-
-
-def _float_dtype(device: torch.device) -> torch.dtype:
-    return torch.bfloat16 if fast_bfloat16(device) else torch.float32
-
-
-def fast_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 is computed in hardware here; emulated, it is slower than float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, probe, bool)() for probe in probes)
 
 
 def _attention(model: Transformer) -> str:

@@ -8,6 +8,7 @@ import torch
 from nemodiff.__main__ import main
 from nemodiff.bench_shape import SHAPES, Costs, _transformers_rate, random_model, report
 from nemodiff.model.config import RopeConfig
+from nemodiff.model.int8 import int8_obstacle
 from nemodiff.model.transformer import Transformer
 
 
@@ -20,6 +21,15 @@ def test_a_tiny_shape_is_measured(capsys, graphs, attention):
     for part in ("tiny shape", "4 tokens, bidirectional with LoRA", "tracing", "AR ", "generate", "a sum reads"):
         assert part in out
     assert "published" not in out
+
+
+@pytest.mark.skipif(bool(int8_obstacle(torch.device("cpu"))), reason="no int8 here")
+def test_int8_is_what_a_cpu_measures_by_default(capsys):
+    arguments = ["bench", "--shape", "tiny", "--max-new-tokens", "4", "--block-length", "4", "--context", "20"]
+    assert main([*arguments, "--device", "cpu"]) == 0
+    assert "· int8 ·" in capsys.readouterr().out
+    assert main([*arguments, "--device", "cpu", "--dtype", "int8", "--graphs"]) == 2
+    assert "Static shapes do not run in int8" in capsys.readouterr().err
 
 
 def test_a_shape_that_does_not_fit(capsys, monkeypatch):

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 import nemodiff
 from nemodiff import checkpoints
-from nemodiff.engine import obstacles
 from nemodiff.errors import CheckpointError
+from nemodiff.loading import obstacles
 from nemodiff.model.memory import enough_memory
 from nemodiff.model.weights import load_model
 from tests.conftest import random_llama, write_llama
@@ -237,7 +237,7 @@ def test_a_truncated_shard_is_found_before_loading(tmp_path, monkeypatch):
     folder = write_nvidia(random_ministral(), tmp_path / "m", shards=3)
     file = folder / "model-00003-of-00003.safetensors"
     file.write_bytes(file.read_bytes()[:-10])
-    monkeypatch.setattr("nemodiff.engine.load_model", lambda *_: pytest.fail("it began to load"))
+    monkeypatch.setattr("nemodiff.loading.load_model", lambda *_: pytest.fail("it began to load"))
     refuse(folder, "model-00003-of-00003.safetensors cannot be read")
 
 
@@ -249,7 +249,7 @@ def test_other_formats_beside_the_weights_stay_unread(tmp_path, nvidia_folder):
 
 def test_too_little_memory_is_told_before_it_is_taken(nvidia_folder, nvidia_engine, monkeypatch):
     monkeypatch.setattr("nemodiff.model.memory.free_memory", lambda device: 100_000)
-    monkeypatch.setattr("nemodiff.engine.load_model", lambda *_: pytest.fail("it began to load"))
+    monkeypatch.setattr("nemodiff.loading.load_model", lambda *_: pytest.fail("it began to load"))
     refuse(nvidia_folder, "does not fit: it needs about 0.0 GB of memory on cpu, and 0.0 GB are free")
     reasons = obstacles("cpu", "bfloat16")
     assert set(reasons) == {entry.name for entry in checkpoints.CATALOGUE}
@@ -278,8 +278,8 @@ def test_another_checkpoint_takes_the_place_of_the_running_one(nvidia_folder, br
     # Room for one of the two: the old one goes first, the new one loads.
     closed = []
     monkeypatch.setattr("nemodiff.model.memory.free_memory", lambda device: size // 2)
-    load = nemodiff.engine.load_model
-    monkeypatch.setattr("nemodiff.engine.load_model", lambda *a: closed.append(old.weight_bytes) or load(*a))
+    load = nemodiff.loading.load_model
+    monkeypatch.setattr("nemodiff.loading.load_model", lambda *a: closed.append(old.weight_bytes) or load(*a))
     new = nemodiff.load(str(nvidia_folder), dtype="float32", replacing=old)
     assert closed == [0]
     assert new.generate(request).lanes[0].tokens

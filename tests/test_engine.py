@@ -8,8 +8,8 @@ import torch
 
 import nemodiff
 from nemodiff.decode.race import race
-from nemodiff.engine import pick_device
 from nemodiff.errors import CheckpointError, RequestError
+from nemodiff.loading import pick_device
 from nemodiff.request import Request
 from nemodiff.trace import MODES, Event
 from tests.conftest import open_engine, random_llama, write_llama

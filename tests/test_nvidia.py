@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemodiff.__main__ import main
-from nemodiff.engine import Engine, load
+from nemodiff.engine import Engine
+from nemodiff.loading import load
 from nemodiff.request import Request
 from nemodiff.trace import MODES
 from tests.official import ALPHA, END_THINK, EOS, MASK, RANK, VOCABULARY, draft_lora, random_ministral, write_nvidia

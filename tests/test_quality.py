@@ -81,7 +81,7 @@ def test_tables_hold_every_group_and_setting(llama_engine):
     assert "instances, n 1: acceptance" in blocks and "open: × AR in seconds" in blocks
     assert "open: repeated 4-grams" in thresholds and "instances: exact" in thresholds
     assert "phrasings" not in main
-    assert "open 1, diffusion:" in bench_quality.samples(results)
+    assert "open 1, ar and self-speculation:" in bench_quality.samples(results)
 
 
 def test_perplexity_counts_what_is_not_given(llama_engine):

@@ -96,7 +96,7 @@ def test_a_failed_load_leaves_the_running_engine(folders, monkeypatch) -> None:
     def fail(*_args):
         raise CheckpointError("second has gone bad.")
 
-    monkeypatch.setattr("nemodiff.engine.load_model", fail)
+    monkeypatch.setattr("nemodiff.loading.load_model", fail)
     assert switch(page, second)[-1]["error"] == "second has gone bad."
     assert page.engine is running and running.generate(REQUEST).lanes[0].tokens
 
@@ -107,16 +107,16 @@ def test_where_both_do_not_fit_a_failed_load_goes_back(folders, monkeypatch) -> 
     old, size = page.engine, page.engine.weight_bytes
     # Room for one: the old one is closed before the new one's weights are read.
     monkeypatch.setattr("nemodiff.model.memory.free_memory", lambda device: 0 if old.weight_bytes else 2 * size)
-    load = nemodiff.engine.load_model
+    load = nemodiff.loading.load_model
 
     def fail_once(folder, *rest):
         if folder.name == "second":
             raise CheckpointError("second has gone bad.")
         return load(folder, *rest)
 
-    monkeypatch.setattr("nemodiff.engine.load_model", fail_once)
+    monkeypatch.setattr("nemodiff.loading.load_model", fail_once)
     monkeypatch.setattr(
-        "nemodiff.engine.shortage",
+        "nemodiff.loading.shortage",
         lambda needed, device, freed=0: None if freed or not old.weight_bytes else "it is full",
     )
     state = switch(page, second)[-1]
@@ -159,6 +159,8 @@ def test_nothing_is_swapped_that_was_not_fetched(folders) -> None:
     assert list(page.swap("owner")) == []
     fetched = list(page.fetch(str(folders[1]), "one visitor"))
     assert json.loads(fetched[-1]) and list(page.swap("another visitor")) == []
+    page.cancel("one visitor")  # fetched, and waiting for a run to end
+    assert list(page.swap("one visitor")) == [] and page.engine.checkpoint == "first"
 
 
 @pytest.fixture

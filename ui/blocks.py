@@ -180,9 +180,14 @@ def build(
         )
         with gr.Row(elem_id="options"):
             modes = gr.CheckboxGroup(MODE_NAMES, value=list(MODES), show_label=False, label="Modes", elem_id="modes")
-            block = _number("block length", block_length, "block-length")
+            block = _number("block", block_length, "block-length")
             sampler = gr.Dropdown(
-                list(SAMPLERS), value=SAMPLERS[0], label="sampler", filterable=False, elem_id="sampler", min_width=60
+                checkpoints.samplers,
+                value=SAMPLERS[0],
+                label="sampler",
+                filterable=False,
+                elem_id="sampler",
+                min_width=60,
             )
             limit = _number("threshold", threshold, "threshold", step=0.05)
             bound = _number("entropy bound", 0.3, "entropy-bound", step=0.05, visible=False)
@@ -247,7 +252,9 @@ def build(
 
         def follow_link(visitor: gr.Request) -> list[Any]:
             values, wrong = permalink.read(dict(visitor.query_params))
-            values = {"block": checkpoints.block_length, "threshold": checkpoints.threshold} | values
+            # Only what another checkpoint changed is sent: whoever types while the page loads keeps what was typed.
+            own = {"block": (block, checkpoints.block_length), "threshold": (limit, checkpoints.threshold)}
+            values = {name: value for name, (field, value) in own.items() if value != field.value} | values
             notice = f"The link's values for {', '.join(wrong)} were left out: they are not usable here."
             updates = [values.get(name, gr.skip()) for name in permalink.FIELDS]
             return [*updates, stream.failure(notice) if wrong else gr.skip(), checkpoints.state()]

@@ -11,6 +11,7 @@ from typing import Any
 import nemodiff
 from nemodiff.checkpoints import CATALOGUE, is_here, resolve
 from nemodiff.errors import CheckpointError
+from nemodiff.request import SAMPLERS
 from ui.settings import Settings
 from ui.stream import explain, pack
 
@@ -53,6 +54,11 @@ class Checkpoints:
     @property
     def threshold(self) -> float:
         return self.engine.defaults.threshold if self.engine else 0.9
+
+    @property
+    def samplers(self) -> list[str]:
+        """What the page offers; the trained one where the checkpoint that it starts with has one."""
+        return [name for name in SAMPLERS if name != "trained" or (self.engine and self.engine.sampler)]
 
     def state(self, **more: Any) -> str:
         """What the header shows: what runs, or why nothing does, and whether another one may be chosen.

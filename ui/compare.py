@@ -83,13 +83,23 @@ def add(
             yield [_progress(sweep), *(_drawn(results) if points else _unchanged())]
         yield [end(sweep), *_unchanged()]
 
-    def stop(visitor: gr.Request) -> Any:
-        sweep = sweeps.pop(visitor.session_hash, None)
+    def begin(visitor: gr.Request) -> str:
+        sweeps.pop(visitor.session_hash, None)
+        return _status("going", WAITING)
+
+    def stop(visitor: gr.Request) -> str:
+        sweep = sweeps.get(visitor.session_hash)
         if sweep is None:
             return _status("idle", "")
+        sweep.halted = True
         sweep.stop()
         sweep.join(10)
         return end(sweep)
+
+    def fail(visitor: gr.Request) -> str:
+        """A sweep that Stop cut off while its generator was at work counts as failed, too."""
+        sweep = sweeps.get(visitor.session_hash)
+        return end(sweep) if sweep and sweep.halted else _status("error", BUSY)
 
     def restore(earlier: Any) -> list[Any]:
         results = Results.from_json(earlier)
@@ -124,9 +134,9 @@ def add(
         figures = gr.HTML(apply_default_css=False, js_on_load=None, elem_id="sweep-table")
 
         drawn = [status, *plots, figures, kept]
-        asked = start.click(lambda: _status("going", WAITING), None, status, **quiet)
+        asked = start.click(begin, None, status, **quiet)
         going = asked.then(gpu(compare), [*fields, kept], drawn, **model)
-        going.failure(lambda: _status("error", BUSY), None, status, **quiet)
+        going.failure(fail, None, status, **quiet)
         halt.click(stop, None, status, cancels=[going], **quiet)
         for field in fields:
             field.change(count, fields, planned, **quiet)
@@ -157,7 +167,10 @@ def _status(state: str, text: str, done: int = 0, total: int = 0) -> str:
         else ""
     )
     role = ' role="status"' if state in ("done", "error") else ""
-    return f'<div class="sweep" data-state="{state}" data-done="{done}">{bar}<p{role}>{html.escape(text)}</p></div>'
+    going = " sweep-going" if state == "going" else ""
+    return (
+        f'<div class="sweep{going}" data-state="{state}" data-done="{done}">{bar}<p{role}>{html.escape(text)}</p></div>'
+    )
 
 
 def _progress(sweep: Sweep) -> str:

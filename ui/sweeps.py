@@ -158,6 +158,7 @@ class Sweep:
         self.done, self.total = 0, plan.runs
         self.error = ""
         self.finished = self.ended = False
+        self.halted = False  # Stop was pressed
         self.began = time.monotonic()
         self._deadline = self.began + seconds
         self._seconds = seconds

@@ -19,9 +19,10 @@ from nemodiff.analysis.agreement import agreement
 from nemodiff.ceiling import Block, Ceiling
 from nemodiff.checkpoints import DEFAULT
 from nemodiff.decode import LaneRun
-from nemodiff.engine import Engine, load
+from nemodiff.engine import Engine
 from nemodiff.errors import RequestError
 from nemodiff.examples import EXAMPLES
+from nemodiff.loading import load
 from nemodiff.request import Request
 from nemodiff.trace import Lane
 

@@ -12,9 +12,10 @@ from typing import Any
 
 from nemodiff.analysis.agreement import agreement, speed_up
 from nemodiff.checkpoints import DEFAULT
-from nemodiff.engine import Engine, load
+from nemodiff.engine import Engine
 from nemodiff.errors import RequestError
 from nemodiff.examples import EXAMPLES
+from nemodiff.loading import load
 from nemodiff.request import Request
 from nemodiff.trace import Event, Lane
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nemodiff.model.attention import ROWS
 from nemodiff.model.cache import KVCache
-from nemodiff.model.rows import BLOCK_ROWS, RowShapes
+from nemodiff.model.rows import BLOCK_ROWS
 from nemodiff.model.transformer import Transformer
 
 #: The smallest capacity; longer ones double, so that few graphs are captured.
@@ -139,26 +139,19 @@ class StaticForward:
         x = F.pad(x, (0, 0, 0, padding))
         rotated = config.num_heads + config.num_kv_heads
         for index, layer in enumerate(model.layers):
-            h = F.rms_norm(x, (config.hidden_size,), layer.input_norm, config.rms_norm_eps)
-            qkv = _linear(h, layer.qkv.weight, shapes)[:rows].view(rows, -1, config.head_dim)
+            qkv = layer.qkv.normed(x, layer.input_norm, config.rms_norm_eps, shapes)
+            qkv = qkv[:rows].view(rows, -1, config.head_dim)
             qk = rotation.rotate(qkv[:, :rotated])
             queries = rotation.scale_queries(qk[:, : config.num_heads])
             mixed = attend(queries, qk[:, config.num_heads :], qkv[:, rotated:], index)
             mixed = F.pad(mixed, (0, 0, 0, padding))
-            out = _linear(mixed, layer.o.weight, shapes)
+            x = layer.o.added(x, mixed, shapes)
             if self._adapter and layer.draft_lora is not None:
                 a, b = layer.draft_lora
-                out = out + F.linear(F.linear(mixed, a), b)
-            x = x + out
-            h = F.rms_norm(x, (config.hidden_size,), layer.post_norm, config.rms_norm_eps)
-            gate, up = _linear(h, layer.gate_up.weight, shapes).chunk(2, dim=-1)
-            x = x + _linear(F.silu(gate) * up, layer.down.weight, shapes)
-        x = F.rms_norm(x, (config.hidden_size,), model.norm, config.rms_norm_eps)
-        return _linear(x, model.head.weight, shapes)[:rows]
-
-
-def _linear(x: Tensor, weight: Tensor, shapes: RowShapes | None) -> Tensor:
-    return F.linear(x, weight) if shapes is None else shapes.linear(x, weight)
+                x = x + F.linear(F.linear(mixed, a), b)
+            gate, up = layer.gate_up.normed(x, layer.post_norm, config.rms_norm_eps, shapes).chunk(2, dim=-1)
+            x = layer.down.added(x, F.silu(gate) * up, shapes)
+        return model.head.normed(x, model.norm, config.rms_norm_eps, shapes)[:rows]
 
 
 #: Writes keys and values [rows, kv_heads, head_dim] of a layer, then attends with queries [rows, heads, head_dim].

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from nemodiff.analysis.samplers import auc, calibration_error, recall_at
-from nemodiff.engine import load
+from nemodiff.loading import load
 from nemodiff.samplers.trained import save_sampler
 from nemodiff.training.families import TRAINED_FAMILIES, instance
 from nemodiff.training.prompts import HELD_OUT_PROMPTS, open_prompts

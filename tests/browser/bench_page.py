@@ -119,7 +119,7 @@ def in_turn(run: Trace) -> Iterator[Event]:
 class Recording:
     """An engine for the page that plays a made run at RATE; there is no model in it."""
 
-    checkpoint, device, dtype = "made for the benchmark", "no device", "none"
+    checkpoint, device, dtype, attention = "made for the benchmark", "no device", "none", "none"
     defaults = Defaults(BLOCK, 0.9)
 
     def __init__(self) -> None:

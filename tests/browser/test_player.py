@@ -70,11 +70,33 @@ def test_text_keeps_its_place_from_the_first_forward_to_the_last(alone: Page) ->
     places = """() => Array.from(document.querySelectorAll('[data-lane="diffusion"] .t[data-index]')).slice(0, 16)
         .map((n) => [n.offsetLeft, n.offsetTop])"""
     final = alone.evaluate(places)
-    for cursor in (2, 5, 7):
+    for cursor, count in ((2, 8), (5, 16), (7, 16)):
         alone.evaluate("cursor => { window.stage.transport.seek(cursor) }", cursor)
         expect(alone.locator("#stage")).to_have_attribute("data-cursor", str(cursor))
-        shown = alone.evaluate(places)
-        assert shown == final[: len(shown)]
+        # After a jump, what is out of view follows a moment later.
+        expect(alone.locator('[data-lane="diffusion"] .t[data-index]')).to_have_count(count)
+        assert alone.evaluate(places) == final[:count]
+
+
+def test_a_jump_draws_what_is_in_view_at_once_and_then_the_rest(alone: Page) -> None:
+    ingest(alone, {"kind": "replay", "run": "r", "trace": long_trace()})
+    expect(alone.locator("#stage")).to_have_attribute("data-cursor", str(LENGTH - 1))
+    look = """(cursor) => new Promise((done) => {
+      window.stage.transport.seek(cursor);
+      const lane = document.querySelector('[data-lane="ar"] .text');
+      requestAnimationFrame(() => setTimeout(() => {
+        const box = lane.getBoundingClientRect();
+        const inView = (node) => {
+          const { top, bottom } = node.getBoundingClientRect();
+          return bottom > box.top && top < box.bottom;
+        };
+        const wrong = (node, i) => ("index" in node.dataset) !== i <= cursor;
+        done(Array.from(lane.querySelectorAll(".t")).filter((node, i) => inView(node) && wrong(node, i)).length);
+      }));
+    })"""
+    for cursor in (30, 390, 200, 5, 210):
+        assert alone.evaluate(look, cursor) == 0
+        expect(alone.locator('[data-lane="ar"] .t[data-index]')).to_have_count(cursor + 1)
 
 
 def live(run: str, numbers: list[int], head: bool = True, **more) -> dict:

@@ -33,8 +33,11 @@ document.addEventListener("click", (event) => {
   if (event.target.closest?.("#generate")) stage.wait("Waiting for the model…");
   if (event.target.closest?.("#stop")) stage.unwait();
 });
-// Charts below the stage: drawn anew when a run or a search for its ceiling ends while they are open; a click on a point moves the cursor.
 const root = element.querySelector("#stage");
+// Whether Stop has something to stop. On their row, since a rule with :has would be looked up at every token's change.
+const tell = () => document.querySelector("#ask")?.toggleAttribute("data-running", root.dataset.state === "live" || "waiting" in root.dataset || root.dataset.light === "going");
+new MutationObserver(tell).observe(root, { attributeFilter: ["data-state", "data-waiting", "data-light"] });
+// Charts below the stage: drawn anew when a run or a search for its ceiling ends while they are open; a click on a point moves the cursor.
 new MutationObserver(() => {
   const open = document.querySelector("#charts .js-plotly-plot");
   if (open && open.offsetParent && ["done", "replay"].includes(root.dataset.state) && root.dataset.light !== "going") document.querySelector("#redraw")?.click();

@@ -2,6 +2,9 @@
 // stands there from the start, invisible until its forward, so that nothing reflows.
 
 const SHOWN = 8192;
+const STEP = 8; // forwards; more is a jump
+const CHARACTER = 8; // px, at least a character's width
+const LINES = 12; // more than are in view
 const FIGURES = [
   ["tokens", "tokens"],
   ["forwards", "forwards"],
@@ -29,6 +32,8 @@ class LaneView {
     this.text = make("div", "text");
     this.text.setAttribute("role", "group");
     this.text.setAttribute("aria-label", `${root.getAttribute("aria-label")}: answer, token by token`);
+    this.width = Infinity;
+    new ResizeObserver(([entry]) => (this.width = entry.contentRect.width)).observe(this.text);
     this.rejected = make("span", "t");
     this.strip = make("div", "strip");
     root.append(figures, this.verdict, this.text, this.strip);
@@ -55,14 +60,23 @@ class LaneView {
     if (figuresKey !== this.figuresKey || log !== this.log) this.paintFigures(log, lane, k, settings);
     this.figuresKey = figuresKey;
     if (key === this.painted && log === this.log) return;
+    this.partial = log === this.log && !this.partial && Math.abs(k - this.at) > STEP;
     this.painted = key;
     this.log = log;
+    this.at = k;
     const comparison = log.compare(this.mode);
     const state = lane.at(k);
     this.paintText(log, lane, state, comparison?.first ?? null);
     this.paintVerdict(lane, k, comparison);
     drawStrip(this.strip, log, lane, k);
     this.history.paint(log, lane, k);
+  }
+
+  /** After a jump only what is in view was drawn; true when the rest is still to do, which the next `paint` then does. */
+  complete() {
+    if (!this.partial) return false;
+    this.painted = null;
+    return true;
   }
 
   /** What changed comes into view; what a reader scrolled to stays otherwise. */
@@ -139,7 +153,8 @@ class LaneView {
     const texts = log.table.join(Array.from({ length: count }, (_, i) => cells[i]?.token ?? -1));
     const size = Math.max(count, hold.length);
     if (hold !== this.folded || size !== this.nodes.length) this.fold(hold, size);
-    for (let i = 0; i < size; i++) {
+    const [from, to] = this.partial ? this.near(hold, lane.events[state.k]) : [0, size];
+    for (let i = from; i < Math.min(to, size); i++) {
       const node = this.nodes[i];
       const cell = cells[i];
       if (cell) paintCell(node, cell, texts[i], hold[i] || { text: texts[i], special: false }, state.k - cell.k, log.table, i === first && cell.state !== "discarded");
@@ -153,6 +168,28 @@ class LaneView {
       focus.tabIndex = 0;
       this.focusable = focus;
     }
+  }
+
+  /** The places that are in view once `reveal` has scrolled to an event: reckoned, since to read the layout would cost
+   * what this saves. Rather too many than too few. */
+  near(hold, event) {
+    const last = event?.positions[event.positions.length - 1]?.index ?? 0;
+    const columns = Math.max(1, Math.floor(this.width / CHARACTER));
+    const walk = (from, direction, most) => {
+      let lines = 0;
+      let column = 0;
+      let i = from;
+      for (; i >= 0 && i < hold.length && lines + column / columns < most; i += direction) {
+        column += hold[i].text.length;
+        if (hold[i].text.endsWith("\n")) {
+          lines += Math.ceil(column / columns);
+          column = 0;
+        }
+      }
+      return [i, lines];
+    };
+    const [first, above] = walk(last, -1, LINES);
+    return [Math.max(0, first), walk(last, 1, Math.max(3, LINES - above))[0] + 1];
   }
 
   /** A node a token. Tokens up to a newline share a block: where one changes, the browser lays out its block alone. */

@@ -10,6 +10,8 @@ class Light {
     this.hooks = hooks;
     this.schedule = schedule;
     this.how = root.querySelector('[data-lane="diffusion"] .how');
+    this.says = make("span", "", this.how.textContent); // gives its place to what was found
+    this.how.replaceChildren(this.says);
     this.words = this.how.appendChild(make("span", "light"));
     this.button = this.how.appendChild(make("button", "solo", LIGHT));
     this.button.type = "button";
@@ -68,6 +70,7 @@ class Light {
     this.button.hidden = !lane || !this.hooks.light || !this.log.ended || state === "done" || state === "going";
     const light = lane?.ceiling ? lightOf(lane) : null;
     setText(this.words, light ? `${LIGHT}: ${light.words}` : state ? `${LIGHT}: ${this.text}` : "");
+    this.says.hidden = Boolean(this.words.textContent);
     this.words.title = light ? light.more : "";
     setData(this.words, "state", state);
     this.mark.hidden = !light || clock !== "forwards";

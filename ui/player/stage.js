@@ -1,5 +1,7 @@
 // The stage: takes what the server sends (or a whole trace), keeps the log, draws the lanes.
 
+const REST = 100; // ms
+
 /** hooks.resync(run) → promise of a full payload of a live run; hooks.open() → ask the viewer for a trace file;
  * hooks.make(kind, trace) → promise of a file, of the kinds in hooks.formats; hooks.branch: see Inspector; hooks.light: see Light. All may be
  * missing: a stage needs no server. Returns {ingest, seek, wait, unwait, fail, transport, log}. */
@@ -7,6 +9,7 @@ function mount(root, hooks = {}) {
   let log = null;
   let run = null;
   let frame = 0;
+  let rest = 0;
   let earlier = []; // logs of the runs that this one branched from, oldest first
   const finished = new Set(); // runs whose end was shown
   const views = new Map();
@@ -71,12 +74,20 @@ function mount(root, hooks = {}) {
       if (lane && !view.root.hidden) view.settle(lane, lane.find(clock, cursor));
     }
     tooltip.refresh();
+    clearTimeout(rest);
+    if (Array.from(views.values()).some((view) => view.partial)) rest = setTimeout(complete, REST);
+  }
+
+  /** What a jump left out of view is drawn once no other jump follows. */
+  function complete() {
+    if (Array.from(views.values(), (view) => view.complete()).includes(true)) schedule();
   }
 
   function open(next, state, options) {
     log = next;
     inspector.unpin();
     for (const view of views.values()) view.clear();
+    views.get("self-speculation").strip.style.height = stripHeight(log.head.request);
     solo.open(log);
     light.open(log);
     setData(root, "state", state);
@@ -144,7 +155,8 @@ function mount(root, hooks = {}) {
     else if (log && data.run !== run) earlier.push(log);
     run = data.run;
     const follow = !data.full || transport.follow || root.dataset.state !== "live";
-    const next = new Log(data.head, "live");
+    const today = new Date(Date.now() - new Date().getTimezoneOffset() * 60_000).toISOString().slice(0, 10);
+    const next = new Log({ ...data.head, recorded: data.head.recorded || today }, "live"); // for whoever replays it
     next.table.add(data.tokens, data.byte_pieces, data.special);
     open(next, "live", { follow });
   }

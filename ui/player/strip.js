@@ -113,12 +113,20 @@ function drawCycle(root, left, right, log, lane, event) {
   verify.style.gridArea = "2 / 1";
 }
 
+/** Room for a quadratic cycle's groups, the same for a whole run; nothing for other runs. */
+function stripHeight(request) {
+  const block = Number(request?.block_length);
+  if (request?.draft !== "quadratic" || !(block > 1 && block <= 64)) return "";
+  return `${block > 9 ? 132 + 6 * block : 128 + 15 * block}px`;
+}
+
 /** A quadratic cycle as it lies in the forward: the newest token and the drafts, the AR pass's verdict below them, and
  * below each the drafts that its group made. The group behind the last token that stands goes on. */
 function drawGroups(root, left, right, log, lane, event) {
   const groups = event.raw.groups;
   setText(left, groups.length > 1 ? verifyTitle(event) : `cycle ${event.cycle}: the first drafts`);
-  setText(right, `${event.raw.rows} rows · acceptance length ${(event.cycleTokens / event.cycle).toFixed(2)}`);
+  setText(right, `${event.raw.rows} rows · ${(event.cycleTokens / event.cycle).toFixed(2)} a cycle`);
+  right.title = "Rows of this forward; acceptance length so far";
   const standing = event.positions.filter((p) => p.state === "accepted").length;
   const goes = event.positions.some((p) => p.state === "drafted");
   const grid = root.appendChild(make("div", "cycle quadratic"));
