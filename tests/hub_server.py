@@ -19,14 +19,15 @@ class Hub:
     """One repository "owner/tiny" with the files of `folder`.
 
     refusal: (status, headers) answered to everything. revoked: the same, to files asked for from a byte on, as when
-    access is lost half-way. cut: bytes of a large file after which the network is gone.
-    ranges: the Range headers that came.
+    access is lost half-way. cut: bytes of a large file after which the network is gone. hold: what weights wait for
+    half-way. ranges: the Range headers that came.
     """
 
     folder: Path
     refusal: tuple[int, dict[str, str]] | None = None
     revoked: tuple[int, dict[str, str]] | None = None
     cut: int | None = None
+    hold: threading.Event | None = None
     ranges: list[str] = field(default_factory=list)
     gone: bool = False
     url: str = ""
@@ -115,7 +116,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body[:cut])
             self.close_connection = self.hub.gone = True
             return
-        self.wfile.write(body)
+        half = len(body) // 2
+        self.wfile.write(body[:half])
+        if self.hub.hold and half > 20_000:
+            self.hub.hold.wait(60)
+        self.wfile.write(body[half:])
 
 
 def _etag(file: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import running
 from tests.browser.made import PATIENCE
+from tests.hub_server import Hub, serve
 from tests.official import random_ministral, write_nvidia
 
 
@@ -23,9 +25,16 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="module")
-def choice(folders: tuple[Path, Path]) -> Iterator[str]:
+def hub(folders: tuple[Path, Path]) -> Iterator[Hub]:
+    with serve(folders[1]) as running_hub:
+        yield running_hub
+
+
+@pytest.fixture(scope="module")
+def choice(folders: tuple[Path, Path], hub: Hub) -> Iterator[str]:
     first, second = folders
-    settings = {"NEMODIFF_CHECKPOINT": str(first), "NEMODIFF_CHECKPOINTS": str(second), "NEMODIFF_DTYPE": "float32"}
+    settings = {"NEMODIFF_CHECKPOINT": str(first), "NEMODIFF_CHECKPOINTS": f"{second},owner/tiny"}
+    settings |= {"NEMODIFF_DTYPE": "float32", "HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(first.parent / "cache")}
     settings |= {"NEMODIFF_CHOOSE": "1", "NEMODIFF_RECORDINGS": str(first)}
     with running(first.parent / "app.log", settings) as address:
         yield address
@@ -109,6 +118,34 @@ def test_nvidias_checkpoints_show_their_licence_before_anything_is_fetched(chose
     for offer in root.locator("li > button:enabled").all():
         offer.click(trial=True)
     expect(link).to_have_attribute("href", "https://huggingface.co/nvidia/Nemotron-Labs-Diffusion-3B")
+
+
+def test_a_fetch_shows_its_progress_and_can_be_cancelled(chosen: Page, hub: Hub) -> None:
+    root, name = chosen.locator("#checkpoint"), chosen.locator("#checkpoint .name")
+    hub.hold = threading.Event()
+    pick(chosen, "tiny")
+    expect(root.locator(".confirm a")).to_have_attribute("href", "https://huggingface.co/owner/tiny")
+    root.locator(".go").click()
+    expect(root.locator(".step p")).to_have_text(re.compile(r"Fetching tiny: 0\.\d MB of 0\.\d MB"))
+    expect(root.locator("progress")).to_be_visible()
+    expect(chosen.locator("#checkpoint .where")).to_have_text(re.compile(r" · fetching \d+ %"))
+    chosen.keyboard.press("Escape")
+    meanwhile = run(chosen)  # what runs goes on
+    root.locator(".chip").click()
+    root.locator(".cancel").click()
+    expect(root).to_have_attribute("data-state", "running")
+    expect(root.locator(".step")).to_be_hidden()
+    expect(name).to_have_text(meanwhile["checkpoint"])
+    hub.hold.set()
+
+    hub.hold = None
+    if root.locator(".sheet").is_hidden():
+        root.locator(".chip").click()
+    root.locator("li > button", has_text="tiny").click()
+    root.locator(".go").click()
+    expect(name).to_have_text("owner/tiny")
+    expect(root).to_have_attribute("data-state", "running")
+    assert run(chosen)["checkpoint"] == "owner/tiny"
 
 
 def test_a_page_without_the_choice_shows_what_runs(page: Page) -> None:
