@@ -15,8 +15,8 @@ from nemodiff.model.int8 import int8_obstacle
 from nemodiff.request import Request
 from nemodiff.training.neutral import NEUTRAL_TEXTS
 
-#: Tokens of an AR answer to an open prompt.
-_ANSWER = 64
+#: Open prompts that are answered, and tokens of an answer.
+_OPEN, _ANSWER = 12, 48
 
 
 def run(checkpoint: str, *, dtypes: Sequence[str] = tuple(DTYPES), texts: int | None = None) -> str:
@@ -53,7 +53,7 @@ def _texts(engine: Engine, count: int | None) -> dict[str, list[tuple[list[int],
         (encode(task.prompt, raw=False), encode(task.answer, raw=True)) for task in held_out if task.answer is not None
     ][:count]
     opened = []
-    for task in [task for task in held_out if task.answer is None][:count]:
+    for task in [task for task in held_out if task.answer is None][: count or _OPEN]:
         request = Request(prompt=task.prompt, modes=("ar",), max_new_tokens=_ANSWER, alternatives=0)
         opened.append((engine.encode(request), engine.generate(request).lanes[0].tokens))
     return {

@@ -73,6 +73,7 @@ def test_three_lanes_live_then_done_then_saved_and_replayed(page: Page, tmp_path
     assert [lane.mode for lane in trace.lanes] == ["ar", "diffusion", "self-speculation"]
     assert trace.lane("ar").tokens == trace.lane("self-speculation").tokens
     assert len(trace.lane("ar").tokens) == 14
+    assert len(trace.recorded) == len("2026-01-02")
     text = page.locator('[data-lane="ar"] .text').inner_text()
 
     page.locator("input[type=file]").set_input_files(path)

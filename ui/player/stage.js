@@ -155,7 +155,8 @@ function mount(root, hooks = {}) {
     else if (log && data.run !== run) earlier.push(log);
     run = data.run;
     const follow = !data.full || transport.follow || root.dataset.state !== "live";
-    const next = new Log(data.head, "live");
+    const today = new Date(Date.now() - new Date().getTimezoneOffset() * 60_000).toISOString().slice(0, 10);
+    const next = new Log({ ...data.head, recorded: data.head.recorded || today }, "live"); // for whoever replays it
     next.table.add(data.tokens, data.byte_pieces, data.special);
     open(next, "live", { follow });
   }
