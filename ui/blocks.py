@@ -187,13 +187,20 @@ def build(
                 label="sampler",
                 filterable=False,
                 elem_id="sampler",
+                elem_classes="choice",
                 min_width=60,
             )
             limit = _number("threshold", threshold, "threshold", step=0.05)
             bound = _number("entropy bound", 0.3, "entropy-bound", step=0.05, visible=False)
             steps = _number("steps a block", max(1, block_length // 2), "steps", visible=False)
             draft = gr.Dropdown(
-                list(DRAFTS), value=DRAFTS[0], label="drafts", filterable=False, elem_id="draft", min_width=60
+                list(DRAFTS),
+                value=DRAFTS[0],
+                label="drafts",
+                filterable=False,
+                elem_id="draft",
+                elem_classes="choice",
+                min_width=60,
             )
             temperature = _number("temperature", 0, "temperature", step=0.1)
             length = _number("new tokens", min(128, settings.max_new_tokens), "max-new-tokens")
@@ -207,6 +214,7 @@ def build(
                 label="drafts at a temperature",
                 filterable=False,
                 elem_id="acceptance",
+                elem_classes="choice",
                 min_width=60,
             )
             weight = _number("AR's weight in the verifier", 1, "ar-weight", step=0.1, visible=False)
