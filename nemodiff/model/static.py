@@ -17,7 +17,7 @@ from torch import Tensor
 from nemodiff.model.attention import ROWS
 from nemodiff.model.cache import KVCache
 from nemodiff.model.rows import BLOCK_ROWS
-from nemodiff.model.transformer import Transformer
+from nemodiff.model.transformer import Attend, Transformer
 
 #: The smallest capacity; longer ones double, so that few graphs are captured.
 CAPACITY = 1024
@@ -81,8 +81,7 @@ class StaticCache(KVCache):
     static = True
 
     def __init__(self, model: Transformer, capacity: int, flash: Callable | None, pool: object) -> None:
-        dtype = torch.float32 if model.device.type == "cpu" else model.dtype
-        super().__init__(model.config, capacity, model.device, dtype, whole=True)
+        super().__init__(model.config, capacity, model.device, model.cache_dtype, whole=True)
         self._model, self._flash, self._pool = model, flash, pool
         self._runs: dict[tuple[int, bool, bool], Callable[[Tensor, int], Tensor]] = {}
         model.rotary(self.capacity)
@@ -130,33 +129,11 @@ class StaticForward:
     @torch.inference_mode()
     def __call__(self, tokens: Tensor, length: Tensor) -> Tensor:
         """tokens: int64 [rows]. length: int64 [1], kept positions. Returns logits [rows, vocab]."""
-        model, config, shapes, rows = self._model, self._model.config, self._shapes, len(self._offsets)
+        model, config, rows = self._model, self._model.config, len(self._offsets)
         positions = length + self._offsets
-        rotation = self._rotary.at_each(positions)
-        attend = self._attention.at(length, positions)
-        x = model.embeddings(tokens)
-        padding = shapes.padded(rows) - rows if shapes else 0
-        x = F.pad(x, (0, 0, 0, padding))
-        rotated = config.num_heads + config.num_kv_heads
-        for index, layer in enumerate(model.layers):
-            qkv = layer.qkv.normed(x, layer.input_norm, config.rms_norm_eps, shapes)
-            qkv = qkv[:rows].view(rows, -1, config.head_dim)
-            qk = rotation.rotate(qkv[:, :rotated])
-            queries = rotation.scale_queries(qk[:, : config.num_heads])
-            mixed = attend(queries, qk[:, config.num_heads :], qkv[:, rotated:], index)
-            mixed = F.pad(mixed, (0, 0, 0, padding))
-            x = layer.o.added(x, mixed, shapes)
-            if self._adapter and layer.draft_lora is not None:
-                a, b = layer.draft_lora
-                x = x + F.linear(F.linear(mixed, a), b)
-            gate, up = layer.gate_up.normed(x, layer.post_norm, config.rms_norm_eps, shapes).chunk(2, dim=-1)
-            x = layer.down.added(x, F.silu(gate) * up, shapes)
-        return model.head.normed(x, model.norm, config.rms_norm_eps, shapes)[:rows]
-
-
-#: Writes keys and values [rows, kv_heads, head_dim] of a layer, then attends with queries [rows, heads, head_dim].
-#: Returns [rows, heads * head_dim].
-Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+        rotation, attend = self._rotary.at_each(positions), self._attention.at(length, positions)
+        x = model.run_layers(model.embeddings(tokens), rotation, attend, self._shapes, adapter=self._adapter)
+        return model.head.normed(x, model.norm, config.rms_norm_eps, self._shapes)[:rows]
 
 
 class MaskedAttention:

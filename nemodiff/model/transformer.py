@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nemodiff.model.attention import FixedShape, Rotary, attend, attend_fixed
+from nemodiff.model.attention import FixedShape, Rotary, Rotation, attend, attend_fixed
 from nemodiff.model.block_attention import AttentionShapes, BlockAttention
 from nemodiff.model.cache import KVCache
 from nemodiff.model.config import ModelConfig
@@ -20,6 +20,10 @@ from nemodiff.model.rows import BLOCK_ROWS, RowShapes
 
 if TYPE_CHECKING:
     from nemodiff.model.static import StaticForwards
+
+#: Writes keys and values [rows, kv_heads, head_dim] of a layer, then attends with queries [rows, heads, head_dim]:
+#: (queries, keys, values, layer) → [rows, heads, head_dim], of any view.
+Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 
 class Matrix(nn.Module):
@@ -109,6 +113,11 @@ class Transformer(nn.Module):
         return self.norm.dtype
 
     @property
+    def cache_dtype(self) -> torch.dtype:
+        """What keys and values are kept in: fp32 on a CPU, where half-precision attention gains nothing."""
+        return torch.float32 if self.device.type == "cpu" else self.dtype
+
+    @property
     def dtype_name(self) -> str:
         """What the linears run in: float32, bfloat16 or int8."""
         return "int8" if self.int8 else str(self.dtype).removeprefix("torch.")
@@ -121,9 +130,8 @@ class Transformer(nn.Module):
         return sum(part.nbytes for part in (*self.parameters(), *factors, *matrices))
 
     def new_cache(self, capacity: int) -> KVCache:
-        """An empty cache for `capacity` positions; fp32 on a CPU, where half-precision attention gains nothing."""
-        dtype = torch.float32 if self.device.type == "cpu" else self.dtype
-        cache = KVCache(self.config, capacity, self.device, dtype, whole=self.attention is not None)
+        """An empty cache for `capacity` positions."""
+        cache = KVCache(self.config, capacity, self.device, self.cache_dtype, whole=self.attention is not None)
         self.rotary(cache.capacity)
         return cache
 
@@ -180,6 +188,33 @@ class Transformer(nn.Module):
                 self._int8_blocks[rows] = Int8Block(self, rows)
             logits = self._int8_blocks[rows](x, attention, rotation, adapter, layout)
             return logits[rows - 1 :] if last else logits
+
+        def write_and_attend(queries: Tensor, keys: Tensor, values: Tensor, layer: int) -> Tensor:
+            cache.write(layer, keys, values)
+            return attention(queries, layer)
+
+        plain = layout.plain if layout else 0
+        x = self.run_layers(x, rotation, write_and_attend, shapes, adapter=adapter, plain=plain)
+        if last and not block:
+            x = x[-1:]
+        logits = self.head.normed(x, self.norm, config.rms_norm_eps, shapes)
+        return logits[rows - 1 : rows] if last and block else logits[:rows]
+
+    def run_layers(
+        self,
+        x: Tensor,
+        rotation: Rotation,
+        attend: Attend,
+        shapes: RowShapes | None,
+        *,
+        adapter: bool,
+        plain: int = 0,
+    ) -> Tensor:
+        """Hidden states [padded rows, hidden] after the last layer, not normed; x: input embeddings [rows, hidden].
+
+        shapes: what the rows are padded to. adapter: the draft LoRA is on, but for the first `plain` rows.
+        """
+        rows, config = x.shape[0], self.config
         rotated = config.num_heads + config.num_kv_heads
         padding = shapes.padded(rows) - rows if shapes else 0
         if padding:
@@ -188,22 +223,18 @@ class Transformer(nn.Module):
             qkv = layer.qkv.normed(x, layer.input_norm, config.rms_norm_eps, shapes)
             qkv = qkv[:rows].view(rows, -1, config.head_dim)
             qk = rotation.rotate(qkv[:, :rotated])
-            cache.write(index, qk[:, config.num_heads :], qkv[:, rotated:])
             queries = rotation.scale_queries(qk[:, : config.num_heads])
-            mixed = attention(queries, index).reshape(rows, -1).to(x.dtype)
+            mixed = attend(queries, qk[:, config.num_heads :], qkv[:, rotated:], index)
+            mixed = mixed.reshape(rows, -1).to(x.dtype)
             if padding:
                 mixed = F.pad(mixed, (0, 0, 0, padding))
             x = layer.o.added(x, mixed, shapes)
             if adapter and layer.draft_lora is not None:
                 a, b = layer.draft_lora
-                plain = layout.plain if layout else 0
                 x[plain:] += F.linear(F.linear(mixed[plain:], a), b)
             gate, up = layer.gate_up.normed(x, layer.post_norm, config.rms_norm_eps, shapes).chunk(2, dim=-1)
             x = layer.down.added(x, F.silu(gate).mul_(up), shapes)
-        if last and not block:
-            x = x[-1:]
-        logits = self.head.normed(x, self.norm, config.rms_norm_eps, shapes)
-        return logits[rows - 1 : rows] if last and block else logits[:rows]
+        return x
 
     def _attention(
         self, cache: KVCache, rows: int, causal: bool, block: bool, layout: Layout | None
