@@ -111,7 +111,7 @@ class Engine:
             raise RequestError(f"{self.checkpoint} has no mask token, so it decodes in mode ar only.")
         if request.sampler == "trained" and self.sampler is None:
             raise RequestError(f"{self.checkpoint} has no trained sampler: choose confidence, entropy or fixed.")
-        if request.draft == "quadratic" and self.model.static:
+        if request.draft == "quadratic" and self.model.static:  # they know plain blocks only
             raise RequestError("draft quadratic does not run on static shapes: load the checkpoint without graphs.")
         return tokens
 
@@ -175,7 +175,7 @@ class Engine:
         with self._lock, enough_memory(what, RequestError):
             self._warm_up(settings)
             capacity = len(prompt) + settings.max_new_tokens + settings.most_rows
-            yield Prefill(self.model, prompt, capacity, static=settings.draft == "linear")
+            yield Prefill(self.model, prompt, capacity)
 
     def _run(self, prompt: list[int], settings: Settings, request: Request) -> Iterator[Event]:
         with self._prefilled(prompt, settings) as prefill:

@@ -149,8 +149,6 @@ def pick_dtype(name: str | None, device: torch.device, graphs: bool = False) -> 
         raise CheckpointError("Static shapes do not run in int8: choose float32 or bfloat16, or leave graphs out.")
     if name == "int8" and (reason := int8_obstacle(device)):
         raise CheckpointError(f"{reason[0].upper()}{reason[1:]}: choose float32 or bfloat16.")
-    if name == "int8" and graphs:
-        raise CheckpointError("Static shapes do not run in int8: choose float32 or bfloat16, or leave graphs out.")
     return DTYPES[name]
 
 

@@ -72,9 +72,8 @@ class Guesses:
 class Prefill:
     """The causal forward over the prompt, run once and shared: every lane is charged its time and copies its cache."""
 
-    def __init__(self, model: Transformer, prompt: list[int], capacity: int, static: bool = True) -> None:
-        # Without `static` no lane runs static forwards: they know plain blocks only, and lanes must round alike.
-        self.cache, self._static = model.new_cache(capacity), model.static if static else None
+    def __init__(self, model: Transformer, prompt: list[int], capacity: int) -> None:
+        self.cache, self._static = model.new_cache(capacity), model.static
         tokens = torch.tensor(prompt, device=model.device)
         synchronise(model.device)
         begin = time.perf_counter()
