@@ -147,9 +147,12 @@ class Engine:
         """The prompt's ids in which one placeholder a picture has grown to its rows, each with its break or end."""
         place, rest, end = self._image_ids()
         tokens = self.tokenizer.encode(request.prompt, request.raw, [place] * len(request.images))
-        if tokens.count(place) != len(request.images):
+        if (count := tokens.count(place)) != len(request.images):
+            token = repr(self.tokenizer.token_text(place))
             raise RequestError(
-                f"The prompt's text holds the image token {self.tokenizer.token_text(place)!r} itself: take it out."
+                f"The prompt's text holds the image token {token} itself: take it out."
+                if count > len(request.images)
+                else f"{self.checkpoint}'s chat template leaves out the image token {token}: fetch it again."
             )
         grids, whole = iter(self.grids(request)), []
         for token in tokens:
@@ -181,16 +184,18 @@ class Engine:
         return ids
 
     def _look(self, request: Request, prompt: list[int]) -> Seen | None:
-        """The features of a request's pictures, in the order of their tokens."""
+        """The features of a request's pictures, in the order of their tokens; 0 ms when all were kept from before."""
         if not request.images:
             return None
+        known = all(map(self._pictures.knows, request.images))
         synchronise(self.model.device)
         began = time.perf_counter()
         features = torch.cat([self._pictures.encode(picture) for picture in request.images])
         synchronise(self.model.device)
+        took = 0.0 if known else (time.perf_counter() - began) * 1000
         # Of the ids only those of the prompt: an answer may repeat the token.
         places = self._places(prompt[: len(prompt) - len(request.answer_ids)])
-        return Seen(features, places, (time.perf_counter() - began) * 1000)
+        return Seen(features, places, took)
 
     def threshold(self, sampler: str) -> float:
         """The threshold that a request without one gets."""

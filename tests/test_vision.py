@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 from transformers import Ministral3Config, Mistral3Config, Mistral3Model, PixtralImageProcessorPil, PixtralVisionConfig
 
 from nemodiff.__main__ import main
@@ -21,6 +22,7 @@ from tests.official import EOS, SHAPE, YARN, random_ministral, spread, write_nvi
 from tests.test_nvidia import FREQUENT, Released
 
 IMG, BREAK, END = 10, 12, 13
+SPELT = {IMG: "[IMG]", BREAK: "[IMG_BREAK]", END: "[IMG_END]"}
 TOWER = {
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -43,8 +45,11 @@ def random_mistral3(seed: int = 5) -> Mistral3Model:
     return spread(Mistral3Model(Mistral3Config(vision_config=vision, text_config=text, spatial_merge_size=2)))
 
 
-def write_vlm(folder: Path, tokenizer: bool = False, drop: str | None = None, **config) -> Path:
-    """A random checkpoint in the layout of nvidia/Nemotron-Labs-Diffusion-VLM-8B."""
+def write_vlm(folder: Path, tokenizer: bool = False, drop: str | None = None, spelt: bool = True, **config) -> Path:
+    """A random checkpoint in the layout of nvidia/Nemotron-Labs-Diffusion-VLM-8B.
+
+    drop: a tensor to leave out. spelt: whether the tokenizer knows the pictures' tokens by NVIDIA's names.
+    """
     seeing = {
         f"encoder.{name}": tensor.contiguous()
         for name, tensor in random_mistral3().state_dict().items()
@@ -62,9 +67,21 @@ def write_vlm(folder: Path, tokenizer: bool = False, drop: str | None = None, **
         "image_break_token_id": BREAK,
         "image_end_token_id": END,
     }
-    return write_nvidia(
-        random_ministral(frequent=FREQUENT), folder, tokenizer=tokenizer, extra=seeing, **settings | config
-    )
+    write_nvidia(random_ministral(frequent=FREQUENT), folder, tokenizer=tokenizer, extra=seeing, **settings | config)
+    if tokenizer and spelt:
+        _spell(folder / "tokenizer.json")
+    return folder
+
+
+def _spell(file: Path) -> None:
+    """Give the pictures' tokens their names and make them special, so that no text around them joins them."""
+    text = file.read_text()
+    for token, name in SPELT.items():
+        text = text.replace(f'"w{token}":', f'"{name}":')
+    file.write_text(text)
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.add_special_tokens([*SPELT.values()])
+    tokenizer.save(str(file))
 
 
 def picture(width: int, height: int, seed: int = 0) -> Picture:
@@ -122,7 +139,7 @@ def engine(folder) -> Engine:
 
 @pytest.mark.parametrize(
     ("size", "rows", "columns"),
-    [((48, 48), 6, 6), ((9, 17), 3, 2), ((96, 48), 3, 6), ((500, 12), 1, 6), ((8, 8), 1, 1), ((1, 1), 1, 1)],
+    [((48, 48), 6, 6), ((9, 17), 3, 2), ((96, 48), 3, 6), ((500, 12), 1, 6), ((8, 16), 2, 1), ((1, 9), 2, 1)],
 )
 def test_a_picture_becomes_transformers_features(engine, size, rows, columns):
     one = picture(*size)
@@ -165,6 +182,17 @@ def test_tokens_of_all_modes_are_those_of_a_slow_loop(engine, names, block, seed
     assert trace.request["images"] == [[one.width, one.height] for one in pictures]
 
 
+def test_without_pictures_it_decodes_text(folder, tmp_path):
+    """Its text hyper-parameters stand at the root; a text checkpoint has no use for a tower."""
+    text = write_nvidia(random_ministral(frequent=FREQUENT), tmp_path / "text")
+    request = Request(prompt_ids=(5, 6, 7), max_new_tokens=8)
+    lanes = [load(str(path), device="cpu", dtype="float32").generate(request).lanes for path in (folder, text)]
+    assert [lane.tokens for lane in lanes[0]] == [lane.tokens for lane in lanes[1]]
+    blind = write_vlm(tmp_path / "blind", model_type="nemotron_labs_diffusion")
+    with pytest.raises(CheckpointError, match=r"unexpected encoder\.multi_modal_projector\.linear_1\.weight"):
+        load(str(blind), device="cpu")
+
+
 def test_the_picture_matters(engine):
     prompt = (3, *placeholders((4, 3)), 20, 21)
     texts = {
@@ -179,12 +207,25 @@ def test_a_picture_is_encoded_once(engine, monkeypatch):
     encode = engine.model.vision.encode
     monkeypatch.setattr(engine.model.vision, "encode", lambda picture: encoded.append(picture) or encode(picture))
     request = Request(prompt="w20", images=(one,), max_new_tokens=2)
-    assert engine.generate(request).lanes[0].tokens == engine.generate(request).lanes[0].tokens
+    first, second = engine.generate(request), engine.generate(request)
+    assert first.lanes[0].tokens == second.lanes[0].tokens
     assert encoded == [one]
+    assert first.image_ms > 0 == second.image_ms
 
 
-def test_prompts_are_built_from_the_template(engine):
-    """Without a config's ids the tokenizer's own [IMG] tokens would be taken; here the config names them."""
+@pytest.mark.parametrize("size", [(8, 8), (1, 1)])
+def test_the_smallest_pictures_become_one_token(engine, size):
+    assert grid(engine.model.config.vision, *size) == (1, 1)
+    features = engine.model.vision.encode(picture(*size))
+    assert features.shape == (1, SHAPE["hidden_size"]) and features.isfinite().all()
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_prompts_are_built_from_the_template(engine, tmp_path, named):
+    """Without ids in config.json, those of the tokenizer's own tokens are taken."""
+    if not named:
+        ids = dict.fromkeys(("image_token_id", "image_break_token_id", "image_end_token_id"))
+        engine = load(str(write_vlm(tmp_path / "m", tokenizer=True, **ids)), device="cpu", dtype="float32")
     pictures = PICTURES["two"]
     grids = [grid(engine.model.config.vision, one.width, one.height) for one in pictures]
     ids = engine.encode(Request(prompt="w20 w21", images=pictures))
@@ -196,8 +237,8 @@ def test_what_does_not_fit_gets_a_sentence(engine, tmp_path):
     one = picture(24, 24)
     with pytest.raises(RequestError, match="1 image tokens for pictures of 9 features"):
         engine.stream(Request(prompt_ids=(IMG, 5), images=(one,)))
-    with pytest.raises(RequestError, match="holds the image token 'w10' itself"):
-        engine.stream(Request(prompt="w10", images=(one,)))
+    with pytest.raises(RequestError, match=r"holds the image token '\[IMG\]' itself"):
+        engine.stream(Request(prompt="[IMG]", images=(one,)))
     text = load(str(write_nvidia(random_ministral(), tmp_path / "text")), device="cpu", dtype="float32")
     assert engine.sees and not text.sees
     with pytest.raises(RequestError, match="text sees no pictures: leave them out, or choose a checkpoint that does"):
@@ -206,9 +247,17 @@ def test_what_does_not_fit_gets_a_sentence(engine, tmp_path):
 
 def test_ids_that_neither_config_nor_tokenizer_has(tmp_path):
     ids = dict.fromkeys(("image_token_id", "image_break_token_id", "image_end_token_id"))
-    blind = load(str(write_vlm(tmp_path / "m", tokenizer=True, **ids)), device="cpu", dtype="float32")
+    folder = write_vlm(tmp_path / "m", tokenizer=True, spelt=False, **ids)
+    blind = load(str(folder), device="cpu", dtype="float32")
     with pytest.raises(RequestError, match=r"names no \[IMG\] token"):
         blind.stream(Request(prompt="w20", images=(picture(8, 8),)))
+
+
+def test_a_template_that_drops_the_pictures(tmp_path):
+    folder = write_vlm(tmp_path / "m", tokenizer=True)
+    (folder / "chat_template.jinja").write_text("{% if 'image' %}w20{% endif %}")
+    with pytest.raises(RequestError, match=r"chat template leaves out the image token '\[IMG\]'"):
+        load(str(folder), device="cpu", dtype="float32").stream(Request(prompt="w20", images=(picture(8, 8),)))
 
 
 def test_a_tower_that_misses_a_tensor(tmp_path):

@@ -83,6 +83,10 @@ class PictureCache:
         self._vision = vision
         self._features: OrderedDict[str, Tensor] = OrderedDict()
 
+    def knows(self, picture: Picture) -> bool:
+        """Whether `encode` would have nothing to compute."""
+        return picture.digest in self._features
+
     def encode(self, picture: Picture) -> Tensor:
         """Features [rows * columns, hidden] of a picture, computed when it was not among the last ones."""
         features = self._features.pop(picture.digest, None)
