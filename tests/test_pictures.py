@@ -16,7 +16,8 @@ from PIL import Image
 
 from nemodiff import pictures
 from nemodiff.errors import RequestError
-from nemodiff.pictures import MAX_BYTES, MAX_PIXELS, MAX_PREVIEW, MAX_SIDE, Picture, open_picture
+from nemodiff.pictures import MAX_BYTES, MAX_PIXELS, MAX_SIDE, Picture, open_picture
+from nemodiff.trace import MAX_PREVIEW
 
 RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
 FORMATS = ("PNG", "JPEG", "WebP", "GIF")
