@@ -74,8 +74,7 @@ def build(
         visitor: gr.Request,
     ) -> Iterator[str]:
         try:
-            if checkpoints.engine is None:
-                raise RequestError(checkpoints.problem or "No model is loaded, so only recorded runs can be played.")
+            checkpoints.loaded("only recorded runs can be played")
             request = Request(
                 prompt=prompt,
                 modes=tuple(mode for mode in MODES if mode in (modes or [])),
@@ -102,16 +101,15 @@ def build(
 
     def branch(asked: str, visitor: gr.Request) -> Iterator[str]:
         try:
-            if checkpoints.engine is None:
-                raise RequestError(checkpoints.problem or "No model is loaded, so no run can branch.")
-            request = branches.request_of(asked, checkpoints.engine.checkpoint, settings.time_limit)
+            made_by = checkpoints.loaded("no run can branch").checkpoint
+            request = branches.request_of(asked, made_by, settings.time_limit)
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
             yield stream.failure(stream.explain(error))
             return
         yield from run(request, visitor)
 
     def speed_of_light(asked: str) -> Iterator[str]:
-        yield from light.stream(checkpoints.engine, checkpoints.problem, asked, settings.time_limit)
+        yield from light.stream(checkpoints, asked, settings.time_limit)
 
     def run(request: Request, visitor: gr.Request) -> Iterator[str]:
         if request.max_new_tokens > settings.max_new_tokens:
