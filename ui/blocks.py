@@ -179,42 +179,18 @@ def build(
         with gr.Row(elem_id="options"):
             modes = gr.CheckboxGroup(MODE_NAMES, value=list(MODES), show_label=False, label="Modes", elem_id="modes")
             block = _number("block", block_length, "block-length")
-            sampler = gr.Dropdown(
-                checkpoints.samplers,
-                value=SAMPLERS[0],
-                label="sampler",
-                filterable=False,
-                elem_id="sampler",
-                elem_classes="choice",
-                min_width=60,
-            )
+            sampler = _dropdown("sampler", checkpoints.samplers, SAMPLERS[0], "sampler")
             limit = _number("threshold", threshold, "threshold", step=0.05)
             bound = _number("entropy bound", 0.3, "entropy-bound", step=0.05, visible=False)
             steps = _number("steps a block", max(1, block_length // 2), "steps", visible=False)
-            draft = gr.Dropdown(
-                list(DRAFTS),
-                value=DRAFTS[0],
-                label="drafts",
-                filterable=False,
-                elem_id="draft",
-                elem_classes="choice",
-                min_width=60,
-            )
+            draft = _dropdown("drafts", list(DRAFTS), DRAFTS[0], "draft")
             temperature = _number("temperature", 0, "temperature", step=0.1)
             length = _number("new tokens", min(128, settings.max_new_tokens), "max-new-tokens")
         with gr.Accordion("More", open=False, elem_id="more"), gr.Row(elem_id="extras"):
             seed = _number("seed", 0, "seed")
             ignore_eos = gr.Checkbox(False, label="go on after EOS", elem_id="ignore-eos", min_width=60)
             raw = gr.Checkbox(False, label="raw prompt, no chat template", elem_id="raw", min_width=60)
-            acceptance = gr.Dropdown(
-                ACCEPTANCE_NAMES,
-                value=ACCEPTANCE_NAMES[0][1],
-                label="drafts at a temperature",
-                filterable=False,
-                elem_id="acceptance",
-                elem_classes="choice",
-                min_width=60,
-            )
+            acceptance = _dropdown("drafts at a temperature", ACCEPTANCE_NAMES, ACCEPTANCE_NAMES[0][1], "acceptance")
             weight = _number("AR's weight in the verifier", 1, "ar-weight", step=0.1, visible=False)
         link = gr.Button("Copy link", elem_id="link", min_width=96, scale=0)
         stage = gr.HTML(
@@ -336,6 +312,12 @@ def choice(checkpoints: checkpoint.Checkpoints, shows: list[Any], held: Any, mod
 def _number(label: str, value: float, name: str, step: float = 1, visible: bool = True) -> gr.Number:
     # No minimum or maximum: the request says in a sentence what is wrong, Gradio would only show a toast.
     return gr.Number(value, label=label, step=step, visible=visible, elem_id=name, min_width=60)
+
+
+def _dropdown(label: str, choices: Any, value: str, name: str) -> gr.Dropdown:
+    return gr.Dropdown(
+        choices, value=value, label=label, filterable=False, elem_id=name, elem_classes="choice", min_width=60
+    )
 
 
 def _shown(sampler: str) -> list[dict[str, Any]]:
