@@ -54,6 +54,11 @@ class Checkpoints:
         return self.engine
 
     @property
+    def sees(self) -> bool:
+        """Whether what runs takes pictures."""
+        return bool(getattr(self.engine, "sees", False))
+
+    @property
     def block_length(self) -> int:
         return self.engine.defaults.block_length if self.engine else 8
 
