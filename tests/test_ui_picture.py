@@ -118,11 +118,14 @@ def test_a_bad_file_is_one_sentence(uploads, data, says) -> None:
 
 def test_a_checkpoint_that_reads_says_so_and_names_one_that_sees(uploads, monkeypatch) -> None:
     class Entry:
-        name, sees = "made/seer", True
+        name, sees, note = "made/seer", True, ""
 
-    monkeypatch.setattr(picture, "CATALOGUE", (object(), Entry))
+    class Reader:
+        name, note = "reader", "It reads."
+
+    monkeypatch.setattr(picture, "CATALOGUE", (Reader, Entry))
     shown = json.loads(slot(Blind()).look(upload(uploads)))
-    assert shown["sees"] is False and shown["picture"] is None
+    assert shown["sees"] is False and shown["note"] == "It reads." and shown["picture"] is None
     assert shown["error"] == "reader reads text only: leave the picture out, or load made/seer, which sees."
     with pytest.raises(RequestError, match="reads text only"):
         slot(Blind()).follow("shapes")

@@ -251,7 +251,9 @@ def build(
 
         model: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "trigger_mode": "once", **quiet}
         # The page knows where the picture's upload lies; `held` only lends it a place among the inputs.
-        with_picture = "(...fields) => [...fields.slice(0, -1), document.querySelector('#picture').path || '']"
+        with_picture = (
+            "async (...fields) => [...fields.slice(0, -1), (await document.querySelector('#picture').path) || '']"
+        )
         going = gr.on([start.click, prompt.submit], gpu(generate), [*fields, held], stage, js=with_picture, **model)
         forked = fork.click(gpu(branch), held, stage, js="() => document.querySelector('#stage').branch", **model)
         lit = lighter.click(

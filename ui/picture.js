@@ -1,4 +1,5 @@
-// Inside gr.HTML: `element`, `props`, `server`, `upload` and `watch` are in scope. #picture's `path` goes with every request.
+// Inside gr.HTML: `element`, `props`, `server`, `upload` and `watch` are in scope. #picture's `path`, or the
+// promise of one while an upload goes on, goes with every request.
 
 const root = element.querySelector("#picture");
 const ask = document.querySelector("#ask");
@@ -11,7 +12,6 @@ function paint() {
   const { sees, picture, error } = state;
   root.hidden = !sees && !picture && !error;
   root.dataset.state = turn < 0 ? "going" : error ? "error" : picture ? "chosen" : "empty";
-  ask?.toggleAttribute("data-looking", turn < 0);
   const label = picture ? "The picture that goes with the prompt" : "Add a picture";
   slot.setAttribute("aria-label", label);
   slot.title = label;
@@ -31,6 +31,7 @@ function paint() {
     const size = `${picture.width} × ${picture.height} pixels`;
     root.querySelector(".facts").textContent = picture.grid ? `${size}. The model sees ${rows} rows of ${columns}: ${rows * columns} image tokens.` : `${size}.`;
   }
+  root.querySelector(".note").textContent = state.note || "";
   wrong.hidden = !error;
   wrong.textContent = error || "";
 }
@@ -61,15 +62,19 @@ async function send(file, question = "") {
   paint();
   let answer;
   let path = "";
+  let tell;
+  root.path = new Promise((resolve) => (tell = resolve)); // who presses Generate now means this picture
   try {
     if (file.size > props.limit) throw new Error(`The picture's file is larger than ${props.limit / 1e6} MB: choose or save a smaller one.`);
     ({ path } = await upload(file).catch(() => {
       throw new Error("The picture could not be sent: check the connection and try again.");
     }));
+    tell(path);
     answer = JSON.parse(await server.look(path));
   } catch (error) {
     answer = { picture: null, error: error instanceof SyntaxError ? "The page could not read what the server sent: reload it to go on." : error.message };
   }
+  tell("lost");
   if (Math.abs(turn) !== mine) return;
   turn = mine;
   root.path = answer.picture ? path : "";

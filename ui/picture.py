@@ -32,7 +32,8 @@ class Slot:
     nothing is kept here between two of them, so any process can answer.
 
     Messages are flat JSON strings, numbered, so that the same one twice is two: `sees` (whether the checkpoint does),
-    and where they change `picture` (what was chosen, or null), `error` (one sentence), `pick` (an example to choose).
+    what the catalogue notes of it (`note`), and where they change `picture` (what was chosen, or null), `error` (one
+    sentence), `pick` (an example to choose).
     """
 
     def __init__(self, checkpoints: Checkpoints) -> None:
@@ -55,7 +56,9 @@ class Slot:
         )
 
     def state(self, **more: Any) -> str:
-        return pack({"n": next(_numbers), "sees": self._checkpoints.sees} | more)
+        running = getattr(self._checkpoints.engine, "checkpoint", None)
+        note = next((entry.note for entry in CATALOGUE if entry.name == running), "")
+        return pack({"n": next(_numbers), "sees": self._checkpoints.sees, "note": note} | more)
 
     def images(self, path: str | None) -> tuple[Picture, ...]:
         """The picture of an upload, as a Request takes it; () without one.

@@ -19,6 +19,8 @@ from nemodiff.trace import Trace
 from tests.browser.conftest import running
 from tests.browser.made import PATIENCE, take_away
 from tests.browser.test_accessibility import SCHEMES, findings
+from tests.browser.test_checkpoint import pick
+from tests.official import random_ministral, write_nvidia
 from tests.test_pictures import png_bomb
 from tests.test_vision import write_vlm
 
@@ -46,7 +48,8 @@ def sight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("sight")
     checkpoint = write_vlm(folder / "tiny-sees", tokenizer=True, block_size=8)
     (checkpoint / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
-    settings = {"NEMODIFF_CHECKPOINT": str(checkpoint), "NEMODIFF_DTYPE": "float32", "NEMODIFF_CHOOSE": "0"}
+    settings = {"NEMODIFF_CHECKPOINT": str(checkpoint), "NEMODIFF_DTYPE": "float32", "NEMODIFF_CHOOSE": "1"}
+    settings["NEMODIFF_CHECKPOINTS"] = str(write_nvidia(random_ministral(), folder / "tiny-reads", tokenizer=True))
     with running(folder / "app.log", settings | {"NEMODIFF_RECORDINGS": str(checkpoint)}) as address:
         yield address
 
@@ -171,6 +174,41 @@ def test_a_branch_keeps_the_picture_and_remove_takes_it_away(seeing: Page) -> No
     seeing.get_by_role("button", name="Remove").click()
     expect(seeing.locator("#picture")).to_have_attribute("data-state", "empty")
     assert generate(seeing)["request"]["images"] == []
+
+
+def test_generate_waits_for_an_upload_that_goes_on(seeing: Page) -> None:
+    held = []
+    seeing.route("**/upload*", lambda route: held.append(route))
+    with seeing.expect_request("**/upload*"):
+        paste(seeing, drawn())
+    expect(seeing.locator("#picture")).to_have_attribute("data-state", "going")
+    seeing.locator("#max-new-tokens input").fill("5")
+    seeing.locator("#generate").click()
+    expect(seeing.locator("#stage")).to_have_attribute("data-waiting", "")
+    held[0].continue_()
+    expect(seeing.locator('#stage[data-state="done"]:not([data-waiting])')).to_be_visible()
+    assert kept(seeing)["request"]["images"] == [[32, 24]]
+
+
+def test_the_slot_comes_and_goes_with_the_checkpoint(seeing: Page) -> None:
+    def load(name: str) -> None:
+        pick(seeing, name)
+        seeing.locator("#checkpoint .go").click()
+        expect(seeing.locator("#checkpoint .name")).to_have_text(name)
+        expect(seeing.locator("#checkpoint")).to_have_attribute("data-state", "running")
+
+    paste(seeing, drawn())
+    chosen(seeing)
+    load("tiny-reads")
+    seeing.locator("#generate").click()
+    expect(seeing.locator("#stage .message")).to_have_text(re.compile("^tiny-reads reads text only"))
+    expect(seeing.locator("#picture")).to_be_visible()  # or nobody could remove it
+    seeing.locator("#picture .slot").click()
+    seeing.get_by_role("button", name="Remove").click()
+    expect(seeing.locator("#picture")).to_be_hidden()
+    assert generate(seeing)["checkpoint"] == "tiny-reads"
+    load("tiny-sees")
+    expect(seeing.locator("#picture")).to_be_visible()
 
 
 def test_bad_files_get_a_sentence_and_the_page_goes_on(seeing: Page, sight: str) -> None:
