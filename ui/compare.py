@@ -65,9 +65,7 @@ def add(
         visitor: gr.Request,
     ) -> Iterator[list[Any]]:
         try:
-            engine = checkpoints.engine
-            if engine is None:
-                raise RequestError(checkpoints.problem or "No model is loaded, so nothing can be measured.")
+            engine = checkpoints.loaded("nothing can be measured")
             plan = plan_of(labels, blocks, thresholds, tokens)
             sweep = Sweep(engine, plan, LIMIT * settings.time_limit)
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
