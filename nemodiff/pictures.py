@@ -46,8 +46,6 @@ MAX_BYTES = 5_000_000
 MAX_PIXELS = 25_000_000
 #: Longest side that is kept, in pixels: what the vision tower of the largest checkpoint takes in.
 MAX_SIDE = 1540
-#: Longest data URL that `Picture.preview` makes, in characters.
-MAX_PREVIEW = 20_000
 
 #: The classes themselves and not `Image.open`, which would try every format it knows.
 _READERS = {"PNG": PngImageFile, "JPEG": JpegImageFile, "WebP": WebPImageFile, "GIF": GifImageFile}

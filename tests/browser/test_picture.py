@@ -26,10 +26,10 @@ from tests.test_vision import write_vlm
 
 expect.set_options(timeout=PATIENCE)
 
-#: A picture's placeholder, then the text: w10 is the image token of this tokenizer.
+#: A picture's placeholder, then the text.
 TEMPLATE = (
     "{% for message in messages %}{% if message['content'] is string %}{{ message['content'] }}{% else %}"
-    "{% for part in message['content'] %}{{ 'w10 ' if part['type'] == 'image' else part['text'] }}{% endfor %}"
+    "{% for part in message['content'] %}{{ '[IMG] ' if part['type'] == 'image' else part['text'] }}{% endfor %}"
     "{% endif %} <think>{% endfor %}"
 )
 
