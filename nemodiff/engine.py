@@ -16,6 +16,7 @@ from importlib.metadata import version
 import torch
 
 from nemodiff import samplers
+from nemodiff.checkpoints import SEEING
 from nemodiff.decode import DECODERS, LaneRun, Prefill, Seen, Settings, quadratic_layouts, race, synchronise
 from nemodiff.errors import RequestError
 from nemodiff.model.layout import Layout
@@ -28,8 +29,6 @@ from nemodiff.samplers.trained import TrainedSampler
 from nemodiff.tokenizer import Tokenizer
 from nemodiff.trace import Event, Trace
 
-#: A checkpoint to name where one without a tower is given a picture.
-_SEES = "nvidia/Nemotron-Labs-Diffusion-VLM-8B"
 #: How tokenizers spell the tokens of a picture whose ids the config leaves out.
 _IMAGE_TOKENS = ("[IMG]", "[IMG_BREAK]", "[IMG_END]")
 
@@ -106,7 +105,7 @@ class Engine:
         config = self.model.config
         if request.images and not self.sees:
             raise RequestError(
-                f"{self.checkpoint} sees no pictures: leave them out, or choose a checkpoint that does ({_SEES})."
+                f"{self.checkpoint} sees no pictures: leave them out, or choose a checkpoint that does ({SEEING})."
             )
         if request.prompt_ids is not None:
             tokens = list(request.prompt_ids)

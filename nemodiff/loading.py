@@ -11,7 +11,7 @@ import torch
 from nemodiff.checkpoints import CATALOGUE, DEFAULT, Files, resolve
 from nemodiff.engine import Defaults, Engine
 from nemodiff.errors import CheckpointError
-from nemodiff.model.config import ModelConfig
+from nemodiff.model.config import ModelConfig, VisionConfig
 from nemodiff.model.int8 import int8_obstacle
 from nemodiff.model.memory import shortage
 from nemodiff.model.quantise import quantise
@@ -46,13 +46,13 @@ def load(
     loaded = loaded_dtype(kind)
     files = resolve(name, report)
     config, defaults = _configure(files)
-    needed = check_files(files.weights, config) * loaded.itemsize
+    needed = check_files(files.weights, config, files.vision) * loaded.itemsize
     tokenizer = Tokenizer(files.weights)
     if shortage(needed, target):
         if reason := shortage(needed, target, _given_back(replacing, target)):
             raise CheckpointError(f"{files.name} does not fit: {reason}.")
         replacing.close()
-    model = load_model(files.weights, target, loaded, config)
+    model = load_model(files.weights, target, loaded, config, files.vision)
     if files.adapter:
         merge_adapter(model, files.adapter)
     if kind is torch.int8:
@@ -117,6 +117,9 @@ def _configure(files: Files) -> tuple[ModelConfig, Defaults]:
             )
         config = dataclasses.replace(config, **{key: adapter[key] for key in wanted})
         defaults = Defaults(threshold=adapter.get("threshold", 0.9))
+    if files.vision:
+        settings = read_json(files.vision / "adapter_config.json")
+        config = dataclasses.replace(config, vision=VisionConfig.from_json(settings, config.vocab_size))
     return config, dataclasses.replace(defaults, block_length=max(2, min(config.block_size, 64)))
 
 

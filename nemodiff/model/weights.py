@@ -56,22 +56,29 @@ def read_json(path: Path) -> dict:
 
 
 def load_model(
-    folder: Path, device: torch.device | str, dtype: torch.dtype, config: ModelConfig | None = None
+    folder: Path,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    config: ModelConfig | None = None,
+    vision: Path | None = None,
 ) -> Transformer:
     """Read every tensor of `folder` into a new Transformer on `device`, in `dtype`, one tensor at a time.
 
     Raises CheckpointError as `check_files` does, before anything is allocated. A `linear_spec_lora/` folder beside the
     weights becomes the draft LoRA (model-card layout: PEFT, on o_proj alone). Of a config that sees, tower and
-    projector are read too; on a CPU they run in float32.
+    projector are read too, from `folder` or, packed, from the folder `vision`; on a CPU they run in float32.
     """
     config = config or read_config(folder)
-    check_files(folder, config)
+    check_files(folder, config, vision)
     with enough_memory(f"load {folder.name}"):
         model = Transformer(config, device, dtype)
         targets = targets_of(model)
         if config.vision:
             model.vision = Vision(config, model.device, torch.float32 if model.device.type == "cpu" else dtype)
-            targets |= vision_targets(model.vision)
+            if vision is None:
+                targets |= vision_targets(model.vision)
+            else:
+                unpack(dict(_stream(vision)), vision_targets(model.vision))
         for name, tensor in _stream(folder):
             if name in targets:
                 targets[name].copy_(tensor)
@@ -81,8 +88,9 @@ def load_model(
     return model.eval()
 
 
-def check_files(folder: Path, config: ModelConfig) -> int:
-    """Hold the headers of a folder's weights and draft LoRA against its config, reading no tensor.
+def check_files(folder: Path, config: ModelConfig, vision: Path | None = None) -> int:
+    """Hold the headers of a folder's weights and draft LoRA against its config, reading no tensor; and those of
+    `vision`, the folder of a packed tower, if there is one.
 
     Returns how many parameters there are. Raises CheckpointError: one sentence that names the first missing,
     unexpected, mis-shaped or non-float tensors and counts the rest; or what makes a file unreadable.
@@ -93,7 +101,10 @@ def check_files(folder: Path, config: ModelConfig) -> int:
     if config.vision:
         seeing = {name: list(t.shape) for name, t in vision_targets(Vision(config, "meta")).items()}
         count += sum(math.prod(shape) for shape in seeing.values())
-        expected |= seeing
+        if vision is None:
+            expected |= seeing
+        else:
+            _check_names(vision, seeing, packed=True)
     _check_names(folder, expected, config)
     if (folder / LORA).is_dir():
         shapes = _lora_shapes(config, _lora_settings(folder / LORA)[0])
@@ -102,16 +113,21 @@ def check_files(folder: Path, config: ModelConfig) -> int:
     return count
 
 
-def _check_names(folder: Path, expected: dict[str, list[int]], config: ModelConfig | None = None) -> None:
-    missing, problems = dict(expected), []
-    for name, shape, kind in _headers(folder):
+def _check_names(
+    folder: Path, expected: dict[str, list[int]], config: ModelConfig | None = None, packed: bool = False
+) -> None:
+    """packed: int8 tensors may stand for floats, each with a scale a row beside it."""
+    missing, problems, headers = dict(expected), [], list(_headers(folder))
+    if packed:
+        missing |= {f"{name}.scale": shape[:1] for name, shape, kind in headers if kind == "I8"}
+    for name, shape, kind in headers:
         want = missing.pop(name, None)
         if want is None:
             if config is None or not _may_be_left(name, config):
                 problems.append(f"unexpected {name}")
         elif shape != want:
             problems.append(f"{name} is {shape}, not {want}")
-        elif kind not in _FLOATS:
+        elif kind not in _FLOATS and not (packed and kind == "I8"):
             problems.append(f"{name} holds {kind}, not floats of 16 bits or more")
     problems += [f"missing {name}" for name in missing]
     if problems:
@@ -155,6 +171,15 @@ def targets_of(model: Transformer) -> dict[str, Tensor]:
 def vision_targets(vision: Vision) -> dict[str, Tensor]:
     """Tensor name in the files → the parameter of tower or projector that it fills."""
     return {f"encoder.{name}": parameter.data for name, parameter in vision.named_parameters()}
+
+
+def unpack(tensors: dict[str, Tensor], targets: dict[str, Tensor]) -> None:
+    """Fill `targets` from tensors that are floats, or int8 with a scale a row (of the first dimension) beside them."""
+    for name, target in targets.items():
+        tensor = tensors[name]
+        if tensor.dtype == torch.int8:
+            tensor = tensor.float() * tensors[f"{name}.scale"].float().view(-1, *[1] * (tensor.dim() - 1))
+        target.copy_(tensor)
 
 
 def weight_files(folder: Path) -> list[Path]:

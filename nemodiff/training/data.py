@@ -224,10 +224,11 @@ def pack(
     restricted: Tensor,
     *,
     dtype: torch.dtype,
+    prefix: int | None = None,
 ) -> Batch:
     """Sequences and their noisy copies → one Batch; `restricted` [vocabulary] maps a token id to its restricted id or
-    -1."""
-    prefix = common_prefix(sequences)
+    -1. prefix: how many first tokens of the prompts are laid down once, None for all that they share."""
+    prefix = common_prefix(sequences) if prefix is None else prefix
     stream, clean_at, noisy_at = _stream(sequences, prefix, copies, dtype)
     chats = [sequence for sequence in sequences if sequence.chat]
     base_stream, base_at = None, []

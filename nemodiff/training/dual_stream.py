@@ -208,6 +208,7 @@ class Backbone:
     head_dim: int
     eps: float
     rope_theta: float
+    mask_embedding: Tensor | None = None  # [hidden], of a model that has one
     inverse_frequencies: Tensor = field(init=False)  # [head_dim / 2]
 
     def __post_init__(self):
@@ -241,15 +242,22 @@ class Backbone:
             config.head_dim,
             config.rms_norm_eps,
             config.rope.theta,
+            model.mask_embedding,
         )
 
 
-def forward(backbone: Backbone, stream: Stream, lora: Lora | None = None) -> Tensor:
-    """Hidden states before the final norm, [tokens, hidden]; without `lora` the frozen base, where no token may be
-    masked."""
+def forward(
+    backbone: Backbone, stream: Stream, lora: Lora | None = None, seen: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
+    """Hidden states before the final norm, [tokens, hidden]; without `lora` the frozen model, in which tokens may be
+    masked where it has a mask embedding. seen: rows of the stream, and what stands there in place of embeddings
+    [rows, hidden], through which gradients pass."""
     x = functional.embedding(stream.tokens, backbone.embedding)
-    if lora is not None:
-        x = torch.where(stream.masked[:, None], lora.mask_embedding.to(x.dtype), x)
+    mask = backbone.mask_embedding if lora is None else lora.mask_embedding
+    if mask is not None:
+        x = torch.where(stream.masked[:, None], mask.to(x.dtype), x)
+    if seen is not None:
+        x = x.index_copy(0, seen[0], seen[1].to(x.dtype))
     angles = stream.positions[:, None, None].float() * backbone.inverse_frequencies
     cos, sin = angles.cos(), angles.sin()
     queries, width = backbone.heads, backbone.head_dim

@@ -132,6 +132,13 @@ def joint_loss(
     if teacher is None and batch.base_stream is not None:
         teacher = base_distribution(backbone, batch, head)
     hidden = forward(backbone, batch.stream, lora)
+    return loss_of(backbone, hidden, batch, head, teacher, alpha=alpha)
+
+
+def loss_of(
+    backbone: Backbone, hidden: Tensor, batch: Batch, head: Tensor, teacher: Tensor | None = None, *, alpha: float = 1.0
+) -> tuple[Tensor, Figures]:
+    """The loss and its figures from the hidden states of a batch's stream."""
     rows = torch.cat((batch.clean_rows, batch.noisy_rows))
     chosen = final_norm(backbone, hidden[rows])
     clean, noisy = chosen.split([len(batch.clean_rows), len(batch.noisy_rows)])

@@ -1,0 +1,219 @@
+"""Drawings that the small vision checkpoint learns from: scenes from a seed, what they hold, and their pictures.
+
+A scene is drawn three times as large and shrunk, so that its edges are smooth. Sizes are in pixels of the picture.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from nemodiff.errors import RequestError
+
+KINDS: tuple[str, ...] = ("shapes", "bars", "word", "digit")
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (214, 40, 40),
+    "blue": (36, 84, 206),
+    "green": (34, 150, 66),
+    "yellow": (240, 204, 20),
+    "purple": (128, 50, 170),
+    "orange": (242, 130, 22),
+    "black": (24, 24, 24),
+    "pink": (244, 134, 178),
+}
+SHAPES: tuple[str, ...] = ("circle", "square", "triangle", "star", "cross", "ring")
+SIZES: tuple[str, ...] = ("small", "large")
+#: Width and height of pictures. What is larger is shrunk to 80 pixels a side before the tower sees it.
+CANVASES: tuple[tuple[int, int], ...] = ((80, 80), (80, 64), (64, 80))
+SIDE = 80
+_SCALE = 3
+_RADII = {"small": (6.0, 7.5), "large": (10.5, 13.0)}
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+#: Of three or four letters each; every fifth is never trained on.
+_WORDS = (
+    "CAT DOG SUN MAP BOX CUP HAT PEN KEY JAM FOX BUS EGG ICE LEG NET OWL PIG RUG TOY VAN WEB ZIP BAG COW ANT INK ELF "
+    "GUM HEN YAK LAMP TREE FISH BIRD MOON STAR DOOR FROG GOAT HAND KITE LION MILK NOSE OVEN PARK QUIZ RAIN SHIP TENT "
+    "VASE WOLF YARN ZERO BOOK CAKE DESK FORK GATE HILL IRON JUMP KING LEAF NEST PLUM ROAD SOAP TAXI UNIT VEST WIND "
+    "EXIT JAZZ FLUX OBOE PUMP QUAY BARN CHEF DRUM FERN GLOW HAWK"
+)
+WORDS: tuple[str, ...] = tuple(_WORDS.split())
+HELD_OUT_WORDS: tuple[str, ...] = WORDS[4::5]
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """One thing in a scene, from left to right: a shape, a bar (`value` high, centred at its foot), a letter or a digit
+    (`name`)."""
+
+    name: str
+    x: float
+    y: float
+    colour: str = "black"
+    size: str = "large"
+    radius: float = 0.0
+    value: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What a picture holds, and the picture: RGB, of a size from CANVASES."""
+
+    kind: str
+    things: tuple[Thing, ...]
+    image: Image.Image
+
+
+def scene(kind: str, seed: int | str, *, canvas: tuple[int, int] | None = None, held_out: bool = False) -> Scene:
+    """The scene of `kind` that a seed stands for; held-out ones have seeds, words and handwriting of their own.
+
+    Raises RequestError where a digit is asked for and scikit-learn, which brings the handwriting, is missing.
+    """
+    rng = random.Random(f"{kind}/{seed}/{held_out}")
+    size = canvas or rng.choices(CANVASES, (3, 1, 1))[0]
+    return {"shapes": _shapes, "bars": _bars, "word": _word, "digit": _digit}[kind](rng, size, held_out)
+
+
+def _paper(rng: random.Random, size: tuple[int, int]) -> Image.Image:
+    light = rng.choice((255, 255, 255, rng.randint(232, 254)))
+    tint = tuple(max(225, min(255, light - rng.randint(0, 8))) for _ in range(3)) if light < 255 else (255,) * 3
+    return Image.new("RGB", (size[0] * _SCALE, size[1] * _SCALE), tint)
+
+
+def _finish(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return image.resize(size, Image.Resampling.BOX)
+
+
+def _shade(rng: random.Random, colour: str) -> tuple[int, ...]:
+    return tuple(max(0, min(255, part + rng.randint(-12, 12))) for part in COLOURS[colour])
+
+
+def _shapes(rng: random.Random, size: tuple[int, int], held_out: bool) -> Scene:
+    width, height = size
+    things: list[Thing] = []
+    count = rng.choice((1, 2, 2, 3, 3, 4))
+    for _ in range(400):
+        if len(things) == count:
+            break
+        kind = rng.choice(SIZES)
+        radius = rng.uniform(*_RADII[kind])
+        x, y = rng.uniform(radius + 1, width - radius - 1), rng.uniform(radius + 1, height - radius - 1)
+        apart = all(
+            math.hypot(x - other.x, y - other.y) > radius + other.radius + 3
+            and abs(x - other.x) > 6  # so that left and right, above and below are never in doubt
+            and abs(y - other.y) > 6
+            for other in things
+        )
+        if apart:
+            things.append(Thing(rng.choice(SHAPES), x, y, rng.choice(tuple(COLOURS)), kind, radius))
+    things.sort(key=lambda thing: thing.x)
+    image = _paper(rng, size)
+    draw = ImageDraw.Draw(image)
+    for thing in things:
+        _draw_shape(draw, thing, _shade(rng, thing.colour), rng)
+    return Scene("shapes", tuple(things), _finish(image, size))
+
+
+def _draw_shape(draw: ImageDraw.ImageDraw, thing: Thing, fill: tuple[int, ...], rng: random.Random) -> None:
+    x, y, r = thing.x * _SCALE, thing.y * _SCALE, thing.radius * _SCALE
+    box = (x - r, y - r, x + r, y + r)
+    if thing.name == "circle":
+        draw.ellipse(box, fill=fill)
+    elif thing.name == "ring":
+        draw.ellipse(box, outline=fill, width=max(2, round(r * 0.36)))
+    elif thing.name == "square":
+        side = r * 0.88
+        draw.rectangle((x - side, y - side, x + side, y + side), fill=fill)
+    elif thing.name == "cross":
+        arm = r * 0.32
+        draw.rectangle((x - r, y - arm, x + r, y + arm), fill=fill)
+        draw.rectangle((x - arm, y - r, x + arm, y + r), fill=fill)
+    else:
+        points, turn = (3, rng.uniform(-0.15, 0.15)) if thing.name == "triangle" else (5, rng.uniform(-0.2, 0.2))
+        inner = r * (0.42 if thing.name == "star" else 0.5)
+        corners = []
+        for i in range(2 * points if thing.name == "star" else points):
+            step = math.pi / points if thing.name == "star" else 2 * math.pi / points
+            reach = inner if thing.name == "star" and i % 2 else r
+            corners.append((x + reach * math.sin(i * step + turn), y - reach * math.cos(i * step + turn)))
+        draw.polygon(corners, fill=fill)
+
+
+def _bars(rng: random.Random, size: tuple[int, int], held_out: bool) -> Scene:
+    width, height = size
+    count = rng.randint(2, 4)
+    values = rng.sample(range(1, 10), count)
+    colours = rng.sample(tuple(COLOURS), count)
+    pitch, foot = width / count, height - 5
+    unit = (foot - 3) / 9
+    image = _paper(rng, size)
+    draw = ImageDraw.Draw(image)
+    things = []
+    for i, (value, colour) in enumerate(zip(values, colours, strict=True)):
+        x, half = (i + 0.5) * pitch, pitch * rng.uniform(0.26, 0.36)
+        box = (x - half, foot - value * unit, x + half, foot)
+        draw.rectangle(tuple(edge * _SCALE for edge in box), fill=_shade(rng, colour))
+        things.append(Thing("bar", x, foot - 4, colour, value=value))
+    draw.line((0, foot * _SCALE, width * _SCALE, foot * _SCALE), fill=(90, 90, 90), width=_SCALE)
+    return Scene("bars", tuple(things), _finish(image, size))
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size)
+
+
+def _word(rng: random.Random, size: tuple[int, int], held_out: bool) -> Scene:
+    word = rng.choice(HELD_OUT_WORDS if held_out else [word for word in WORDS if word not in HELD_OUT_WORDS])
+    if not held_out and rng.random() < 0.5:  # letters in all orders, so that unknown words can be read
+        word = "".join(rng.choice(_LETTERS) for _ in range(rng.randint(3, 4)))
+        if word in HELD_OUT_WORDS:
+            word = word[::-1]
+    width, height = size
+    colour = rng.choice(tuple(COLOURS))
+    image = _paper(rng, size)
+    draw = ImageDraw.Draw(image)
+    pitch = min(width / len(word), 20) - rng.uniform(0, 1)
+    font = _font(round(pitch * rng.uniform(1.05, 1.25) * _SCALE))
+    left, y = (width - pitch * len(word)) * rng.uniform(0.2, 0.8), rng.uniform(14, height - 14)
+    things = []
+    for i, letter in enumerate(word):
+        x = left + (i + 0.5) * pitch
+        draw.text((x * _SCALE, y * _SCALE), letter, font=font, fill=COLOURS[colour], anchor="mm")
+        things.append(Thing(letter, x, y, colour))
+    return Scene("word", tuple(things), _finish(image, size))
+
+
+@cache
+def _handwriting() -> tuple[np.ndarray, np.ndarray]:
+    """(pictures [1797, 8, 8] from 0 to 16, what they show)."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise RequestError(
+            "Drawing handwritten digits needs scikit-learn: pip install -r requirements-dev.txt."
+        ) from error
+    digits = load_digits()
+    return digits.images, digits.target
+
+
+def _digit(rng: random.Random, size: tuple[int, int], held_out: bool) -> Scene:
+    pictures, names = _handwriting()
+    # The last writers' digits are held out: the set is in the order of its writers.
+    index = rng.randrange(1497, 1797) if held_out else rng.randrange(1497)
+    width, height = size
+    side = round(min(size) * rng.uniform(0.6, 0.95))
+    ink = Image.fromarray((pictures[index] * 15.9).astype(np.uint8)).resize(
+        (round(side * rng.uniform(0.8, 1.0)) * _SCALE, side * _SCALE), Image.Resampling.BICUBIC
+    )
+    ink = ink.rotate(rng.uniform(-8, 8), Image.Resampling.BICUBIC)
+    colour = rng.choice(tuple(COLOURS)) if rng.random() < 0.5 else "black"
+    x, y = (width - ink.width / _SCALE) * rng.uniform(0.1, 0.9), (height - side) * rng.uniform(0.1, 0.9)
+    image = _paper(rng, size)
+    image.paste(COLOURS[colour], (round(x * _SCALE), round(y * _SCALE)), ink)
+    thing = Thing(str(names[index]), x + ink.width / _SCALE / 2, y + side / 2, colour)
+    return Scene("digit", (thing,), _finish(image, size))
