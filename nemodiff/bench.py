@@ -6,10 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from nemodiff import bench_cpu, bench_perplexity, bench_quality, bench_samplers, bench_shape
+from nemodiff import bench_cpu, bench_perplexity, bench_quality, bench_samplers, bench_shape, bench_vision
 from nemodiff.analysis.agreement import agreement, speed_up
 from nemodiff.bench_shape import BLOCK, CONTEXT, SHAPES
-from nemodiff.checkpoints import DEFAULT
+from nemodiff.checkpoints import DEFAULT, SEEING
 from nemodiff.engine import Engine
 from nemodiff.errors import RequestError
 from nemodiff.examples import EXAMPLES, Example
@@ -27,6 +27,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--quality", action="store_true", help="instead: held-out tasks and prompts, right or wrong, in all modes"
     )
     parser.add_argument(
+        "--vision", action="store_true", help="instead: questions about held-out drawings, right or wrong, in all modes"
+    )
+    parser.add_argument("--scenes", type=int, default=24, help="for --vision: drawings of each kind")
+    parser.add_argument(
         "--samplers", action="store_true", help="instead: every sampler against serial denoising on held-out prompts"
     )
     parser.add_argument(
@@ -39,7 +43,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--workers", type=int, default=2, help="for --quality: processes of one thread each")
     parser.add_argument("--per-family", type=int, default=1, help="for --quality: instances a trained family")
     parser.add_argument("--prompts", type=int, default=60, help="for --quality: open prompts, 1 to 60")
-    parser.add_argument("--results", type=Path, help="for --quality: also write every result to this JSONL file")
+    parser.add_argument(
+        "--results", type=Path, help="for --quality and --vision: also write every result to this JSONL file"
+    )
     parser.add_argument("--checkpoint", default=DEFAULT, help="a name of `checkpoints`, a folder or a hub id")
     parser.add_argument("--max-new-tokens", type=int, default=128)
     parser.add_argument("--block-length", type=int)
@@ -67,6 +73,13 @@ def run(args: argparse.Namespace) -> int:
             return 0
         settings = {"new_tokens": args.max_new_tokens, "block_length": args.block_length, "peer": args.peer}
         print(bench_cpu.run(args.checkpoint, dtypes=dtypes, **settings))
+        return 0
+    if args.vision:
+        checkpoint = SEEING if args.checkpoint == DEFAULT else args.checkpoint
+        if args.scenes < 1:
+            raise RequestError(f"--scenes must be at least 1, not {args.scenes}.")
+        common = {"device": args.device, "dtype": args.dtype, "out": args.results}
+        print(bench_vision.run(checkpoint, scenes=args.scenes, **common))
         return 0
     if args.samplers:
         print(bench_samplers.run(args.checkpoint, block_length=args.block_length, device=args.device, dtype=args.dtype))

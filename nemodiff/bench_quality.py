@@ -107,12 +107,18 @@ def _measure(task: Task, settings: dict) -> list[Result]:
 
 def tables(results: Sequence[Result], block_length: int, threshold: float) -> list[str]:
     """The markdown tables: modes by group, block lengths of self-speculation, thresholds of diffusion."""
+    first = by_group(results, GROUPS, block_length, threshold)
+    return [first, _blocks(results, block_length), _thresholds(results, threshold)]
+
+
+def by_group(results: Sequence[Result], groups: Iterable[str], block_length: int, threshold: float) -> str:
+    """A markdown table with a row for every group that has results: all modes at one setting."""
     lines = [
         "| tasks (held out) | n | AR exact | self-speculation: acceptance | TPF | × AR | identical to AR "
         "| diffusion: TPF | × AR | exact | identical to AR | agrees with AR |",
         "| --- |" + " --- |" * 11,
     ]
-    for group in GROUPS:
+    for group in groups:
         rows = [one for one in results if one.group == group]
         ar = [one for one in rows if one.mode == "ar"]
         if not ar:
@@ -123,7 +129,7 @@ def tables(results: Sequence[Result], block_length: int, threshold: float) -> li
         diffusion = figures([one for one in rows if one.mode == "diffusion" and one.threshold == threshold], ar)
         cells = [group, str(len(ar)), _share(figures(ar, ar).exact), *_speculation(linear), *_diffusion(diffusion)]
         lines.append("| " + " | ".join(cells) + " |")
-    return ["\n".join(lines), _blocks(results, block_length), _thresholds(results, threshold)]
+    return "\n".join(lines)
 
 
 def _speculation(one: Figures) -> list[str]:

@@ -55,6 +55,8 @@ def load(
     model = load_model(files.weights, target, loaded, config, files.vision)
     if files.adapter:
         merge_adapter(model, files.adapter)
+    if files.vision:
+        merge_adapter(model, files.vision)  # what lets the model read the tower's features
     if kind is torch.int8:
         quantise(model)
     if replacing:

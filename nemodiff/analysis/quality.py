@@ -95,21 +95,22 @@ def measure(engine: Engine, task: Task, *, block_length: int, threshold: float) 
     trace = engine.generate(Request(**common, block_length=block_length, threshold=threshold))
     ar = trace.lane("ar")
     for lane in trace.lanes:
-        yield _result(task, lane, ar, trace)
+        yield result_of(task, lane, ar, trace)
     if not task.full:
         return
     for length in BLOCKS:
         if length != block_length:
             trace = engine.generate(Request(**common, modes=("self-speculation",), block_length=length))
-            yield _result(task, trace.lanes[0], ar, trace)
+            yield result_of(task, trace.lanes[0], ar, trace)
     for bound in THRESHOLDS:
         if bound != threshold:
             request = Request(**common, modes=("diffusion",), block_length=block_length, threshold=bound)
             trace = engine.generate(request)
-            yield _result(task, trace.lanes[0], ar, trace)
+            yield result_of(task, trace.lanes[0], ar, trace)
 
 
-def _result(task: Task, lane: Lane, ar: Lane, trace: Trace) -> Result:
+def result_of(task: Task, lane: Lane, ar: Lane, trace: Trace) -> Result:
+    """A finished lane of a trace as a result of its task; `ar` is the lane that it is held against."""
     return Result(
         group=task.group,
         name=task.name,

@@ -22,6 +22,8 @@ from nemodiff.model.vision import Vision
 
 #: Folder of the draft LoRA beside the weights.
 LORA = "linear_spec_lora"
+#: File of a packed tower and projector, in a folder of its own.
+VISION = "vision.safetensors"
 _FLOATS = ("F32", "F16", "BF16", "F64")
 _HEADS = ("lm_head.weight", "diffusion_head.weight")
 _FUSED = {
@@ -78,7 +80,7 @@ def load_model(
             if vision is None:
                 targets |= vision_targets(model.vision)
             else:
-                unpack(dict(_stream(vision)), vision_targets(model.vision))
+                unpack(dict(_stream(vision / VISION)), vision_targets(model.vision))
         for name, tensor in _stream(folder):
             if name in targets:
                 targets[name].copy_(tensor)
@@ -104,7 +106,7 @@ def check_files(folder: Path, config: ModelConfig, vision: Path | None = None) -
         if vision is None:
             expected |= seeing
         else:
-            _check_names(vision, seeing, packed=True)
+            _check_names(vision / VISION, seeing, packed=True)
     _check_names(folder, expected, config)
     if (folder / LORA).is_dir():
         shapes = _lora_shapes(config, _lora_settings(folder / LORA)[0])
@@ -183,10 +185,13 @@ def unpack(tensors: dict[str, Tensor], targets: dict[str, Tensor]) -> None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that make up a folder's weights: those of the index, model.safetensors, or all.
+    """The safetensors files that make up a folder's weights: those of the index, model.safetensors, or all; of a file,
+    itself.
 
     Raises CheckpointError when some are missing.
     """
+    if folder.suffix == ".safetensors":
+        return [folder]
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if index.is_file():
         weight_map = read_json(index).get("weight_map")
@@ -269,7 +274,7 @@ def merge_adapter(model: Transformer, folder: Path) -> None:
     Raises CheckpointError when a factor is missing or does not fit.
     """
     scale = read_json(folder / "adapter_config.json").get("scale", 1.0)
-    factors = dict(_stream(folder))
+    factors = dict(_stream(folder / "adapter.safetensors"))
 
     try:
         for i, layer in enumerate(model.layers):

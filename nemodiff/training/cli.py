@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from nemodiff.checkpoints import DEFAULT, base_weights
+from nemodiff.checkpoints import DEFAULT, SEEING, base_weights
 from nemodiff.samplers.trained import SIZES
 
 DEFAULT_CHAT = Path("runs/chat.jsonl")
@@ -94,6 +94,16 @@ def _sampler(args: argparse.Namespace) -> int:
     return 0
 
 
+def _vision(args: argparse.Namespace) -> int:
+    from nemodiff.training.vision import Run, Settings
+
+    minutes = tuple(args.minutes)
+    run = Run(Settings(args.checkpoint, str(args.out), minutes, args.seed), resume=args.resume)
+    run.train()
+    print(f"{args.to} ({run.export(args.to) / 1e6:.1f} MB)")
+    return 0
+
+
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
     """Add `train` with its steps `distill`, `joint` and `export` to the command line; each sets func(args) -> exit
     code."""
@@ -151,6 +161,22 @@ def _add_steps(parser: argparse.ArgumentParser) -> None:
     sampler.add_argument("--dtype")
     sampler.add_argument("--seed", type=int, default=0)
     sampler.set_defaults(func=_sampler)
+
+    vision = steps.add_parser("vision", help="a small tower before the checkpoint, on drawings; resumable")
+    vision.add_argument("--checkpoint", default=DEFAULT, help="the text checkpoint that learns to see")
+    vision.add_argument("--out", type=Path, default=Path("runs/vision"), help="folder for log.jsonl and state.pt")
+    vision.add_argument("--to", type=Path, default=DEFAULT_ADAPTER.parent / SEEING, help="folder to export to")
+    vision.add_argument(
+        "--minutes",
+        type=float,
+        nargs=3,
+        default=(10.0, 60.0, 15.0),
+        metavar=("CODES", "SEEING", "ANSWERS"),
+        help="of each of its three parts",
+    )
+    vision.add_argument("--resume", action="store_true", help="go on from the state in --out")
+    vision.add_argument("--seed", type=int, default=0)
+    vision.set_defaults(func=_vision)
 
     export = steps.add_parser("export", help="a saved state → adapter.safetensors and adapter_config.json")
     export.add_argument("--run", type=Path, default=DEFAULT_RUN, help="folder of the run")

@@ -47,16 +47,21 @@ HELD_OUT_WORDS: tuple[str, ...] = WORDS[4::5]
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """One thing in a scene, from left to right: a shape, a bar (`value` high, centred at its foot), a letter or a digit
-    (`name`)."""
+    """One thing in a scene, from left to right: a shape, a bar (`value` high, its middle at its foot), a letter or a
+    digit (`name`). box: left, top, right, bottom."""
 
     name: str
     x: float
     y: float
+    box: tuple[float, float, float, float]
     colour: str = "black"
     size: str = "large"
-    radius: float = 0.0
     value: int = 0
+
+    @property
+    def radius(self) -> float:
+        """Half of the box's width."""
+        return (self.box[2] - self.box[0]) / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,10 @@ def _shade(rng: random.Random, colour: str) -> tuple[int, ...]:
     return tuple(max(0, min(255, part + rng.randint(-12, 12))) for part in COLOURS[colour])
 
 
+def _box(x: float, y: float, half: float) -> tuple[float, float, float, float]:
+    return (x - half, y - half, x + half, y + half)
+
+
 def _shapes(rng: random.Random, size: tuple[int, int], held_out: bool) -> Scene:
     width, height = size
     things: list[Thing] = []
@@ -109,7 +118,7 @@ def _shapes(rng: random.Random, size: tuple[int, int], held_out: bool) -> Scene:
             for other in things
         )
         if apart:
-            things.append(Thing(rng.choice(SHAPES), x, y, rng.choice(tuple(COLOURS)), kind, radius))
+            things.append(Thing(rng.choice(SHAPES), x, y, _box(x, y, radius), rng.choice(tuple(COLOURS)), kind))
     things.sort(key=lambda thing: thing.x)
     image = _paper(rng, size)
     draw = ImageDraw.Draw(image)
@@ -157,7 +166,7 @@ def _bars(rng: random.Random, size: tuple[int, int], held_out: bool) -> Scene:
         x, half = (i + 0.5) * pitch, pitch * rng.uniform(0.26, 0.36)
         box = (x - half, foot - value * unit, x + half, foot)
         draw.rectangle(tuple(edge * _SCALE for edge in box), fill=_shade(rng, colour))
-        things.append(Thing("bar", x, foot - 4, colour, value=value))
+        things.append(Thing("bar", x, foot - 4, box, colour, value=value))
     draw.line((0, foot * _SCALE, width * _SCALE, foot * _SCALE), fill=(90, 90, 90), width=_SCALE)
     return Scene("bars", tuple(things), _finish(image, size))
 
@@ -184,7 +193,7 @@ def _word(rng: random.Random, size: tuple[int, int], held_out: bool) -> Scene:
     for i, letter in enumerate(word):
         x = left + (i + 0.5) * pitch
         draw.text((x * _SCALE, y * _SCALE), letter, font=font, fill=COLOURS[colour], anchor="mm")
-        things.append(Thing(letter, x, y, colour))
+        things.append(Thing(letter, x, y, _box(x, y, pitch / 2), colour))
     return Scene("word", tuple(things), _finish(image, size))
 
 
@@ -215,5 +224,6 @@ def _digit(rng: random.Random, size: tuple[int, int], held_out: bool) -> Scene:
     x, y = (width - ink.width / _SCALE) * rng.uniform(0.1, 0.9), (height - side) * rng.uniform(0.1, 0.9)
     image = _paper(rng, size)
     image.paste(COLOURS[colour], (round(x * _SCALE), round(y * _SCALE)), ink)
-    thing = Thing(str(names[index]), x + ink.width / _SCALE / 2, y + side / 2, colour)
+    box = (x, y, x + ink.width / _SCALE, y + ink.height / _SCALE)
+    thing = Thing(str(names[index]), x + ink.width / _SCALE / 2, y + side / 2, box, colour)
     return Scene("digit", (thing,), _finish(image, size))

@@ -1,13 +1,13 @@
-"""Training of the small vision checkpoint: a tower and projector before a frozen tri-mode model.
+"""Training of the small vision checkpoint: a tower and projector before the tri-mode model.
 
 Three steps, since two cores see far too few answers to learn to see from them:
 
-1. `learn_codes`: what a picture's tokens should hold. Every attribute ("red", "circle", "three") gets an embedding, that
-   of its word to begin with; a cell's code is the sum of its attributes', and the embeddings are trained through the
-   frozen model until it answers from codes alone. No pixels are involved.
-2. `learn_to_see`: the tower, on many drawings and without the model: throw-away heads on the projector's inner layer
-   name each cell's attributes, and its output is drawn to the cell's code.
-3. `learn_to_answer`: tower and projector through the frozen model, AR and diffusion loss on the answers.
+1. `codes`: what a picture's tokens should hold. Every attribute ("red", "circle", "three") gets an embedding, that
+   of its word to begin with; a cell's code is the sum of its attributes'. The embeddings and a low-rank update of the
+   model are trained on questions and answers until it answers from codes. No pixels are involved.
+2. `seeing`: the tower, on many drawings and without the model: throw-away heads on the projector's inner layer name
+   each cell's attributes, and its output is drawn to the cell's code.
+3. `answers`: all of it together, from pixels to the loss of the answers, AR and diffusion.
 """
 
 from __future__ import annotations
@@ -17,21 +17,28 @@ import math
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Sequence as Many
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nemodiff.checkpoints import BASE, DEFAULT
 from nemodiff.engine import Engine
+from nemodiff.loading import load
 from nemodiff.model.config import ModelConfig, VisionConfig
+from nemodiff.model.int8 import quantise_rows
 from nemodiff.model.vision import MEAN, STD, Vision
 from nemodiff.training.data import Sequence, noisy_copy, pack
-from nemodiff.training.drawings import CANVASES, COLOURS, KINDS, SHAPES, SIDE, SIZES, Scene, scene
-from nemodiff.training.drawn_questions import NUMBERS, ask
+from nemodiff.training.drawings import CANVASES, KINDS, SIDE, Scene, scene
+from nemodiff.training.drawn_codes import ATTRIBUTES, attributes, covered
+from nemodiff.training.drawn_questions import ask
 from nemodiff.training.dual_stream import Backbone, forward
+from nemodiff.training.lora import Lora, export_adapter
 from nemodiff.training.objective import loss_of
 
 IMAGE, BREAK, END = 7, 8, 9
@@ -46,61 +53,6 @@ TOWER = VisionConfig(
     image_break_token_id=BREAK,
     image_end_token_id=END,
 )
-#: Attribute → the words whose mean embedding its own begins as. The first ones are those of a whole picture.
-ATTRIBUTES: dict[str, str] = (
-    {f"kind {kind}": f" {kind}" for kind in KINDS}
-    | {f"count {number}": f" {number}" for number in NUMBERS[1:]}
-    | {f"digit {digit}": f"{digit}" for digit in range(10)}
-    | {f"ink {colour}": f" {colour}" for colour in COLOURS}
-    | {f"has {shape}": f" {shape}" for shape in SHAPES}
-    | {f"colour {colour}": f" {colour}" for colour in COLOURS}
-    | {f"shape {shape}": f" {shape}" for shape in SHAPES}
-    | {f"size {size}": f" {size}" for size in SIZES}
-    | {f"order {place}": f" {word}" for place, word in enumerate(("first", "second", "third", "fourth"))}
-    | {f"value {value}": f"{value}" for value in range(1, 10)}
-    | {f"letter {letter}": f"{letter}" for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
-    | {"left": " left", "right": " right", "top": " top", "tallest": " tallest", "shortest": " shortest"}
-)
-_INDEX = {name: i for i, name in enumerate(ATTRIBUTES)}
-
-
-def attributes(one: Scene) -> Tensor:
-    """Which attributes every cell of a scene has, bool [rows * columns, attributes]: those of the picture, and of the
-    thing whose middle lies in the cell."""
-    width, height = one.image.size
-    rows, columns = height // TOWER.unit, width // TOWER.unit
-    things = one.things
-    names = [f"kind {one.kind}"]
-    if one.kind == "digit":
-        names += [f"digit {things[0].name}", f"ink {things[0].colour}"]
-    else:
-        names.append(f"count {NUMBERS[len(things)]}")
-    if one.kind == "word":
-        names.append(f"ink {things[0].colour}")
-    if one.kind == "shapes":
-        names += [f"has {thing.name}" for thing in things]
-    cells = torch.zeros(rows * columns, len(ATTRIBUTES), dtype=torch.bool)
-    cells[:, [_INDEX[name] for name in names]] = True
-    if one.kind == "digit":
-        return cells
-    for place, thing in enumerate(things):
-        own = [f"order {place}"]
-        if one.kind == "word":
-            own.append(f"letter {thing.name}")
-        else:
-            own.append(f"colour {thing.colour}")
-        if one.kind == "shapes":
-            own += [f"shape {thing.name}", f"size {thing.size}"]
-            if len(things) > 1:
-                own += ["left"] * (place == 0) + ["right"] * (place == len(things) - 1)
-                own += ["top"] * (thing.y == min(other.y for other in things))
-        if one.kind == "bars":
-            values = [bar.value for bar in things]
-            own.append(f"value {thing.value}")
-            own += ["tallest"] * (thing.value == max(values)) + ["shortest"] * (thing.value == min(values))
-        row, column = (min(int(at // TOWER.unit), most - 1) for at, most in ((thing.y, rows), (thing.x, columns)))
-        cells[row * columns + column, [_INDEX[name] for name in own]] = True
-    return cells
 
 
 def pixels(images: list) -> Tensor:
@@ -109,8 +61,9 @@ def pixels(images: list) -> Tensor:
     return ((array - torch.tensor(MEAN)) / torch.tensor(STD)).permute(0, 3, 1, 2).contiguous()
 
 
-def see(vision: Vision, batch: Tensor) -> tuple[Tensor, Tensor]:
-    """(inner layer, features) of pictures of one size, each [pictures, cells, width]: `Vision.forward` on many."""
+def see(vision: Vision, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`Vision.forward` on many pictures of one size: (tower [pictures, patches, width], projector's inner layer
+    [pictures, cells, hidden], features [pictures, cells, hidden])."""
     tower, projector = vision.vision_tower, vision.multi_modal_projector
     x = tower.patch_conv(batch)
     rows, columns = x.shape[2:]
@@ -118,30 +71,35 @@ def see(vision: Vision, batch: Tensor) -> tuple[Tensor, Tensor]:
     places = torch.stack(torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij"), -1).view(-1, 2)
     turns = tower.patch_positional_embedding(x, places)
     x = tower.transformer(x, attention_mask=None, position_embeddings=turns).last_hidden_state
-    x = projector.norm(x).transpose(1, 2).unflatten(2, (rows, columns))
+    normed = projector.norm(x).transpose(1, 2).unflatten(2, (rows, columns))
     merge = vision.config.merge_size
-    x = functional.unfold(x, kernel_size=merge, stride=merge).transpose(1, 2)
-    inner = projector.act(projector.linear_1(projector.patch_merger.merging_layer(x)))
-    return inner, projector.linear_2(inner)
+    merged = functional.unfold(normed, kernel_size=merge, stride=merge).transpose(1, 2)
+    inner = projector.act(projector.linear_1(projector.patch_merger.merging_layer(merged)))
+    return x, inner, projector.linear_2(inner)
+
+
+STEPS = ("codes", "seeing", "answers")
+RANK = 8
 
 
 @dataclass(slots=True)
 class Settings:
-    """One training run, as its state keeps it. minutes are those of the three steps."""
+    """One training run, as its state keeps it. minutes: those of each of STEPS."""
 
     checkpoint: str
     out: str
-    minutes: tuple[float, float, float] = (15.0, 25.0, 15.0)
+    minutes: Many[float] = (10.0, 60.0, 15.0)
     seed: int = 0
     answers: int = 12  # a step through the model
-    pictures: int = 32  # a step of the tower alone
+    pictures: int = 16  # a step of the tower alone
+    save_minutes: float = 2.0
 
 
 class Reader:
-    """The frozen model as pictures reach it: questions about scenes, features in, loss out."""
+    """The model as pictures reach it: questions about scenes, features in, loss out."""
 
     def __init__(self, engine: Engine) -> None:
-        self.tokenizer, self.model = engine.tokenizer, engine.model
+        self.tokenizer = engine.tokenizer
         self.backbone = Backbone.of(engine.model)
         self.end = engine.model.config.eos_token_ids[0]
         self.mask = engine.model.config.mask_token_id
@@ -171,8 +129,8 @@ class Reader:
         answer = [*self.tokenizer.encode(question.answer, raw=True), self.end]
         return Sequence(prompt[:at] + picture + prompt[at + 1 :], answer)
 
-    def loss(self, sequences: list[Sequence], features: Tensor, rng: random.Random) -> tuple[Tensor, dict]:
-        """Joint loss of the answers, with the features [cells of all pictures, hidden] in their order."""
+    def loss(self, sequences: list[Sequence], features: Tensor, lora: Lora, rng: random.Random) -> tuple[Tensor, dict]:
+        """Joint loss of the answers, with the features [cells of all pictures, hidden] in their order; its figures."""
         noisy = [[noisy_copy(one.answer, True, self.end, self.mask, rng)] for one in sequences]
         batch = pack(
             sequences,
@@ -182,7 +140,7 @@ class Reader:
             prefix=sequences[0].prompt.index(IMAGE),
         )
         rows = (batch.stream.tokens == IMAGE).nonzero()[:, 0]
-        hidden = forward(self.backbone, batch.stream, seen=(rows, features))
+        hidden = forward(self.backbone, batch.stream, lora, (rows, features))
         loss, figures = loss_of(self.backbone, hidden, batch, self.head)
         return loss, figures.as_dict()
 
@@ -202,27 +160,200 @@ def new_vision(config: ModelConfig, seed: int = 0) -> Vision:
 
 
 class Heads(nn.Module):
-    """Throw-away heads on the projector's inner layer: which attributes a cell has."""
+    """Throw-away heads: which attributes a patch of the tower has, and which a cell of the projector's inner layer."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, tower: int, inner: int) -> None:
         super().__init__()
-        self.name = nn.Linear(width, len(ATTRIBUTES))
-        nn.init.constant_(self.name.bias, -3.0)
+        self.patches = nn.Sequential(nn.RMSNorm(tower), nn.Linear(tower, len(ATTRIBUTES)))
+        self.cells = nn.Linear(inner, len(ATTRIBUTES))
+        for layer in (self.patches[1], self.cells):
+            nn.init.constant_(layer.bias, -3.0)
 
-    def loss(self, inner: Tensor, wanted: Tensor) -> Tensor:
-        """Binary cross-entropy a cell, what a cell has counting more than what it lacks."""
-        logits = self.name(inner).float()
-        return (
-            functional.binary_cross_entropy_with_logits(
-                logits, wanted.float(), pos_weight=torch.tensor(4.0), reduction="sum"
-            )
-            / wanted[..., 0].numel()
+    def loss(self, seen: Tensor, inner: Tensor, scenes: list[Scene], cells: Tensor) -> Tensor:
+        """Binary cross-entropy a patch and a cell, what these have counting more than what they lack."""
+        patches = torch.stack([covered(one, TOWER.patch_size) for one in scenes])
+        return _cross_entropy(self.patches(seen), patches) + _cross_entropy(self.cells(inner), cells)
+
+
+def _cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
+    return (
+        functional.binary_cross_entropy_with_logits(
+            logits.float(), wanted.float(), pos_weight=torch.tensor(4.0), reduction="sum"
         )
+        / wanted[..., 0].numel()
+    )
 
 
-def drawn(step: int, count: int, seed: int) -> list[Scene]:
+def drawn(step: str, count: int, seed: int) -> list[Scene]:
     """The scenes of a step, all of one size."""
     rng = random.Random(f"{seed}/{step}")
     canvas = rng.choices(CANVASES, (3, 1, 1))[0]
-    kinds = rng.choices(KINDS, (5, 3, 3, 2), k=count)
+    kinds = rng.choices(KINDS, (5, 2, 2, 4), k=count)
     return [scene(kind, f"{seed}/{step}/{i}", canvas=canvas) for i, kind in enumerate(kinds)]
+
+
+class Run:
+    """Everything that learns, and the file in which it is kept."""
+
+    def __init__(self, settings: Settings, *, resume: bool = False) -> None:
+        torch.manual_seed(settings.seed)
+        self.settings, self.out = settings, Path(settings.out)
+        engine = load(settings.checkpoint, device="cpu", dtype="bfloat16")
+        self.reader = Reader(engine)
+        mask = self.reader.backbone.mask_embedding.float()
+        self.codes = nn.Parameter(self.reader.embeddings())
+        self.lora = Lora(self.reader.backbone.layers, RANK, mask, seed=settings.seed)
+        self.update = nn.Parameter(self.lora.values)
+        self.update.grad = self.lora.grads
+        self.vision = new_vision(engine.model.config, settings.seed)
+        self.heads = Heads(TOWER.hidden_size, engine.model.config.hidden_size)
+        self.steps, self.seconds = dict.fromkeys(STEPS, 0), dict.fromkeys(STEPS, 0.0)
+        self.optimizers = {
+            "codes": self._optimizer((8e-3, [self.codes]), (1.5e-3, [self.update])),
+            "seeing": self._optimizer((1.2e-3, [*self.vision.parameters(), *self.heads.parameters()])),
+            "answers": self._optimizer((2e-4, [*self.vision.parameters()]), (3e-4, [self.update])),
+        }
+        self.rates = {
+            name: [group["lr"] for group in optimizer.param_groups] for name, optimizer in self.optimizers.items()
+        }
+        if resume:
+            self._restore(torch.load(self.out / "state.pt", weights_only=True))
+
+    @staticmethod
+    def _optimizer(*groups: tuple[float, list[nn.Parameter]]) -> torch.optim.AdamW:
+        named = [{"params": parameters, "lr": rate} for rate, parameters in groups]
+        return torch.optim.AdamW(named, betas=(0.9, 0.98), weight_decay=0.0)
+
+    def save(self) -> None:
+        """Write state.pt, whole or not at all."""
+        state = {
+            "settings": asdict(self.settings),
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "codes": self.codes.data,
+            "update": self.lora.values,
+            "vision": self.vision.state_dict(),
+            "heads": self.heads.state_dict(),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+        }
+        torch.save(state, self.out / "state.tmp")
+        (self.out / "state.tmp").rename(self.out / "state.pt")
+
+    def _restore(self, state: dict) -> None:
+        self.steps, self.seconds = state["steps"], state["seconds"]
+        self.codes.data.copy_(state["codes"])
+        self.lora.values.copy_(state["update"])
+        self.lora.merge()
+        self.vision.load_state_dict(state["vision"])
+        self.heads.load_state_dict(state["heads"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+
+    def train(self, report: Callable[[str], None] = print) -> None:
+        """All steps, each for what is left of its minutes; a line of log.jsonl every 20 steps."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        for name, minutes in zip(STEPS, self.settings.minutes, strict=True):
+            saved = time.monotonic()
+            while self.seconds[name] < 60 * minutes:
+                began = time.monotonic()
+                figures = self.step(name, self.seconds[name] / (60 * minutes))
+                self.seconds[name] += time.monotonic() - began
+                if self.steps[name] % 20 == 0:
+                    line = json.dumps({"part": name, "step": self.steps[name], **figures})
+                    with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
+                        file.write(line + "\n")
+                    report(line)
+                if time.monotonic() - saved > 60 * self.settings.save_minutes:
+                    self.save()
+                    saved = time.monotonic()
+            self.save()
+
+    def step(self, name: str, progress: float) -> dict:
+        """One step of a part, `progress` (0 to 1) through it; its figures."""
+        number, optimizer = self.steps[name], self.optimizers[name]
+        optimizer.zero_grad(set_to_none=False)
+        self.lora.zero_grad()
+        loss, figures = getattr(self, f"_{name}")(number)
+        loss.backward()
+        for group, rate in zip(optimizer.param_groups, self.rates[name], strict=True):
+            torch.nn.utils.clip_grad_norm_(group["params"], 1.0)
+            fall = 0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+            group["lr"] = rate * min(1.0, (number + 1) / 20) * fall
+        optimizer.step()
+        if name != "seeing":
+            self.lora.merge()
+        self.steps[name] += 1
+        return figures
+
+    def _codes(self, number: int) -> tuple[Tensor, dict]:
+        scenes = drawn(f"codes/{number}", self.settings.answers, self.settings.seed)
+        features = torch.cat([attributes(one).float() @ self.codes for one in scenes])
+        return self._answered(scenes, features, f"codes/{number}")
+
+    def _seeing(self, number: int) -> tuple[Tensor, dict]:
+        scenes = drawn(f"seeing/{number}", self.settings.pictures, self.settings.seed)
+        wanted = torch.stack([attributes(one) for one in scenes])
+        with torch.autocast("cpu", torch.bfloat16):
+            seen, inner, features = see(self.vision, pixels([one.image for one in scenes]))
+            named = self.heads.loss(seen, inner, scenes, wanted)
+        far = self._distance(features, wanted)
+        return named + far, {"named": round(named.item(), 4), "distance": round(far.item(), 4)}
+
+    def _distance(self, features: Tensor, wanted: Tensor) -> Tensor:
+        """Squared distance of features from the codes, as a share of the codes' own size."""
+        codes = wanted.float() @ self.codes.detach()
+        return (features.float() - codes).square().mean() / codes.square().mean()
+
+    def _answers(self, number: int) -> tuple[Tensor, dict]:
+        scenes = drawn(f"answers/{number}", self.settings.answers, self.settings.seed)
+        with torch.autocast("cpu", torch.bfloat16):
+            *_, features = see(self.vision, pixels([one.image for one in scenes]))
+        far = self._distance(features, torch.stack([attributes(one) for one in scenes]))
+        loss, figures = self._answered(scenes, features.flatten(0, 1), f"answers/{number}")
+        return loss + 0.3 * far, figures | {"distance": round(far.item(), 4)}
+
+    def _answered(self, scenes: list[Scene], features: Tensor, seed: str) -> tuple[Tensor, dict]:
+        sequences = [self.reader.sequence(one, f"{seed}/{i}") for i, one in enumerate(scenes)]
+        return self.reader.loss(sequences, features, self.lora, random.Random(seed))
+
+    def export(self, folder: Path) -> int:
+        """Write the checkpoint's files; how many bytes they have together."""
+        tensors: dict[str, Tensor] = {}
+        for name, parameter in self.vision.named_parameters():
+            if parameter.dim() == 1:
+                tensors[f"encoder.{name}"] = parameter.detach().half()
+                continue
+            rows, scale = quantise_rows(parameter.detach().flatten(1))
+            tensors[f"encoder.{name}"] = rows.view(parameter.shape).contiguous()
+            tensors[f"encoder.{name}.scale"] = scale.float().contiguous()
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, folder / "vision.safetensors")
+        tower = {key: value for key, value in asdict(TOWER).items() if key in _TOWER_KEYS}
+        config = {
+            "model_type": "nemodiff_vision",
+            "base": BASE,
+            "adapter": DEFAULT,
+            "vision_config": {_TOWER_KEYS[key]: value for key, value in tower.items()},
+            "spatial_merge_size": TOWER.merge_size,
+            "projector_hidden_act": TOWER.projector_act,
+            "image_token_id": IMAGE,
+            "image_break_token_id": BREAK,
+            "image_end_token_id": END,
+            "trained": {
+                name: {"steps": self.steps[name], "minutes": round(self.seconds[name] / 60, 1)} for name in STEPS
+            },
+        }
+        export_adapter(self.lora, folder, config)
+        return sum((folder / name).stat().st_size for name in ("vision.safetensors", "adapter.safetensors"))
+
+
+_TOWER_KEYS = {
+    "hidden_size": "hidden_size",
+    "intermediate_size": "intermediate_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "patch_size": "patch_size",
+    "image_size": "image_size",
+    "hidden_act": "hidden_act",
+    "rope_theta": "rope_theta",
+}

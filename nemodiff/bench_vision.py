@@ -1,0 +1,66 @@
+"""`python -m nemodiff bench --vision`: questions about held-out drawings, right or wrong, in all modes."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import time
+from pathlib import Path
+
+from nemodiff.analysis.quality import Result, Task, figures, result_of
+from nemodiff.bench_quality import by_group
+from nemodiff.checkpoints import SEEING
+from nemodiff.errors import RequestError
+from nemodiff.loading import load
+from nemodiff.pictures import Picture
+from nemodiff.request import Request
+from nemodiff.training.drawings import KINDS, scene
+from nemodiff.training.drawn_questions import WORDINGS, questions_of
+
+#: Most tokens of an answer; the longest right one has 70.
+_ANSWER = 96
+
+
+def run(
+    checkpoint: str = SEEING,
+    *,
+    scenes: int = 24,
+    device: str | None = None,
+    dtype: str | None = None,
+    out: Path | None = None,
+) -> str:
+    """Ask about `scenes` held-out drawings of every kind and return the table as markdown; every result is also a line
+    of the JSONL file `out`. Half of the drawings are asked about in held-out wordings.
+
+    Raises CheckpointError, and RequestError where the checkpoint sees no pictures.
+    """
+    engine, began = load(checkpoint, device=device, dtype=dtype), time.monotonic()
+    if not engine.sees:
+        raise RequestError(f"{engine.checkpoint} sees no pictures: choose a checkpoint that does ({SEEING}).")
+    results: list[Result] = []
+    for done, (kind, index) in enumerate(((kind, i) for i in range(scenes) for kind in KINDS), 1):
+        one = scene(kind, f"bench {index}", held_out=True)
+        picture = Picture.of(one.image)
+        for question in questions_of(one, random.Random(f"bench/{index}"), held_out=index % 2 == 1):
+            request = Request(prompt=question.text, images=(picture,), max_new_tokens=_ANSWER, alternatives=0)
+            trace = engine.generate(request)
+            topic = f"{kind}: {question.topic}"
+            task = Task(topic, f"{index}{' new wording' * (index % 2)}", question.text, question.answer, False)
+            results += [result_of(task, lane, trace.lane("ar"), trace) for lane in trace.lanes]
+        print(f"\r{done} of {scenes * len(KINDS)} drawings", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    if out:
+        out.write_text("".join(json.dumps(one.to_json()) + "\n" for one in results), encoding="utf-8")
+    settings = (engine.defaults.block_length, engine.defaults.threshold)
+    topics = [f"{kind}: {topic}" for kind in KINDS for topic in WORDINGS]
+    worded = [
+        (name, [one for one in results if one.mode == "ar" and (" new" in one.name) is new])
+        for name, new in (("wordings that training used", False), ("held-out wordings", True))
+    ]
+    shares = "; ".join(f"AR in {name}: {figures(rows, rows).exact:.0%} of {len(rows)}" for name, rows in worded if rows)
+    head = (
+        f"{engine.checkpoint} · {engine.device} · {engine.dtype} · exact · greedy, block {settings[0]}, threshold "
+        f"{settings[1]:g}; {scenes * len(KINDS)} held-out drawings, {(time.monotonic() - began) / 60:.0f} minutes"
+    )
+    return "\n\n".join((head, by_group(results, topics, *settings), f"{shares}."))
