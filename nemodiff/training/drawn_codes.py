@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nemodiff.training.drawings import COLOURS, KINDS, SHAPES, SIZES, Scene
+from nemodiff.training.drawings import CELL, COLOURS, KINDS, SHAPES, SIZES, Scene
 from nemodiff.training.drawn_questions import NUMBERS
 
 #: Attribute → the words whose mean embedding its own begins as. The first ones are those of a whole picture.
@@ -23,19 +23,25 @@ ATTRIBUTES: dict[str, str] = (
     | {f"letter {letter}": f"{letter}" for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
     | {"left": " left", "right": " right", "top": " top", "tallest": " tallest", "shortest": " shortest"}
 )
-#: Pixels a side of a cell, which is one token.
-UNIT = 16
 _INDEX = {name: i for i, name in enumerate(ATTRIBUTES)}
+#: Of each of these a cell has one or none: (first index, index after the last).
+GROUPS: tuple[tuple[int, int], ...] = tuple(
+    (min(places), max(places) + 1)
+    for places in (
+        [i for name, i in _INDEX.items() if name.startswith(f"{group} ")]
+        for group in ("kind", "count", "digit", "ink", "colour", "shape", "size", "order", "value", "letter")
+    )
+)
 
 
 def attributes(one: Scene) -> Tensor:
     """Which attributes every cell of a scene has, bool [rows * columns, attributes]: those of the picture, and of the
     thing whose middle lies in the cell."""
     width, height = one.image.size
-    rows, columns = height // UNIT, width // UNIT
+    rows, columns = height // CELL, width // CELL
     cells = _all_over(one, rows * columns)
     for thing, names in zip(one.things, _of_things(one), strict=True):
-        row, column = (min(int(at // UNIT), most - 1) for at, most in ((thing.y, rows), (thing.x, columns)))
+        row, column = (min(int(at // CELL), most - 1) for at, most in ((thing.y, rows), (thing.x, columns)))
         cells[row * columns + column, names] = True
     return cells
 

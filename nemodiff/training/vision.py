@@ -35,7 +35,7 @@ from nemodiff.model.int8 import quantise_rows
 from nemodiff.model.vision import MEAN, STD, Vision
 from nemodiff.training.data import Sequence, noisy_copy, pack
 from nemodiff.training.drawings import CANVASES, KINDS, SIDE, Scene, scene
-from nemodiff.training.drawn_codes import ATTRIBUTES, attributes, covered
+from nemodiff.training.drawn_codes import ATTRIBUTES, GROUPS, attributes, covered
 from nemodiff.training.drawn_questions import ask
 from nemodiff.training.dual_stream import Backbone, forward
 from nemodiff.training.lora import Lora, export_adapter
@@ -170,18 +170,24 @@ class Heads(nn.Module):
             nn.init.constant_(layer.bias, -3.0)
 
     def loss(self, seen: Tensor, inner: Tensor, scenes: list[Scene], cells: Tensor) -> Tensor:
-        """Binary cross-entropy a patch and a cell, what these have counting more than what they lack."""
+        """Cross-entropy a patch and a cell."""
         patches = torch.stack([covered(one, TOWER.patch_size) for one in scenes])
         return _cross_entropy(self.patches(seen), patches) + _cross_entropy(self.cells(inner), cells)
 
 
 def _cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
-    return (
-        functional.binary_cross_entropy_with_logits(
-            logits.float(), wanted.float(), pos_weight=torch.tensor(4.0), reduction="sum"
-        )
-        / wanted[..., 0].numel()
-    )
+    """Of logits and bools [pictures, places, attributes]: every attribute for itself, and in each group that a place
+    has one of, that one against the others."""
+    logits = logits.float()
+    loss = functional.binary_cross_entropy_with_logits(logits, wanted.float(), reduction="sum")
+    for first, last in GROUPS:
+        chosen = wanted[..., first:last]
+        held = chosen.any(-1)
+        if held.any():
+            loss = loss + functional.cross_entropy(
+                logits[..., first:last][held], chosen[held].int().argmax(-1), reduction="sum"
+            )
+    return loss / wanted[..., 0].numel()
 
 
 def drawn(step: str, count: int, seed: int) -> list[Scene]:
