@@ -48,9 +48,10 @@ EXAMPLES: tuple[Example, ...] = (
     Example("Lighthouse", "Write a two-sentence story about a lighthouse keeper.", False),
 )
 
-#: assets/images/NAME.png → what to ask about it.
+#: assets/images/NAME.png → what to ask about it. They are drawings such as the small checkpoint that sees knows.
 PICTURES: dict[str, str] = {
-    "shapes": "How many shapes are in the picture, and which colours do they have?",
+    "shapes": "List what is in the picture as JSON.",
     "bars": "Which bar is the tallest?",
     "word": "What does the picture say?",
+    "digit": "Which digit is this?",
 }
