@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import tempfile
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,14 +53,23 @@ FORMATS = {
 }
 
 
+#: Files made at once, and seconds that one waits for its turn: making a video keeps a core busy.
+_making, _PATIENCE = threading.BoundedSemaphore(2), 20.0
+
+
 def make(asked: str) -> str:
     """A file from "kind, newline, text of a trace", which is untrusted: {ending, media, data (base64)} or {error}."""
     try:
         kind, _, text = asked.partition("\n") if isinstance(asked, str) else ("", "", "")
         if kind not in FORMATS:
             raise TraceError(f"There is no such file format: choose {', '.join(FORMATS)}.")
-        form = FORMATS[kind]
-        data = form.make(Trace.from_json(text))
+        form, trace = FORMATS[kind], Trace.from_json(text)
+        if not _making.acquire(timeout=_PATIENCE):
+            raise TraceError("Others' files are being made: try again in a minute.")
+        try:
+            data = form.make(trace)
+        finally:
+            _making.release()
         return pack({"ending": form.ending, "media": form.media, "data": base64.b64encode(data).decode()})
     except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
         return pack({"error": explain(error)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -45,6 +45,24 @@ def stream(engine: Any, problem: str, asked: str, seconds: float) -> Iterator[st
         yield pack({"light": {"id": name, "ceiling": ceiling.to_json()}})
     except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
         yield pack({"light": {"id": name, "error": explain(error)}})
+
+
+def stream_of(checkpoints: Any) -> Callable[[str, float], Iterator[str]]:
+    """`stream` on the engine that the page has when it is called: a generator function, which ZeroGPU can lend to."""
+
+    def search(asked: str, seconds: float) -> Iterator[str]:
+        yield from stream(checkpoints.engine, checkpoints.problem, asked, seconds)
+
+    return search
+
+
+def progress(asked: str) -> str:
+    """Nothing yet: another run comes first."""
+    return pack({"light": {"id": _id(asked), "tokens": 0, "most": 0, "forwards": 0}})
+
+
+def refusal(asked: str, sentence: str) -> str:
+    return pack({"light": {"id": _id(asked), "error": sentence}})
 
 
 def _id(asked: str) -> int:

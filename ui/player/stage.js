@@ -132,6 +132,10 @@ function mount(root, hooks = {}) {
       light.take(data.light);
       return;
     }
+    if (data.wait) {
+      wait(data.wait, data.ahead);
+      return;
+    }
     if (data.trace) {
       run = data.run || null;
       earlier = [];
@@ -222,12 +226,12 @@ function mount(root, hooks = {}) {
     }
   }
 
-  /** Between Generate and the first forward: the earlier run stays, one line says what is going on. */
-  function wait(text) {
+  /** Between Generate and the first forward: the earlier run stays, one line says what is going on. ahead: how many runs come first. */
+  function wait(text, ahead = "") {
     if (root.dataset.state === "live") return;
     if (root.dataset.state === "error") setData(root, "state", log ? (log.kind === "live" ? "done" : "replay") : "idle");
     say(text);
-    setData(root, "waiting", "");
+    setData(root, "waiting", ahead);
   }
 
   /** Stop was pressed: a run that only waited leaves its line. */
