@@ -45,26 +45,8 @@ def main() -> int:
         turns = Turns(settings)
         lend = spaces.GPU if spaces and settings.zero else None
         page = blocks.build(engine, settings, problem=problem, lend=lend, turns=turns)
-        page.queue(max_size=settings.queue + 16, default_concurrency_limit=4, api_open=False)
     server.end_gracefully(turns.line, settings.drain)
-    page.launch(
-        server_name=settings.host,
-        server_port=settings.port,
-        max_threads=settings.queue + 40,
-        theme=blocks.theme(),
-        css_paths=blocks.STYLES,
-        footer_links=[],
-        show_error=False,
-        max_file_size="32mb",
-        allowed_paths=[],
-        strict_cors=True,
-        enable_monitoring=False,
-        run_history=False,
-        ssr_mode=False,
-        pwa=False,
-        mcp_server=False,
-        app_kwargs=server.extras(turns, settings),
-    )
+    server.launch(page, turns, settings)
     return 0
 
 

@@ -29,7 +29,7 @@ def test_every_variable_that_is_read_stands_in_the_table() -> None:
         if not name.startswith("tests/"):
             read |= set(re.findall(r"\bNEMODIFF_[A-Z_]+\b", (ROOT / name).read_text(encoding="utf-8")))
     assert read == {one.name for one in VARIABLES if one.name.startswith("NEMODIFF_")}
-    assert {one.field for one in VARIABLES} - {None} == set(Settings.__slots__) - {"zero"}
+    assert {one.field for one in VARIABLES} - {None} == set(Settings.__slots__) - {"private", "zero"}
 
 
 def test_defaults_are_those_of_the_table() -> None:
@@ -52,6 +52,24 @@ def test_a_space_listens_to_all_behind_one_proxy_and_logs_json() -> None:
     made = Settings.from_environment({"SPACE_ID": "someone/space", "SPACES_ZERO_GPU": "true"})
     assert (made.host, made.log, made.choose, made.proxies, made.zero) == ("0.0.0.0", "json", False, 1, True)
     assert Settings.from_environment({"SPACE_ID": "a/b", "NEMODIFF_PROXIES": "2", "NEMODIFF_LOG": "text"}).proxies == 2
+
+
+@pytest.mark.parametrize(
+    ("environment", "private"),
+    [
+        ({}, True),
+        ({"GRADIO_SERVER_NAME": "localhost"}, True),
+        ({"GRADIO_SERVER_NAME": "0.0.0.0"}, False),
+        ({"NEMODIFF_PROXIES": "1"}, False),  # whoever stands behind the proxy is served
+        ({"GRADIO_SHARE": "True"}, False),
+        ({"SPACE_ID": "a/b", "GRADIO_SERVER_NAME": "127.0.0.1"}, False),
+    ],
+)
+def test_visitors_may_switch_the_checkpoint_only_where_there_are_no_strangers(
+    environment: dict[str, str], private: bool
+) -> None:
+    made = Settings.from_environment(environment)
+    assert (made.private, made.choose, made.log) == (private, private, "text" if private else "json")
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import json
+import re
+import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from gradio.utils import get_upload_folder
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ui.settings import LOOPBACK
 
 #: Bytes of a body. The largest honest one is a trace inside a JSON string.
 MAX_BODY = 48 * 2**20
 #: Levels of JSON; no honest value comes near it.
 MAX_DEPTH = 200
+#: Bytes of uploads within KEPT seconds, after which Gradio has deleted them (`delete_cache`); an upload counts as LEAST
+#: at the least.
+MAX_UPLOADS, KEPT, LEAST = 2 * 2**30, 7200.0, 2**16
+#: Gradio's routes that this page does not use.
+UNUSED = re.compile(
+    r"(/gradio_api)?/(proxy=|stream/|dev/|vibe|undo-vibe|process_recording|run-history|runs\b|deep_link|profiling"
+    r"|custom_component|monitoring|login/?$|logout|token/?$)"
+)
 #: Gradio's own scripts are inline, and gr.HTML makes functions of strings: so much a policy for it has to allow.
 POLICY = "; ".join(
     (
@@ -31,6 +46,8 @@ POLICY = "; ".join(
         "frame-ancestors 'self' https://huggingface.co https://*.huggingface.co https://*.hf.space",
     )
 )
+#: What anybody may ask of a private page: a container's own check comes by any name.
+OPEN = ("/health",)
 HEADERS = (
     (b"content-security-policy", POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
@@ -49,10 +66,22 @@ class Refusal(Exception):
 
 class Guard:
     """Bounds bodies before anything parses them, keeps addresses and foreign paths out of file values, and sets
-    headers. closed: asked before every new run; True once the server is going down."""
+    headers.
 
-    def __init__(self, app: ASGIApp, closed: Callable[[], bool] = lambda: False, limit: int = MAX_BODY) -> None:
-        self._app, self._closed, self._limit = app, closed, limit
+    closed: asked before every new run; True once the server is going down. private: the page is for the machine's own
+    people, so only its own pages may ask, by a loopback name: no foreign site, and no name made to point here.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        closed: Callable[[], bool] = lambda: False,
+        private: bool = False,
+        limit: int = MAX_BODY,
+        uploads: int = MAX_UPLOADS,
+    ) -> None:
+        self._app, self._closed, self._private = app, closed, private
+        self._limit, self._uploads = limit, Uploads(uploads)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -70,6 +99,10 @@ class Guard:
             await send(message)
 
         try:
+            if UNUSED.match(scope["path"]):
+                raise Refusal(404, "There is nothing here.")
+            if self._private and scope["path"] not in OPEN:
+                _own(scope)
             if scope["method"] in ("POST", "PUT", "PATCH", "DELETE"):
                 receive = await self._checked(scope, receive)
             await self._app(scope, receive, answer)
@@ -86,6 +119,7 @@ class Guard:
         if not length.isdigit() or int(length) > self._limit:
             raise Refusal(413, f"The request is larger than {self._limit // 2**20} MB: send less.")
         if kind.startswith(b"multipart/"):
+            self._uploads.admit(int(length))
             return self._counted(receive)
         body = await self._body(receive)
         return _again(_without_addresses(body), receive)
@@ -111,11 +145,52 @@ class Guard:
             nonlocal size
             message = await receive()
             size += len(message.get("body", b""))
-            if size > self._limit:
-                raise Refusal(413, f"The request is larger than {self._limit // 2**20} MB: send less.")
+            self._uploads.count(len(message.get("body", b"")))
+            if size > self._limit:  # the application is at work already, and knows this error
+                raise HTTPException(413, f"The request is larger than {self._limit // 2**20} MB: send less.")
             return message
 
         return counted
+
+
+class Uploads:
+    """How many bytes were uploaded lately, so what may lie on the disk; counted while they come."""
+
+    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most, self._clock = most, clock
+        self._lately: deque[list[float]] = deque()  # when, bytes
+        self._sum = 0
+
+    def admit(self, announced: int) -> None:
+        """Raises Refusal when there is no room for another upload."""
+        while self._lately and self._clock() - self._lately[0][0] > KEPT:
+            self._sum -= int(self._lately.popleft()[1])
+        if self._sum + max(announced, LEAST) > self._most:
+            raise Refusal(503, "The server holds too many files just now: try again in an hour.")
+        self._lately.append([self._clock(), LEAST])
+        self._sum += LEAST
+
+    def count(self, size: int) -> None:
+        self._lately[-1][1] += size
+        self._sum += size
+
+
+def _own(scope: Scope) -> None:
+    """Raises Refusal unless a request names this machine by a loopback name and comes from one of its own pages."""
+    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+    origin = headers.get("origin")
+    if _name(f"//{headers.get('host', '')}") not in LOOPBACK or (origin is not None and _name(origin) not in LOOPBACK):
+        raise Refusal(
+            403,
+            "This page answers its own machine alone. If it stands behind a proxy, set NEMODIFF_PROXIES to how many.",
+        )
+
+
+def _name(address: str) -> str | None:
+    try:
+        return urlsplit(address).hostname
+    except ValueError:
+        return None
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

@@ -10,12 +10,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ui import metrics
+from ui import blocks, metrics
 from ui.guard import HEADERS, Guard
 from ui.line import Line
 from ui.settings import Settings
@@ -51,11 +52,38 @@ def extras(turns: Turns, settings: Settings) -> dict[str, Any]:
     routes = [Route("/health", health)] + ([Route("/metrics", numbers)] if settings.metrics else [])
     return {
         "routes": routes,
-        "middleware": [Middleware(Guard, closed=lambda: line.closed)],
+        "middleware": [Middleware(Guard, closed=lambda: line.closed, private=settings.private)],
         "docs_url": None,
         "redoc_url": None,
         "openapi_url": None,
     }
+
+
+def launch(page: gr.Blocks, turns: Turns, settings: Settings, **more: Any) -> None:
+    """Open the page to the network as the settings say. more: options of `Blocks.launch` besides."""
+    page.queue(max_size=settings.queue + 16, default_concurrency_limit=4, api_open=False)
+    options = {
+        "server_name": settings.host,
+        "server_port": settings.port,
+        "max_threads": settings.queue + 40,
+        "theme": blocks.theme(),
+        "css_paths": blocks.STYLES,
+        "footer_links": [],
+        "show_error": False,
+        "max_file_size": "32mb",
+        "allowed_paths": [],
+        "strict_cors": True,
+        "enable_monitoring": False,
+        "run_history": False,
+        "ssr_mode": False,
+        "pwa": False,
+        "mcp_server": False,
+        "app_kwargs": extras(turns, settings),
+    }
+    try:
+        page.launch(**options | more)
+    except KeyboardInterrupt:  # SIGTERM between two of Gradio's own waits
+        page.close()
 
 
 class Meanwhile:

@@ -24,7 +24,8 @@ class SettingsError(NemodiffError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What VARIABLES says, by the names of its fields. zero: whether this is a ZeroGPU Space."""
+    """What VARIABLES says, by the names of its fields. private: nobody but the machine's own people is served. zero:
+    whether this is a ZeroGPU Space."""
 
     checkpoint: str = "smollm2-135m-tri"
     device: str | None = None
@@ -46,6 +47,7 @@ class Settings:
     recordings: Path = ASSETS / "traces"
     host: str = "127.0.0.1"
     port: int = 7860
+    private: bool = False
     zero: bool = False
 
     @classmethod
@@ -66,10 +68,11 @@ class Settings:
         if problems:
             raise SettingsError("\n".join(problems))
         shared = environment.get("GRADIO_SHARE", "").strip().lower() in _ON
-        private = values.get("host", cls().host) in LOOPBACK and not space and not shared
+        here = values.get("host", cls().host) in LOOPBACK
+        private = here and not (space or shared or values.get("proxies"))
         zero = environment.get("SPACES_ZERO_GPU", "").strip().lower() in _ON
-        where = {"choose": private, "log": "text" if private else "json", "proxies": int(space), "zero": zero}
-        return cls(**where | values)
+        where = {"choose": private, "log": "text" if private else "json", "proxies": int(space)}
+        return cls(**where | values, private=private, zero=zero)
 
 
 _ON, _OFF = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
@@ -184,7 +187,11 @@ VARIABLES = (
     Variable("NEMODIFF_LOG", "log", "text on loopback, else json", "text or json", _choice("text", "json")),
     Variable("NEMODIFF_METRICS", "metrics", "1", "whether /metrics answers", _flag),
     Variable(
-        "NEMODIFF_CHOOSE", "choose", "1 on loopback, else 0", "visitors may switch the checkpoint, for all", _flag
+        "NEMODIFF_CHOOSE",
+        "choose",
+        "1 on loopback without a proxy, else 0",
+        "visitors may switch the checkpoint, for all",
+        _flag,
     ),
     Variable("NEMODIFF_CHECKPOINTS", "checkpoints", "", "what they are offered besides, with commas", _names),
     Variable("NEMODIFF_RECORDINGS", "recordings", "assets/traces", "folder of runs to play before the first", _path),

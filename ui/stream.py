@@ -23,7 +23,7 @@ PAUSE = 0.04
 #: A yield at least this often, so that a closed tab or Stop is noticed while a forward is long.
 PATIENCE = 1.0
 #: Messages that a page may be behind; one that is slower gets no events until it has caught up.
-BEHIND = 64
+BEHIND = 24
 #: Seconds after a run's end that such a page is given; then it gets the end, sees what it missed and asks for it.
 LINGER = 20.0
 #: Characters of a sentence: some repeat what was sent.

@@ -7,8 +7,8 @@ from typing import Any
 
 
 def visitor_of(request: Any, proxies: int) -> str:
-    """The address behind `proxies` reverse proxies, networks of IPv6 taken as one; of this machine's own people, and
-    where there is no address, the session instead.
+    """The address behind `proxies` reverse proxies, networks of IPv6 taken as one; the session instead where there is
+    no address, or a private one: of this machine's own people, or of a proxy or container network that stands for all.
 
     request: gr.Request. X-Forwarded-For is believed only as far as our own proxies wrote it: they append.
     """
@@ -23,7 +23,7 @@ def visitor_of(request: Any, proxies: int) -> str:
         address = ipaddress.ip_address(str(host))
     except ValueError:
         return session
-    if address.is_loopback:
+    if not address.is_global:
         return session
     if address.version == 6:
         return str(ipaddress.ip_network((address, 64), strict=False))
