@@ -85,6 +85,18 @@ def test_a_closed_page_leaves_the_line_wherever_it_stands() -> None:
     assert (turns.line.running, turns.line.waiting) == (0, 0)
 
 
+def test_stop_takes_who_waits_out_of_the_line_and_says_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ui.turns.PATIENCE", 0.01)
+    turns = Turns(Settings())
+    first, second = (take(turns, visitor(name), lambda _: iter([1, 2])) for name in "ab")
+    next(first)
+    next(second)
+    turns.halt("b")
+    assert list(second) == []
+    assert (turns.line.running, turns.line.waiting) == (1, 0)
+    assert list(first) == [2]
+
+
 def test_a_refusal_and_a_closing_are_sentences() -> None:
     turns = Turns(Settings(visitor_runs=1))
     first = take(turns, visitor(), lambda _: iter([1, 2]))

@@ -150,7 +150,7 @@ def build(
 
     def stop(visitor: gr.Request) -> Any:
         turns.halt(visitor.session_hash)
-        return stream.stop(runs, visitor.session_hash) or gr.skip()
+        return stream.stop(runs, visitor.session_hash)
 
     def fail(visitor: gr.Request) -> Any:
         return stream.failure(BUSY) if turns.lost(visitor.session_hash) else gr.skip()

@@ -114,15 +114,18 @@ def _batches(run: Run, behind: Callable[[], int]) -> Iterator[str]:
     yield pack(run.end())
 
 
-def stop(runs: Runs, session: str | None, seconds: float = 10.0) -> str | None:
-    """End a visitor's run and return all of it, for the page whose stream was cancelled; None without a run."""
-    run = runs.latest(session)
+def stop(runs: Runs, session: str | None, seconds: float = 10.0) -> str:
+    """End a visitor's run and return all of it, for the page whose stream was cancelled. "unwait" tells the stage that
+    messages of waiting with a lower number are old: they may come later."""
+    run, said = runs.latest(session), {"unwait": True, "n": next(_numbers)}
     if run is None:
-        return None
+        return pack(said)
     run.stop()
     run.join(seconds)
     data = run.everything()
-    return pack(data) if data["ev"] else failure("The run was stopped before its first token.")
+    if not data["ev"]:
+        data = {"error": "The run was stopped before its first token."}
+    return pack(data | said)
 
 
 def resync(runs: Runs, run: str) -> str:

@@ -55,7 +55,7 @@ class Turns:
             self._asking[session] += 1
             self._halted.pop(session, None)
         try:
-            yield from self._taken(visitor_of(request, self._proxies), work, waiting, refused)
+            yield from self._taken(session, visitor_of(request, self._proxies), work, waiting, refused)
         finally:
             with self._lock:
                 self._asking[session] -= 1
@@ -77,6 +77,7 @@ class Turns:
 
     def _taken(
         self,
+        session: str | None,
         visitor: str,
         work: Callable[[Ticket], Iterator[T]],
         waiting: Callable[[str, int], T],
@@ -93,6 +94,8 @@ class Turns:
                 while not ticket.wait(patience):
                     patience = PATIENCE
                     ahead, seconds = ticket.ahead()
+                    if session in self._halted:
+                        return
                     if ahead:
                         yield waiting(sentence(ahead, seconds), ahead)
             except Refused as refusal:

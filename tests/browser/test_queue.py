@@ -96,3 +96,14 @@ def test_a_closed_tab_leaves_the_line(visit: Callable[[str], Page], app: str) ->
     expect(third.locator("#stage")).to_have_attribute("data-waiting", "1")
     first.locator("#stop").click()
     expect(third.locator("#stage")).to_have_attribute("data-state", "done")
+
+
+def test_a_message_of_waiting_that_comes_after_stop_is_old(alone: Page) -> None:
+    message, send = alone.locator("#stage .message"), "data => window.stage.ingest(JSON.stringify(data))"
+    alone.evaluate(send, {"wait": "Waiting for the model: 2 runs come first.", "ahead": 2, "n": 5})
+    expect(message).to_have_text("Waiting for the model: 2 runs come first.")
+    alone.evaluate(send, {"unwait": True, "n": 7})
+    alone.evaluate(send, {"wait": "Waiting for the model: 1 run comes first.", "ahead": 1, "n": 6})
+    expect(message).to_be_hidden()
+    alone.evaluate(send, {"wait": "Waiting for the model: 3 runs come first.", "ahead": 3, "n": 8})
+    expect(message).to_be_visible()

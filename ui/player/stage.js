@@ -8,6 +8,7 @@ const REST = 100; // ms
 function mount(root, hooks = {}) {
   let log = null;
   let run = null;
+  let unwaited = 0; // number of the newest Stop: messages of waiting before it are old
   let frame = 0;
   let rest = 0;
   let earlier = []; // logs of the runs that this one branched from, oldest first
@@ -136,8 +137,13 @@ function mount(root, hooks = {}) {
       return;
     }
     if (data.wait) {
-      wait(data.wait, data.ahead);
+      if (data.n > unwaited) wait(data.wait, data.ahead);
       return;
+    }
+    if (data.unwait) {
+      unwaited = data.n;
+      unwait();
+      if (!data.run && !data.error) return;
     }
     if (data.trace) {
       run = data.run || null;
