@@ -211,6 +211,11 @@ class Trace:
     def lane(self, mode: str) -> Lane | None:
         return next((lane for lane in self.lanes if lane.mode == mode), None)
 
+    def figures(self) -> dict[str, Any]:
+        """Every lane's figures and what they were measured on: what `generate --json` prints."""
+        lanes = {lane.mode: lane.figures() for lane in self.lanes}
+        return {"checkpoint": self.checkpoint, "device": self.device, "dtype": self.dtype, "lanes": lanes}
+
     def head(self) -> dict[str, Any]:
         """Everything but the lanes and the token table: what a page needs before the first event."""
         return {

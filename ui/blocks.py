@@ -13,9 +13,10 @@ from nemodiff.errors import RequestError, TraceError
 from nemodiff.examples import EXAMPLES
 from nemodiff.request import DRAFTS, SAMPLERS, Request
 from nemodiff.trace import MODES, Trace
+from ui import api, charts, checkpoint, compare, files, light, permalink, player, relay, stream, zero
 from ui import branch as branches
-from ui import charts, checkpoint, compare, files, light, permalink, player, relay, stream, zero
 from ui.fields import given, listed, whole
+from ui.limits import within
 from ui.runs import Runs
 from ui.settings import Settings
 from ui.turns import Turns
@@ -297,7 +298,7 @@ def build(
         # are checked in one place, where what is wrong becomes a sentence.
         model: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": None, "trigger_mode": "once", **quiet}
         model |= {"preprocess": False}
-        going = gr.on([start.click, prompt.submit], generate, fields, stage, **model)
+        going = gr.on([start.click, prompt.submit], generate, fields, stage, api_name="watch", **model)
         forked = fork.click(branch, held, stage, js="() => document.querySelector('#stage').branch", **model)
         lit = lighter.click(speed_of_light, held, stage, js="() => document.querySelector('#stage').light", **model)
         # A run that is asked for does not wait for a search that goes on.
@@ -317,6 +318,8 @@ def build(
         examples.click(lambda index: EXAMPLES[index % len(EXAMPLES)].prompt, examples, prompt, queue=False, **quiet)
         draft.change(lambda name: gr.update(visible=name == "quadratic"), draft, weight, queue=False, **quiet)
         sampler.change(_shown, sampler, [limit, bound, steps], queue=False, **quiet)
+    shared = {key: model[key] for key in ("concurrency_id", "concurrency_limit")}
+    api.add(page, checkpoints, settings, turns, decode, **shared)
     compare.add(page, tabs, checkpoints, settings, turns=turns, model=model)
     return page
 
@@ -372,13 +375,3 @@ def _number(label: str, value: float, name: str, step: float = 1, visible: bool 
 def _shown(sampler: str) -> list[dict[str, Any]]:
     uses = (("confidence", "trained"), ("entropy",), ("fixed",))
     return [gr.update(visible=sampler in names) for names in uses]
-
-
-def within(request: Request, settings: Settings) -> None:
-    """Raises RequestError when a request is longer than this page allows."""
-    if request.max_new_tokens > settings.max_new_tokens:
-        raise RequestError(
-            f"This page makes up to {settings.max_new_tokens} new tokens a run: ask for no more than that."
-        )
-    if len(request.prompt) > settings.max_prompt:
-        raise RequestError(f"This page takes prompts of up to {settings.max_prompt:,} characters: shorten yours.")

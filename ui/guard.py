@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from gradio.route_utils import FnIndexInferError
 from gradio.utils import get_upload_folder
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -70,6 +71,7 @@ class Guard:
 
     closed: asked before every new run; True once the server is going down. private: the page is for the machine's own
     people, so only its own pages may ask, by a loopback name: no foreign site, and no name made to point here.
+    misread: what is wrong with a POST's path and body, as a sentence, where something is.
     """
 
     def __init__(
@@ -77,10 +79,11 @@ class Guard:
         app: ASGIApp,
         closed: Callable[[], bool] = lambda: False,
         private: bool = False,
+        misread: Callable[[str, bytes], str | None] = lambda path, body: None,
         limit: int = MAX_BODY,
         uploads: int = MAX_UPLOADS,
     ) -> None:
-        self._app, self._closed, self._private = app, closed, private
+        self._app, self._closed, self._private, self._misread = app, closed, private, misread
         self._limit, self._uploads = limit, Uploads(uploads)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -109,11 +112,15 @@ class Guard:
         except Refusal as refusal:
             if not started:
                 await _refuse(answer, refusal)
+        except (KeyError, FnIndexInferError):
+            if started or "/call/" not in scope["path"]:
+                raise
+            await _refuse(answer, Refusal(404, "There is no endpoint of that name: see /gradio_api/info."))
 
     async def _checked(self, scope: Scope, receive: Receive) -> Receive:
         headers = {name.lower(): value for name, value in scope["headers"]}
         path, kind = scope["path"], headers.get(b"content-type", b"")
-        if self._closed() and path.rstrip("/").endswith("/queue/join"):
+        if self._closed() and ("/call/" in path or path.rstrip("/").endswith("/queue/join")):
             raise Refusal(503, "The server is being restarted: try again in a minute.")
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > self._limit:
@@ -122,6 +129,8 @@ class Guard:
             self._uploads.admit(int(length))
             return self._counted(receive)
         body = await self._body(receive)
+        if sentence := self._misread(path, body):
+            raise Refusal(422, sentence)
         return _again(_without_addresses(body), receive)
 
     async def _body(self, receive: Receive) -> bytes:
