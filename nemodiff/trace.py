@@ -78,6 +78,11 @@ class Event:
     groups: list[list[tuple[int, float]]] = field(default_factory=list)
     again: bool = False
 
+    @classmethod
+    def from_json(cls, data: Any) -> Event:
+        """An event as `to_json` writes it, its `mode` beside. Raises TraceError when it is none."""
+        return _read_event(data, _one_of(data, "mode", MODES, "event"), "event")
+
     def to_json(self) -> dict[str, Any]:
         data = {
             "forward": self.forward,
