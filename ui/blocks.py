@@ -62,7 +62,9 @@ def build(
     turns = turns or Turns(settings)
     turns.engine = lambda: checkpoints.engine
     decode = zero.decoder(lambda: checkpoints.engine, lend) if lend else None
-    shine = lend(duration=lambda *_: settings.time_limit)(light.stream_of(checkpoints)) if lend else None
+    search = light.stream_of(checkpoints)
+    if lend:
+        search = zero.lent(lambda: checkpoints.engine, lend, lambda *_: settings.time_limit, search)
 
     def generate(
         prompt: str,
@@ -120,10 +122,9 @@ def build(
         yield from run(request, visitor)
 
     def speed_of_light(asked: str, visitor: gr.Request) -> Iterator[str]:
-        search = shine or light.stream_of(checkpoints)
         yield from turns.take(
             visitor,
-            lambda _: search(asked, settings.time_limit),
+            lambda _: light.told(search, asked, settings.time_limit),
             lambda text, ahead: light.progress(asked),
             lambda text: light.refusal(asked, text),
         )
@@ -148,7 +149,11 @@ def build(
         yield from turns.take(visitor, work, stream.waiting, stream.failure)
 
     def stop(visitor: gr.Request) -> Any:
+        turns.halt(visitor.session_hash)
         return stream.stop(runs, visitor.session_hash) or gr.skip()
+
+    def fail(visitor: gr.Request) -> Any:
+        return stream.failure(BUSY) if turns.lost(visitor.session_hash) else gr.skip()
 
     def resync(run: str) -> str:
         return stream.resync(runs, run)
@@ -159,9 +164,10 @@ def build(
     def draw(trace: str) -> list[Any]:
         try:
             run = Trace.from_json(trace)
+            with files.making():
+                return [chart(run) for chart in CHARTS]
         except (TraceError, TypeError):
             return [gr.skip()] * len(CHARTS)
-        return [chart(run) for chart in CHARTS]
 
     def open_trace(path: str | None) -> Any:
         if not path:
@@ -304,7 +310,7 @@ def build(
         # A run that is asked for does not wait for a search that goes on.
         gr.on([start.click, prompt.submit], None, cancels=[lit], queue=False, **quiet)
         for runs_on in (going, forked, lit):
-            runs_on.failure(lambda: stream.failure(BUSY), None, stage, queue=False, **quiet)
+            runs_on.failure(fail, None, stage, queue=False, **quiet)
         halt.click(stop, None, stage, cancels=[going, forked, lit], queue=False, **quiet)
         link.click(make_link, fields, [held, stage], queue=False, **quiet).then(
             None, held, None, js=(Path(__file__).parent / "link.js").read_text(encoding="utf-8"), queue=False, **quiet

@@ -6,7 +6,8 @@ import base64
 import json
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,8 +54,19 @@ FORMATS = {
 }
 
 
-#: Files made at once, and seconds that one waits for its turn: making a video keeps a core busy.
+#: Files and charts made at once, and seconds that one waits for its turn: making a video keeps a core busy.
 _making, _PATIENCE = threading.BoundedSemaphore(2), 20.0
+
+
+@contextmanager
+def making() -> Iterator[None]:
+    """One of the places for what is made of a visitor's trace. Raises TraceError when none is free for long."""
+    if not _making.acquire(timeout=_PATIENCE):
+        raise TraceError("Others' files are being made: try again in a minute.")
+    try:
+        yield
+    finally:
+        _making.release()
 
 
 def make(asked: str) -> str:
@@ -64,12 +76,8 @@ def make(asked: str) -> str:
         if kind not in FORMATS:
             raise TraceError(f"There is no such file format: choose {', '.join(FORMATS)}.")
         form, trace = FORMATS[kind], Trace.from_json(text)
-        if not _making.acquire(timeout=_PATIENCE):
-            raise TraceError("Others' files are being made: try again in a minute.")
-        try:
+        with making():
             data = form.make(trace)
-        finally:
-            _making.release()
         return pack({"ending": form.ending, "media": form.media, "data": base64.b64encode(data).decode()})
     except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
         return pack({"error": explain(error)})

@@ -56,6 +56,14 @@ def stream_of(checkpoints: Any) -> Callable[[str, float], Iterator[str]]:
     return search
 
 
+def told(search: Callable[[str, float], Iterator[str]], asked: str, seconds: float) -> Iterator[str]:
+    """A search whose refusal, as ZeroGPU's, is a message too."""
+    try:
+        yield from search(asked, seconds)
+    except RequestError as error:
+        yield refusal(asked, explain(error))
+
+
 def progress(asked: str) -> str:
     """Nothing yet: another run comes first."""
     return pack({"light": {"id": _id(asked), "tokens": 0, "most": 0, "forwards": 0}})

@@ -89,10 +89,13 @@ class Line:
         if self.closed:
             raise Refused("closed", "The server is being restarted: try again in a minute.")
         if self._visitor_rate and self._recent(visitor) >= self._visitor_rate:
-            raise Refused("rate", f"You started {self._visitor_rate} runs within a minute: wait a little.")
+            raise Refused(
+                "rate", f"You started {self._visitor_rate} within a minute, as many as one may: wait a little."
+            )
         mine = sum(ticket.visitor == visitor for ticket in (*self._running, *self._waiting))
         if self._visitor_runs and mine >= self._visitor_runs:
-            raise Refused("visitor", f"You have {mine} runs going or waiting: let one end, or stop it, first.")
+            runs = "a run" if mine == 1 else f"{mine} runs"
+            raise Refused("visitor", f"You have {runs} going or waiting: let one end, or stop it, first.")
         if len(self._waiting) >= self._most:
             raise Refused("full", f"{self._most} runs are waiting already: try again in a few minutes.")
         if self._visitor_rate:

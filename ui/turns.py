@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -17,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two looks at the line while one waits: so fast is a closed tab noticed.
 PATIENCE = 1.0
+#: Pages whose Stop is remembered until they ask again.
+HALTED = 1000
 
 T = TypeVar("T")
 
@@ -28,6 +32,9 @@ class Turns:
         self.line = Line(places, settings.queue, settings.visitor_runs, settings.visitor_rate)
         self.metrics = Metrics(self.line)
         self._proxies = settings.proxies
+        self._asking: Counter[str | None] = Counter()  # sessions by the uses of the model they wait for or have
+        self._halted: OrderedDict[str | None, None] = OrderedDict()
+        self._lock = threading.Lock()
         #: The engine that the page runs on now, which /health tells of.
         self.engine: Callable[[], Any] = lambda: None
 
@@ -43,8 +50,40 @@ class Turns:
         waiting: a message from a sentence and how many runs come first. refused: from a sentence. The place goes back
         when `work` ends, or before, when it leaves the ticket itself.
         """
+        session = getattr(request, "session_hash", None)
+        with self._lock:
+            self._asking[session] += 1
+            self._halted.pop(session, None)
         try:
-            ticket = self.line.enter(visitor_of(request, self._proxies))
+            yield from self._taken(visitor_of(request, self._proxies), work, waiting, refused)
+        finally:
+            with self._lock:
+                self._asking[session] -= 1
+                self._asking += Counter()  # forget who is at zero
+
+    def halt(self, session: str | None) -> None:
+        """Stop was pressed on a visitor's page."""
+        with self._lock:
+            self._halted[session] = None
+            self._halted.move_to_end(session)
+            while len(self._halted) > HALTED:
+                self._halted.popitem(last=False)
+
+    def lost(self, session: str | None) -> bool:
+        """Whether a use of the model that Gradio calls failed was lost, and not just cut off by Stop or by another one:
+        what is cut off while its generator is at work may count as failed, too."""
+        with self._lock:
+            return session not in self._halted and not self._asking[session]
+
+    def _taken(
+        self,
+        visitor: str,
+        work: Callable[[Ticket], Iterator[T]],
+        waiting: Callable[[str, int], T],
+        refused: Callable[[str], T],
+    ) -> Iterator[T]:
+        try:
+            ticket = self.line.enter(visitor)
         except Refused as refusal:
             yield refused(str(refusal))
             return

@@ -10,7 +10,8 @@ import dataclasses
 import math
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import gradio as gr
 
@@ -26,6 +27,7 @@ COMPARE = (
     "A sweep needs the model for minutes, which ZeroGPU does not lend: duplicate this Space on hardware of its own."
 )
 
+T = TypeVar("T")
 #: duration → decorator: `spaces.GPU`.
 Lend = Callable[..., Callable[[Callable], Callable]]
 
@@ -37,28 +39,50 @@ def duration(request: Request) -> int:
 
 
 def decoder(engine: Callable[[], Any], lend: Lend) -> Callable[[Request], Iterator[Event | str]]:
-    """`engine().stream` on a lent GPU: Events, or a sentence as the last value where it could not go on.
+    """`engine().stream` on a lent GPU: Events, or a sentence as the last value where it could not go on."""
 
-    Rows that round alike are found anew in the process that has the GPU: the ones found on loading are another
-    machine's. lend: `spaces.GPU`; its function is made here, since ZeroGPU wants it before the page is launched.
-    """
-    settled: set[int] = set()
-
-    @lend(duration=duration)
-    def decode_on_gpu(request: Request) -> Iterator[Event | str]:
+    def stream(request: Request) -> Iterator[Event | str]:
         try:
-            if os.getpid() not in settled:
-                settled.add(os.getpid())
-                settle_rows(engine().model)
             yield from engine().stream(request)
         except Exception as error:  # noqa: BLE001 - the class would come back, the sentence would not
             yield explain(error)
 
+    on_gpu = lent(engine, lend, duration, stream)
+
     def decode(request: Request) -> Iterator[Event | str]:
-        within = dataclasses.replace(request, time_limit=float(duration(request)))
-        try:
-            yield from decode_on_gpu(within)
-        except gr.Error as error:  # no GPU, no quota left, aborted
-            raise RequestError(f"ZeroGPU: {str(error.message).rstrip('.')}.") from error
+        yield from on_gpu(dataclasses.replace(request, time_limit=float(duration(request))))
 
     return decode
+
+
+def lent(
+    engine: Callable[[], Any], lend: Lend, seconds: Callable[..., float], work: Callable[..., Iterator[T]]
+) -> Callable[..., Iterator[T]]:
+    """A generator function, run in the process that a GPU is lent to for `seconds` of the same arguments.
+
+    Rows that round alike are found anew there: the ones found on loading are another machine's. lend: `spaces.GPU`; it
+    is used here, since ZeroGPU wants it before the page is launched. What is made raises RequestError.
+    """
+    settled: set[int] = set()
+
+    @lend(duration=seconds)
+    def on_gpu(*values: Any) -> Iterator[T]:
+        if os.getpid() not in settled:
+            settled.add(os.getpid())
+            settle_rows(engine().model)
+        yield from work(*values)
+
+    def run(*values: Any) -> Iterator[T]:
+        with told():
+            yield from on_gpu(*values)
+
+    return run
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """What ZeroGPU refuses with (no GPU, no quota left, aborted) as a RequestError."""
+    try:
+        yield
+    except gr.Error as error:
+        raise RequestError(f"ZeroGPU: {str(error.message).rstrip('.')}.") from error
