@@ -43,6 +43,8 @@ def extras(turns: Turns, settings: Settings) -> dict[str, Any]:
     def health(_: Request) -> JSONResponse:
         engine = turns.engine()
         status = "stopping" if line.closed else "ready" if engine else "failed"
+        if status == "ready" and not getattr(engine, "reachable", True):
+            status = "unreachable"
         name = engine.checkpoint if engine else name_of(settings.checkpoint)
         return JSONResponse({"status": status, "checkpoint": name}, 200 if status == "ready" else 503)
 
