@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -19,7 +20,9 @@ from gradio_client.exceptions import AppError
 
 from nemodiff.request import Request
 from nemodiff.trace import MODES, Trace
+from tests.replicas import one_replica
 from ui import api, blocks, server
+from ui.remote import connect
 from ui.settings import Settings
 from ui.turns import Turns
 
@@ -29,15 +32,17 @@ EXAMPLES = re.findall(r"```(\w+)\n(.*?)```", SECTION, re.DOTALL)
 DAYS = "List the days of the week as a JSON array."
 
 
-@pytest.fixture(scope="module")
-def page(real_engine) -> Iterator[tuple[str, Turns]]:
-    """The address of a page on the real model, and its line."""
-    settings = Settings(port=0, max_new_tokens=400, visitor_runs=2)
+@pytest.fixture(scope="module", params=["here", "on a replica"])
+def page(request, real_engine) -> Iterator[tuple[str, Turns]]:
+    """The address of a page on the real model, loaded here or by a replica, and its line."""
+    settings = Settings(max_new_tokens=400, visitor_runs=2)
     turns = Turns(settings)
-    demo = blocks.build(real_engine, settings, turns=turns)
-    server.launch(demo, turns, settings, server_port=None, prevent_thread_lock=True, quiet=True)
-    yield demo.local_url.rstrip("/"), turns
-    demo.close()
+    with contextlib.ExitStack() as replica:
+        engine = real_engine if request.param == "here" else connect(replica.enter_context(one_replica(real_engine)))
+        demo = blocks.build(engine, settings, turns=turns)
+        server.launch(demo, turns, settings, server_port=None, prevent_thread_lock=True, quiet=True)
+        yield demo.local_url.rstrip("/"), turns
+        demo.close()
 
 
 @pytest.fixture(scope="module")

@@ -181,3 +181,16 @@ def test_every_answer_has_the_headers_once() -> None:
         assert "server" not in answer.headers
     assert "frame-ancestors 'self' https://huggingface.co" in page.get("/").headers["content-security-policy"]
     assert "http:" not in guard.POLICY
+
+
+def test_an_answer_that_breaks_off_ends_and_says_nothing() -> None:
+    async def broken(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/at-once":
+            raise RuntimeError("secret")
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        raise RuntimeError("secret")
+
+    assert TestClient(Guard(broken)).get("/").text == "half"
+    answer = TestClient(Guard(broken)).get("/at-once")
+    assert (answer.status_code, answer.json()) == (500, {"error": guard.UNANSWERED})

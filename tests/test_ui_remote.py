@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.server
 import itertools
 import json
@@ -11,9 +12,12 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
 
 from nemodiff.errors import CheckpointError, RequestError
 from nemodiff.request import Request
+from tests.browser.conftest import running
 from tests.conftest import open_engine
 from tests.replicas import decoder_of, free_port, one_replica
 from ui import light, remote, stream
@@ -199,16 +203,25 @@ def test_nobody_there(local):
 
 
 def test_the_page_is_a_light_front(local, tmp_path):
-    """app.py with NEMODIFF_SERVE_URL: it loads no model, runs by the replica, and its health tells when that is gone."""
+    """app.py with NEMODIFF_SERVE_URL loads no model, runs by the replica, and its health tells when that is gone."""
     settings = {"NEMODIFF_CHECKPOINT": "none such", "NEMODIFF_RECORDINGS": str(tmp_path)}
-    with contextlib.ExitStack() as away:
-        address = away.enter_context(one_replica(local))
-        page = away.enter_context(running(tmp_path / "app.log", settings | {"NEMODIFF_SERVE_URL": address}))
-        ready(page, away.pop_all())
-
-
-def ready(page: str, replica: contextlib.ExitStack) -> None:
-    """What the page does while its replica is there, and after it went."""
+    with contextlib.ExitStack() as replica:
+        settings["NEMODIFF_SERVE_URL"] = replica.enter_context(one_replica(local))
+        with running(tmp_path / "app.log", settings) as page:
+            assert httpx.get(f"{page}/health").json() == {"status": "ready", "checkpoint": "tiny-chat"}
+            client = Client(page, verbose=False)
+            answer = client.predict("Hello", mode="ar", max_new_tokens=9, api_name="/generate")
+            assert (
+                answer["figures"]["lanes"]["ar"]["tokens"]
+                == local.generate(Request(prompt="Hello", modes=("ar",), max_new_tokens=9)).lanes[0].tokens
+            )
+            replica.close()
+            with pytest.raises(AppError) as caught:
+                client.predict("Hello", max_new_tokens=9, api_name="/generate")
+            assert str(caught.value) == AWAY
+            while (health := httpx.get(f"{page}/health")).status_code == 200:  # what it knows may be some seconds old
+                threading.Event().wait(0.2)
+            assert health.json()["status"] == "unreachable"
 
 
 def test_two_replicas_answer_at_once_and_a_third_run_waits(replicas):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import time
 from collections import deque
@@ -17,6 +18,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ui.settings import LOOPBACK
+
+logger = logging.getLogger(__name__)
 
 #: Bytes of a body. The largest honest one is a trace inside a JSON string.
 MAX_BODY = 48 * 2**20
@@ -49,6 +52,8 @@ POLICY = "; ".join(
 )
 #: What anybody may ask of a private page: a container's own check comes by any name.
 OPEN = ("/health",)
+UNKNOWN = "There is no endpoint of that name: see /gradio_api/info."
+UNANSWERED = "The request could not be answered: it may not be one of this page's."
 HEADERS = (
     (b"content-security-policy", POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
@@ -90,12 +95,13 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = False
+        started = ended = False
 
         async def answer(message: Message) -> None:
-            nonlocal started
+            nonlocal started, ended
+            started = True
+            ended = message["type"] == "http.response.body" and not message.get("more_body", False)
             if message["type"] == "http.response.start":
-                started = True
                 taken = {name for name, _ in HEADERS} | {b"server"}
                 kept = [pair for pair in message.get("headers", []) if pair[0].lower() not in taken]
                 message = {**message, "headers": [*kept, *HEADERS]}
@@ -112,10 +118,13 @@ class Guard:
         except Refusal as refusal:
             if not started:
                 await _refuse(answer, refusal)
-        except (KeyError, FnIndexInferError):
-            if started or "/call/" not in scope["path"]:
-                raise
-            await _refuse(answer, Refusal(404, "There is no endpoint of that name: see /gradio_api/info."))
+        except Exception as error:  # Gradio's own checks fail in many ways; a log of them would hold what was sent
+            logger.warning("a request could not be answered: %s", type(error).__name__)
+            if not started:
+                unknown = "/call/" in scope["path"] and isinstance(error, KeyError | FnIndexInferError)
+                await _refuse(answer, Refusal(404, UNKNOWN) if unknown else Refusal(500, UNANSWERED))
+            elif not ended:
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _checked(self, scope: Scope, receive: Receive) -> Receive:
         headers = {name.lower(): value for name, value in scope["headers"]}

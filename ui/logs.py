@@ -10,6 +10,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+logger = logging.getLogger(__name__)
+
 ROOT = Path(__file__).parent.parent
 #: What a record may carry besides its message: figures and names that we choose.
 FIELDS = ("run", "modes", "tokens", "forwards", "seconds", "waited", "finish", "reason", "checkpoint", "signal")
@@ -43,7 +45,8 @@ class Text(logging.Formatter):
 
 
 def set_up(kind: str) -> None:
-    """Send what the app and its libraries log to stderr, as "json" or "text"."""
+    """Send what the app and its libraries log to stderr, as "json" or "text". As "json", Gradio's printed tracebacks
+    too: their last line says what was sent."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if kind == "json" else Text("%(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
@@ -51,6 +54,12 @@ def set_up(kind: str) -> None:
     root.setLevel(logging.WARNING)
     for name in ("ui", "nemodiff"):
         logging.getLogger(name).setLevel(logging.INFO)
+    if kind == "json":
+        traceback.print_exc = _logged
+
+
+def _logged(*_: Any, **__: Any) -> None:
+    logger.error("unexpected error", exc_info=True)
 
 
 def _place(frame: traceback.FrameSummary) -> str:
