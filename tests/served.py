@@ -74,7 +74,7 @@ class Visitor:
 
     def generate(self, **fields: Any) -> list[dict[str, Any]]:
         """What the stage gets of a run."""
-        return stage(self.ask("generate", values(**fields)))
+        return stage(self.ask("watch", values(**fields)))
 
 
 def values(**fields: Any) -> list[Any]:
