@@ -98,7 +98,7 @@ def test_no_limit_is_zero() -> None:
 
 def test_the_expected_wait_is_the_mean_of_past_runs() -> None:
     clock = Clock()
-    line = Line(clock=clock)
+    line = Line(longest=60, clock=clock)
     running = line.enter("a")
     second = line.enter("b")
     assert second.ahead() == (1, None)
@@ -110,7 +110,12 @@ def test_the_expected_wait_is_the_mean_of_past_runs() -> None:
     assert third.ahead() == (1, 6.0)
     assert fourth.ahead() == (2, 16.0)
     clock.now += 20
-    assert third.ahead() == (1, 0.0)
+    assert third.ahead() == (1, 24.0)  # longer than any run before: perhaps as long again
+    clock.now += 30
+    assert third.ahead() == (1, 6.0)  # but no run is longer than the limit
+    second.leave()
+    assert third.ahead() == (0, 0.0)
+    assert fourth.ahead() == (1, 32.0)  # the mean of 10 s and 54 s
 
 
 def test_closing_lets_who_runs_end_and_sends_away_who_waits() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import OrderedDict, deque
@@ -30,7 +31,7 @@ class Line:
     """Start-time fair queueing with a run as the unit: a visitor's second waiting run comes after everybody's first.
 
     places: runs at once. most: how many may wait. visitor_runs: of one visitor, running and waiting; visitor_rate: that
-    one visitor may ask for a minute; 0 is no limit. seen: told "refused", with a reason.
+    one visitor may ask for a minute; 0 is no limit. longest: seconds that a run may take.
     """
 
     def __init__(
@@ -39,8 +40,10 @@ class Line:
         most: int = 32,
         visitor_runs: int = 0,
         visitor_rate: int = 0,
+        longest: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._longest = longest
         self._places, self._most = places, most
         self._visitor_runs, self._visitor_rate = visitor_runs, visitor_rate
         self._clock = clock
@@ -138,9 +141,15 @@ class Line:
         if not self._took:
             return None
         mean, now = fmean(self._took), self._clock()
-        left = sorted(max(0.0, mean - (now - ticket.since)) for ticket in self._running)
+        left = sorted(self._left(now - ticket.since) for ticket in self._running)
         rounds, place = divmod(position - 1, self._places)
         return (left[place] if place < len(left) else 0.0) + rounds * mean
+
+    def _left(self, since: float) -> float:
+        """Seconds that a run goes on which began `since` seconds ago: as past ones did that lasted longer than that;
+        without one, as long again, up to the limit of a run."""
+        longer = [seconds for seconds in self._took if seconds > since]
+        return fmean(longer) - since if longer else max(0.0, min(since, self._longest - since))
 
 
 class Ticket:

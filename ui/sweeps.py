@@ -132,7 +132,7 @@ class Results:
             labels = tuple(one.label for one in EXAMPLES if one.label in data["labels"])
             points = [_point(one) for one in data["points"][:MAX_POINTS]]
             return cls(*texts, labels, int(data["max_new_tokens"]), points) if points else None
-        except (TypeError, ValueError, KeyError, OverflowError):
+        except (TypeError, ValueError, KeyError, OverflowError, RecursionError):
             return None
 
 

@@ -29,7 +29,7 @@ class Turns:
     """The line of one page and what is counted of it. places: runs that the engine takes at once."""
 
     def __init__(self, settings: Settings, places: int = 1) -> None:
-        self.line = Line(places, settings.queue, settings.visitor_runs, settings.visitor_rate)
+        self.line = Line(places, settings.queue, settings.visitor_runs, settings.visitor_rate, settings.time_limit)
         self.metrics = Metrics(self.line)
         self._proxies = settings.proxies
         self._asking: Counter[str | None] = Counter()  # sessions by the uses of the model they wait for or have
