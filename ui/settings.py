@@ -72,9 +72,7 @@ class Settings:
         here = values.get("host", cls().host) in LOOPBACK
         private = here and not (space or shared or values.get("proxies"))
         if values.get("serve_url") and values.get("choose"):
-            raise SettingsError(
-                "NEMODIFF_CHOOSE cannot be 1 with NEMODIFF_SERVE_URL: the replicas have one checkpoint."
-            )
+            raise SettingsError("NEMODIFF_CHOOSE must be 0 with NEMODIFF_SERVE_URL: its replicas have one checkpoint.")
         zero = environment.get("SPACES_ZERO_GPU", "").strip().lower() in _ON
         where = {
             "choose": private and not values.get("serve_url"),
