@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from gradio.utils import get_upload_folder
 
 from nemodiff.engine import Engine
 from tests.conftest import open_engine
@@ -221,8 +222,11 @@ def test_an_uploaded_trace_is_opened_and_a_damaged_one_is_a_sentence(address: st
     visitor = Visitor(address)
     [path] = visitor.client.post("/gradio_api/upload", files={"files": ("../../a.json", b'{"frames": ')}).json()
     assert ".." not in path
+    folder = Path(get_upload_folder())
+    before = {one for one in folder.iterdir() if one.is_file()}
     messages = stage(visitor.ask("open_trace", [{"path": path, "meta": {"_type": "gradio.FileData"}}]))
     assert sentence(messages).endswith(".")
+    assert {one for one in folder.iterdir() if one.is_file()} <= before  # gr.UploadButton would leave an empty file
 
 
 def test_who_waits_reads_how_many_come_first_and_goes_on(address: str, turns: Turns, held: threading.Event) -> None:

@@ -16,6 +16,7 @@ from nemodiff.trace import MODES, Trace
 from ui import api, charts, checkpoint, compare, files, light, permalink, player, relay, stream, zero
 from ui import branch as branches
 from ui.fields import given, listed, whole
+from ui.guard import uploaded
 from ui.limits import within
 from ui.runs import Runs
 from ui.settings import Settings
@@ -169,10 +170,13 @@ def build(
         except (TraceError, TypeError):
             return [gr.skip()] * len(CHARTS)
 
-    def open_trace(path: str | None) -> Any:
-        if not path:
+    def open_trace(sent: Any) -> Any:
+        path = sent.get("path") if isinstance(sent, dict) else None
+        if path is None:
             return gr.skip()
         try:
+            if not uploaded(path):
+                raise TraceError("The file was not uploaded to this server: load it again.")
             return stream.replay(stream.read_trace(path))
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
             return stream.failure(stream.explain(error))
@@ -320,7 +324,8 @@ def build(
             choice(checkpoints, turns, [top, block, limit], held, model)
         for draws in (panel.expand, redraw.click):
             draws(draw, held, plots, js="() => document.querySelector('#stage').trace()", queue=False, **quiet)
-        opener.upload(open_trace, opener, stage, **quiet)
+        # As it was sent: the button's own conversion would leave an empty file on the disk each time.
+        opener.upload(open_trace, opener, stage, preprocess=False, **quiet)
         examples.click(lambda index: EXAMPLES[index % len(EXAMPLES)].prompt, examples, prompt, queue=False, **quiet)
         draft.change(lambda name: gr.update(visible=name == "quadratic"), draft, weight, queue=False, **quiet)
         sampler.change(_shown, sampler, [limit, bound, steps], queue=False, **quiet)

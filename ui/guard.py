@@ -252,7 +252,7 @@ def _clean(data: Any) -> bool:
             if isinstance(meta, dict) and meta.get("_type") == "gradio.FileData":
                 found = True
                 value.pop("url", None)
-                if not _uploaded(value.get("path")):
+                if not uploaded(value.get("path")):
                     raise Refusal(400, "A file in the request was not uploaded to this server: upload it first.")
             waiting += [(part, depth + 1) for part in value.values()]
         elif isinstance(value, list):
@@ -260,7 +260,7 @@ def _clean(data: Any) -> bool:
     return found
 
 
-def _uploaded(path: Any) -> bool:
+def uploaded(path: Any) -> bool:
     """Whether a path names something in the folder of uploads; only its text is looked at, nothing is opened."""
     if not isinstance(path, str) or "\0" in path or ".." in Path(path).parts:
         return False
