@@ -14,6 +14,7 @@ from nemodiff.analysis.agreement import speed_up
 from nemodiff.checkpoints import CATALOGUE, DEFAULT
 from nemodiff.errors import NemodiffError, RequestError
 from nemodiff.loading import load, obstacles
+from nemodiff.pictures import open_picture
 from nemodiff.request import Request
 from nemodiff.trace import MODES, Event, Lane, Trace, first_difference
 from nemodiff.training import cli as training
@@ -45,7 +46,9 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("generate", help="answer a prompt in one or all modes")
     parser.add_argument("--prompt", help="the user's text")
     parser.add_argument("--prompt-ids", help="token ids instead of text, such as 1,2,3")
-    parser.add_argument("--image", help="a picture, for checkpoints that see")
+    parser.add_argument(
+        "--image", action="append", default=[], help="a picture, for checkpoints that see; may be given several times"
+    )
     parser.add_argument("--mode", choices=[*MODES, "all"], default="all")
     parser.add_argument("--checkpoint", default=DEFAULT, help="a name of `checkpoints`, a folder or a hub id")
     parser.add_argument("--max-new-tokens", type=int, default=128)
@@ -82,13 +85,12 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
 
 
 def _generate(args: argparse.Namespace) -> int:
-    if args.image:
-        raise RequestError(f"{args.checkpoint} sees no pictures: leave --image out.")
     if args.prompt is None and args.prompt_ids is None:
         raise RequestError("There is no prompt: give --prompt TEXT or --prompt-ids 1,2,3.")
     request = Request(
         prompt=args.prompt or "",
         prompt_ids=_ids(args.prompt_ids),
+        images=tuple(open_picture(file) for file in args.image),
         modes=MODES if args.mode == "all" else (args.mode,),
         max_new_tokens=args.max_new_tokens,
         block_length=args.block_length,

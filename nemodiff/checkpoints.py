@@ -40,6 +40,8 @@ class Entry:
     note: str
     #: Where its card and licence stand.
     card: str
+    #: Whether its prompts may bring pictures.
+    sees: bool = False
 
     @property
     def size(self) -> str:
@@ -67,6 +69,15 @@ CATALOGUE = (
         )
         for size, parameters in (("3B", 3_830_000_000), ("8B", 8_490_000_000), ("14B", 13_500_000_000))
         for suffix in ("", "-Base")
+    ),
+    Entry(
+        "nvidia/Nemotron-Labs-Diffusion-VLM-8B",
+        "Nemotron-Labs-Diffusion VLM 8B",
+        8_930_000_000,
+        "NVIDIA's, see the model card",
+        "NVIDIA's release that sees, fetched from the hub on first use; needs a GPU. Never run by this project.",
+        "https://huggingface.co/nvidia/Nemotron-Labs-Diffusion-VLM-8B",
+        sees=True,
     ),
 )
 

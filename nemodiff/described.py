@@ -15,6 +15,9 @@ from nemodiff.request import MAX_QUADRATIC_LENGTH, Request
 from nemodiff.tokenizer import Tokenizer
 from nemodiff.trace import Event, Trace
 
+#: A checkpoint to name where one without a tower is given a picture.
+_SEES = "nvidia/Nemotron-Labs-Diffusion-VLM-8B"
+
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
@@ -69,11 +72,7 @@ class Described(ABC):
     def encode(self, request: Request) -> list[int]:
         """The prompt's token ids. Raises RequestError when it does not fit the model."""
         bounds = self.bounds
-        tokens = (
-            list(request.prompt_ids)
-            if request.prompt_ids is not None
-            else self.tokenizer.encode(request.prompt, request.raw)
-        )
+        tokens = self._prompt(request)
         tokens += request.answer_ids
         if not tokens:
             raise RequestError("The prompt is empty: write something for the model to answer.")
@@ -91,6 +90,25 @@ class Described(ABC):
         if request.draft == "quadratic" and bounds.static:  # they know plain blocks only
             raise RequestError("draft quadratic does not run on static shapes: load the checkpoint without graphs.")
         return tokens
+
+    def _prompt(self, request: Request) -> list[int]:
+        """Ids of the prompt, without those that an answer begins with."""
+        if request.images:
+            raise RequestError(
+                f"{self.checkpoint} sees no pictures: leave them out, or choose a checkpoint that does ({_SEES})."
+            )
+        if request.prompt_ids is not None:
+            return list(request.prompt_ids)
+        return self.tokenizer.encode(request.prompt, request.raw)
+
+    @property
+    def sees(self) -> bool:
+        """Whether prompts may bring pictures."""
+        return False
+
+    def grids(self, request: Request) -> list[tuple[int, int]]:
+        """(rows, columns) of the tokens that each picture of a request becomes."""
+        return []
 
     def threshold(self, sampler: str) -> float:
         """The threshold that a request without one gets."""
@@ -120,6 +138,7 @@ class Described(ABC):
             versions=self.versions,
             request=filled.to_json(),
             special=self.tokenizer.special_ids,
+            image_grids=self.grids(filled),
         )
         return Recorder(head, filled.modes, self.tokenizer.decode, self.tokenizer.token_text)
 

@@ -15,16 +15,20 @@ from typing import Any
 import torch
 
 from nemodiff import samplers
-from nemodiff.decode import DECODERS, LaneRun, Prefill, Settings, quadratic_layouts, race
+from nemodiff.decode import DECODERS, LaneRun, Prefill, Seen, Settings, quadratic_layouts, race, synchronise
 from nemodiff.described import Bounds, Defaults, Described
 from nemodiff.errors import RequestError
 from nemodiff.model.layout import Layout
 from nemodiff.model.memory import enough_memory
 from nemodiff.model.transformer import Transformer
+from nemodiff.model.vision import PictureCache, grid
 from nemodiff.request import Request
 from nemodiff.samplers.trained import TrainedSampler
 from nemodiff.tokenizer import Tokenizer
 from nemodiff.trace import Event, Trace
+
+#: How tokenizers spell the tokens of a picture whose ids the config leaves out.
+_IMAGE_TOKENS = ("[IMG]", "[IMG_BREAK]", "[IMG_END]")
 
 
 class Engine(Described):
@@ -44,6 +48,7 @@ class Engine(Described):
         self.defaults = defaults
         #: The trained sampler that came with the checkpoint, if one did.
         self.sampler = sampler
+        self._pictures = PictureCache(model.vision) if model.vision else None
         self.dtype = model.dtype_name
         self.device = describe_device(model.device)
         #: Which attention runs in block-shaped forwards; prompts always run torch's SDPA.
@@ -64,6 +69,11 @@ class Engine(Described):
         return self._model
 
     @property
+    def sees(self) -> bool:
+        """Whether prompts may bring pictures."""
+        return self._pictures is not None
+
+    @property
     def weight_bytes(self) -> int:
         """Memory that closing this engine gives back, in bytes."""
         if self._model is None:
@@ -73,7 +83,7 @@ class Engine(Described):
     def close(self) -> None:
         """Free the model's memory, once a run that goes on has ended; further requests are refused."""
         with self._lock:
-            self._model = None
+            self._model = self._pictures = None
         gc.collect()  # layers and their tables may still hold each other
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -94,6 +104,76 @@ class Engine(Described):
         """Whether a token's logits are the same alone and in a block."""
         return self.model.exact and (self.model.static is None or self.model.static.exact)
 
+    def _prompt(self, request: Request) -> list[int]:
+        if not (request.images and self.sees):
+            return super()._prompt(request)
+        tokens = self._encode_with_pictures(request) if request.prompt_ids is None else list(request.prompt_ids)
+        holders, features = len(self._places(tokens)), sum(rows * columns for rows, columns in self.grids(request))
+        if holders != features:
+            raise RequestError(
+                f"The prompt has {holders:,} image tokens for pictures of {features:,} features: give one token "
+                "a feature."
+            )
+        return tokens
+
+    def grids(self, request: Request) -> list[tuple[int, int]]:
+        """(rows, columns) of the tokens that each picture of a request becomes."""
+        return [grid(self.model.config.vision, picture.width, picture.height) for picture in request.images]
+
+    def _encode_with_pictures(self, request: Request) -> list[int]:
+        """The prompt's ids in which one placeholder a picture has grown to its rows, each with its break or end."""
+        place, rest, end = self._image_ids()
+        tokens = self.tokenizer.encode(request.prompt, request.raw, [place] * len(request.images))
+        if (count := tokens.count(place)) != len(request.images):
+            token = repr(self.tokenizer.token_text(place))
+            raise RequestError(
+                f"The prompt's text holds the image token {token} itself: take it out."
+                if count > len(request.images)
+                else f"{self.checkpoint}'s chat template leaves out the image token {token}: fetch it again."
+            )
+        grids, whole = iter(self.grids(request)), []
+        for token in tokens:
+            if token == place:
+                rows, columns = next(grids)
+                whole += ([place] * columns + [rest]) * rows
+                whole[-1] = end
+            else:
+                whole.append(token)
+        return whole
+
+    def _places(self, tokens: list[int]) -> list[int]:
+        place = self._image_ids(1)[0]
+        return [index for index, token in enumerate(tokens) if token == place]
+
+    def _image_ids(self, count: int = 3) -> list[int]:
+        """The first `count` ids of placeholder, break and end, from the config or else the tokenizer."""
+        vision = self.model.config.vision
+        stated = (vision.image_token_id, vision.image_break_token_id, vision.image_end_token_id)[:count]
+        ids = [
+            self.tokenizer.find(name) if token is None else token
+            for token, name in zip(stated, _IMAGE_TOKENS, strict=False)
+        ]
+        if None in ids:
+            raise RequestError(
+                f"{self.checkpoint} names no {_IMAGE_TOKENS[ids.index(None)]} token, in its config or its tokenizer: "
+                "fetch it again."
+            )
+        return ids
+
+    def _look(self, request: Request, prompt: list[int]) -> Seen | None:
+        """The features of a request's pictures, in the order of their tokens; 0 ms when all were kept from before."""
+        if not request.images:
+            return None
+        known = all(map(self._pictures.knows, request.images))
+        synchronise(self.model.device)
+        began = time.perf_counter()
+        features = torch.cat([self._pictures.encode(picture) for picture in request.images])
+        synchronise(self.model.device)
+        took = 0.0 if known else (time.perf_counter() - began) * 1000
+        # Of the ids only those of the prompt: an answer may repeat the token.
+        places = self._places(prompt[: len(prompt) - len(request.answer_ids)])
+        return Seen(features, places, took)
+
     def stream(self, request: Request) -> Iterator[Event]:
         """Decode in all asked modes at once; one Event a forward, of the lane that is furthest behind.
 
@@ -110,19 +190,19 @@ class Engine(Described):
         Raises RequestError as `stream` does.
         """
         prompt, settings = self.encode(request), self._settings(self.fill(request))
-        with self._prefilled(prompt, settings) as prefill:
+        with self._prefilled(prompt, settings, request) as prefill:
             yield LaneRun(mode, self.model, prefill, settings)
 
     @contextmanager
-    def _prefilled(self, prompt: list[int], settings: Settings) -> Iterator[Prefill]:
+    def _prefilled(self, prompt: list[int], settings: Settings, request: Request) -> Iterator[Prefill]:
         what = f"decode {len(prompt):,} + {settings.max_new_tokens:,} tokens"
         with self._lock, enough_memory(what, RequestError):
             self._warm_up(settings)
             capacity = len(prompt) + settings.max_new_tokens + settings.most_rows
-            yield Prefill(self.model, prompt, capacity)
+            yield Prefill(self.model, prompt, capacity, self._look(request, prompt))
 
     def _run(self, prompt: list[int], settings: Settings, request: Request) -> Iterator[Event]:
-        with self._prefilled(prompt, settings) as prefill:
+        with self._prefilled(prompt, settings, request) as prefill:
             deadline = None if request.time_limit is None else time.monotonic() + request.time_limit
             lanes = {mode: DECODERS[mode](LaneRun(mode, self.model, prefill, settings)) for mode in request.modes}
             events = race(lanes)

@@ -1,4 +1,7 @@
-"""Ten prompts to start from, from very predictable to open-ended: the page offers them and the bench runs them."""
+"""Ten prompts to start from, from very predictable to open-ended: the page offers them and the bench runs them.
+
+And a few pictures with a question each, for checkpoints that see.
+"""
 
 from __future__ import annotations
 
@@ -44,3 +47,10 @@ EXAMPLES: tuple[Example, ...] = (
     Example("Thank-you note", "Write a short thank-you note to a teacher.", False),
     Example("Lighthouse", "Write a two-sentence story about a lighthouse keeper.", False),
 )
+
+#: assets/images/NAME.png → what to ask about it.
+PICTURES: dict[str, str] = {
+    "shapes": "How many shapes are in the picture, and which colours do they have?",
+    "bars": "Which bar is the tallest?",
+    "word": "What does the picture say?",
+}

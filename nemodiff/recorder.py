@@ -35,6 +35,8 @@ class Recorder:
         """Append an event; returns the token-table entries that it used for the first time, in their JSON form."""
         lane = self.trace.lane(event.mode)
         lane.events.append(event)
+        if event.image_ms is not None:
+            self.trace.image_ms = event.image_ms
         answer = self._answers[event.mode]
         fresh: dict[str, dict[str, str]] = {"tokens": {}, "byte_pieces": {}}
         for position in event.positions:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from nemodiff.errors import RequestError
+from nemodiff.pictures import Picture
 from nemodiff.trace import MODES
 
 SAMPLERS = ("confidence", "entropy", "fixed", "trained")
@@ -17,6 +18,7 @@ MAX_BLOCK_LENGTH = 64
 MAX_QUADRATIC_LENGTH = 16
 MAX_NEW_TOKENS = 4096
 MAX_PROMPT_CHARACTERS = 100_000
+MAX_IMAGES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +26,8 @@ class Request:
     """A prompt and how to decode it. Settings left None take the checkpoint's defaults.
 
     prompt: the user's text, put through the chat template unless `raw`. prompt_ids: token ids instead of text.
+    images: pictures of the user's message, before its text, for checkpoints that see; with `prompt_ids` their
+    placeholders stand in the ids already.
     answer_ids: tokens that the answer begins with (a branch of another run): decoding goes on after them, and
     positions count from the first new token.
     modes: any of ar, diffusion, self-speculation. block_length: B, 2 to 64. threshold: the confidence at which a
@@ -39,6 +43,7 @@ class Request:
 
     prompt: str = ""
     prompt_ids: tuple[int, ...] | None = None
+    images: tuple[Picture, ...] = ()
     answer_ids: tuple[int, ...] = ()
     modes: tuple[str, ...] = MODES
     max_new_tokens: int = 128
@@ -69,6 +74,10 @@ class Request:
                 )
         elif not self.prompt_ids:
             raise RequestError("The prompt has no token ids: give at least one.")
+        if not all(isinstance(image, Picture) for image in self.images):
+            raise RequestError("A saved run holds the sizes of its pictures only: give the pictures themselves again.")
+        if len(self.images) > MAX_IMAGES:
+            raise RequestError(f"A prompt takes up to {MAX_IMAGES} pictures, not {len(self.images)}: leave some out.")
         if not self.modes or len(set(self.modes)) != len(self.modes):
             raise RequestError(f"Choose at least one mode, each once: {', '.join(MODES)}.")
         for mode in self.modes:
@@ -114,15 +123,16 @@ class Request:
         return request
 
     def to_json(self) -> dict[str, Any]:
-        """The settings as plain JSON values, as a Trace carries them."""
-        data = asdict(self)
+        """The settings as plain JSON values, as a Trace carries them; of pictures their [width, height] alone."""
+        data = {field.name: getattr(self, field.name) for field in fields(self)}
+        data["images"] = [[image.width, image.height] for image in self.images]
         data["modes"] = list(self.modes)
         data["answer_ids"] = list(self.answer_ids)
         data["prompt_ids"] = None if self.prompt_ids is None else list(self.prompt_ids)
         return data
 
 
-_LISTS = ("modes", "prompt_ids", "answer_ids")
+_LISTS = ("modes", "prompt_ids", "answer_ids", "images")
 
 
 def _choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from nemodiff.errors import CheckpointError, RequestError
@@ -38,13 +39,20 @@ class Tokenizer:
         """The id of a token that stands for itself, such as </think>; None when the vocabulary has none."""
         return None if self._hf is None else self._hf.get_vocab().get(token)
 
-    def encode(self, prompt: str, raw: bool) -> list[int]:
-        """Ids of a user's prompt in the chat template, with the answer's turn opened; `raw` takes the text as it is."""
+    def encode(self, prompt: str, raw: bool, images: Sequence[int] = ()) -> list[int]:
+        """Ids of a user's prompt in the chat template, with the answer's turn opened; `raw` takes the text as it is.
+
+        images: a token id a picture, which stand before the text.
+        """
         if self._hf is None:
             raise RequestError("This checkpoint has no tokenizer: give token ids (--prompt-ids) instead of text.")
-        if raw or not self._hf.chat_template:
-            return self._hf.encode(prompt)
-        messages = [{"role": "user", "content": prompt}]
+        template = "" if raw else self._hf.chat_template or ""
+        content: str | list[dict] = "".join(self._hf.convert_ids_to_tokens(list(images))) + prompt
+        if not template:
+            return self._hf.encode(content)
+        if images and any(f"{quote}image{quote}" in template for quote in "'\""):  # it places them by itself
+            content = [*({"type": "image"} for _ in images), {"type": "text", "text": prompt}]
+        messages = [{"role": "user", "content": content}]
         try:
             return self._hf.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
         except Exception as error:  # a template is a program of its own and may fail in any way

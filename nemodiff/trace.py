@@ -7,20 +7,22 @@ drawn from it alone. The JSON form (`nemodiff.trace/1`) is what `Trace.to_json` 
 from __future__ import annotations
 
 import json
-import math
 import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from nemodiff.ceiling import Ceiling
 from nemodiff.errors import TraceError
+from nemodiff.untrusted import SCHEMA, broken, integer, is_hex, number, one_of, refuse_constant, table, take
 
-SCHEMA = "nemodiff.trace/1"
 MAX_BYTES = 32 * 1024 * 1024
 
 MODES = ("ar", "diffusion", "self-speculation")
 PHASES = ("prefill", "decode", "denoise", "refresh", "draft", "verify")
 STATES = ("masked", "committed", "drafted", "accepted", "rejected", "corrected", "bonus", "seed", "discarded")
+#: Of pictures in a trace from a file: how many, their tokens a side, and characters of a preview.
+MAX_IMAGES, MAX_GRID, MAX_PREVIEW = 16, 1024, 20_000
+_PREVIEW = re.compile(r"data:image/jpeg;base64,[A-Za-z0-9+/]+={0,2}")
 FINISHES = ("eos", "length", "stopped", "time")
 #: States in which a position holds a token of the answer, for good.
 KEPT = frozenset({"committed", "accepted", "corrected", "bonus", "seed"})
@@ -64,6 +66,8 @@ class Event:
     Of quadratic self-speculation, whose forward verifies and drafts at once: rows of the forward, and what the group
     behind each verified token drafts, (token id, confidence) each. The group behind the last token that stands
     survives; its drafts are also positions of the event. again: a group began with its token once more.
+
+    image_ms: of a prefill with pictures, what encoding them took in this run; no part of any lane's clock.
     """
 
     mode: str
@@ -77,11 +81,12 @@ class Event:
     rows: int | None = None
     groups: list[list[tuple[int, float]]] = field(default_factory=list)
     again: bool = False
+    image_ms: float | None = None
 
     @classmethod
     def from_json(cls, data: Any) -> Event:
         """An event as `to_json` writes it, its `mode` beside. Raises TraceError when it is none."""
-        return _read_event(data, _one_of(data, "mode", MODES, "event"), "event")
+        return _read_event(data, one_of(data, "mode", MODES, "event"), "event")
 
     def to_json(self) -> dict[str, Any]:
         data = {
@@ -100,6 +105,8 @@ class Event:
             data["groups"] = [[[token, round(p, 4)] for token, p in group] for group in self.groups]
         if self.again:
             data["again"] = True
+        if self.image_ms is not None:
+            data["image_ms"] = round(self.image_ms, 3)
         return data
 
 
@@ -198,6 +205,9 @@ class Trace:
 
     `vocabulary` maps an id to its text. A token whose bytes are no complete UTF-8 stands in `byte_pieces` instead
     (id → hex), so that pieces join exactly. `special` lists ids of control tokens such as EOS and the mask.
+
+    Of pictures in the prompt: image_grids are the (rows, columns) of each one's tokens, image_ms is what encoding them
+    took (0 where all were known), image_previews small JPEGs as data: URLs, kept only where the user agrees.
     """
 
     checkpoint: str
@@ -212,6 +222,9 @@ class Trace:
     byte_pieces: dict[int, str] = field(default_factory=dict)
     special: list[int] = field(default_factory=list)
     recorded: str | None = None
+    image_ms: float | None = None
+    image_grids: list[tuple[int, int]] = field(default_factory=list)
+    image_previews: list[str] = field(default_factory=list)
 
     def lane(self, mode: str) -> Lane | None:
         return next((lane for lane in self.lanes if lane.mode == mode), None)
@@ -223,7 +236,7 @@ class Trace:
 
     def head(self) -> dict[str, Any]:
         """Everything but the lanes and the token table: what a page needs before the first event."""
-        return {
+        data = {
             "schema": SCHEMA,
             "checkpoint": self.checkpoint,
             "tokenizer": self.tokenizer,
@@ -234,6 +247,12 @@ class Trace:
             "request": self.request,
             "recorded": self.recorded,
         }
+        if self.image_grids:
+            data["image_ms"] = None if self.image_ms is None else round(self.image_ms, 3)
+            data["image_grids"] = [list(grid) for grid in self.image_grids]
+        if self.image_previews:
+            data["image_previews"] = self.image_previews
+        return data
 
     def to_dict(self) -> dict[str, Any]:
         return self.head() | {
@@ -252,7 +271,7 @@ class Trace:
         if len(text) > MAX_BYTES:
             raise TraceError(f"The trace is larger than {MAX_BYTES // 2**20} MB; load a shorter run.")
         try:
-            data = json.loads(text, parse_constant=_refuse_constant)
+            data = json.loads(text, parse_constant=refuse_constant)
         except (ValueError, RecursionError) as error:
             raise TraceError("The file is not a trace: it holds no valid JSON.") from error
         return _read_trace(data)
@@ -269,84 +288,53 @@ def first_difference(tokens: list[int], other: list[int]) -> int | None:
 # Reading an untrusted trace: every value is checked for type and range, unknown keys are dropped.
 
 
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _fail(where: str) -> TraceError:
-    return TraceError(f"The file is not a {SCHEMA} trace: {where} is missing or not as expected.")
-
-
-def _take(data: Any, key: str, kind: type | tuple[type, ...], where: str, default: Any = ...) -> Any:
-    if not isinstance(data, dict):
-        raise _fail(where)
-    value = data.get(key, default)
-    if value is default and default is not ...:
-        return default
-    if value is ... or not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise _fail(f"{where}.{key}")
-    return value
-
-
-def _number(data: Any, key: str, where: str, low: float, high: float, default: Any = ...) -> Any:
-    value = _take(data, key, (int, float), where, default)
-    if value is not None and not (math.isfinite(value) and low <= value <= high):
-        raise _fail(f"{where}.{key}")
-    return value
-
-
-def _integer(data: Any, key: str, where: str, default: Any = ..., high: int = 2**31) -> Any:
-    value = _take(data, key, int, where, default)
-    if value is not None and not 0 <= value <= high:
-        raise _fail(f"{where}.{key}")
-    return value
-
-
-def _one_of(data: Any, key: str, allowed: tuple[str, ...], where: str, default: Any = ...) -> Any:
-    value = _take(data, key, str, where, default)
-    if value is not None and value not in allowed:
-        raise _fail(f"{where}.{key}")
-    return value
-
-
-def _read_table(data: dict, key: str, where: str) -> dict[int, str]:
-    table = _take(data, key, dict, where, {})
-    if not all(
-        id_.isascii() and id_.isdigit() and len(id_) < 10 and isinstance(text, str) for id_, text in table.items()
-    ):
-        raise _fail(f"{where}.{key}")
-    return {int(id_): text for id_, text in table.items()}
-
-
 def _read_trace(data: Any) -> Trace:
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        raise _fail("schema")
-    lanes = [_read_lane(lane, f"lanes[{i}]") for i, lane in enumerate(_take(data, "lanes", list, "trace"))]
+        raise broken("schema")
+    lanes = [_read_lane(lane, f"lanes[{i}]") for i, lane in enumerate(take(data, "lanes", list, "trace"))]
     if not lanes or len({lane.mode for lane in lanes}) != len(lanes):
-        raise _fail("lanes")
-    versions = _take(data, "versions", dict, "trace", {})
-    special = _take(data, "special", list, "trace", [])
-    pieces = _read_table(data, "byte_pieces", "trace")
-    if not all(type(token) is int for token in special) or not all(_is_hex(piece) for piece in pieces.values()):
-        raise _fail("special or byte_pieces")
+        raise broken("lanes")
+    versions = take(data, "versions", dict, "trace", {})
+    special = take(data, "special", list, "trace", [])
+    pieces = table(data, "byte_pieces", "trace")
+    if not all(type(token) is int for token in special) or not all(is_hex(piece) for piece in pieces.values()):
+        raise broken("special or byte_pieces")
     return Trace(
-        checkpoint=_take(data, "checkpoint", str, "trace"),
-        tokenizer=_take(data, "tokenizer", str, "trace", ""),
-        device=_take(data, "device", str, "trace", ""),
-        dtype=_take(data, "dtype", str, "trace", ""),
-        exact=_take(data, "exact", bool, "trace", False),
+        checkpoint=take(data, "checkpoint", str, "trace"),
+        tokenizer=take(data, "tokenizer", str, "trace", ""),
+        device=take(data, "device", str, "trace", ""),
+        dtype=take(data, "dtype", str, "trace", ""),
+        exact=take(data, "exact", bool, "trace", False),
         versions={str(name): str(version) for name, version in versions.items()},
-        request=_take(data, "request", dict, "trace"),
-        recorded=_take(data, "recorded", (str, type(None)), "trace", None),
+        request=take(data, "request", dict, "trace"),
+        recorded=take(data, "recorded", (str, type(None)), "trace", None),
         lanes=lanes,
-        vocabulary=_read_table(data, "tokens", "trace"),
+        vocabulary=table(data, "tokens", "trace"),
         byte_pieces=pieces,
         special=special,
+        image_ms=number(data, "image_ms", "trace", 0, 1e9, None),
+        image_grids=_read_grids(data),
+        image_previews=_read_previews(data),
     )
 
 
-def _is_hex(text: str) -> bool:
-    return re.fullmatch(r"([0-9a-f]{2}){1,64}", text) is not None
+def _read_grids(data: dict[str, Any]) -> list[tuple[int, int]]:
+    grids = take(data, "image_grids", list, "trace", [])
+    if len(grids) > MAX_IMAGES or not all(
+        isinstance(grid, list) and len(grid) == 2 and all(type(side) is int and 0 < side <= MAX_GRID for side in grid)
+        for grid in grids
+    ):
+        raise broken("image_grids")
+    return [(rows, columns) for rows, columns in grids]
+
+
+def _read_previews(data: dict[str, Any]) -> list[str]:
+    previews = take(data, "image_previews", list, "trace", [])
+    if len(previews) > MAX_IMAGES or not all(
+        isinstance(preview, str) and len(preview) <= MAX_PREVIEW and _PREVIEW.fullmatch(preview) for preview in previews
+    ):
+        raise broken("image_previews")
+    return previews
 
 
 def _is_alternative(pair: Any) -> bool:
@@ -356,22 +344,22 @@ def _is_alternative(pair: Any) -> bool:
 
 
 def _read_lane(data: Any, where: str) -> Lane:
-    mode = _one_of(data, "mode", MODES, where)
+    mode = one_of(data, "mode", MODES, where)
     events = [
-        _read_event(event, mode, f"{where}.events[{i}]") for i, event in enumerate(_take(data, "events", list, where))
+        _read_event(event, mode, f"{where}.events[{i}]") for i, event in enumerate(take(data, "events", list, where))
     ]
-    tokens = _take(data, "tokens", list, where)
+    tokens = take(data, "tokens", list, where)
     if not all(isinstance(token, int) and not isinstance(token, bool) and 0 <= token < 2**31 for token in tokens):
-        raise _fail(f"{where}.tokens")
+        raise broken(f"{where}.tokens")
     if any(b.clock_ms < a.clock_ms for a, b in zip(events, events[1:], strict=False)):
-        raise _fail(f"{where}.events' clock")
+        raise broken(f"{where}.events' clock")
     return Lane(
         mode=mode,
         events=events,
         tokens=tokens,
-        text=_take(data, "text", str, where, ""),
-        finish=_one_of(data, "finish", FINISHES, where, None),
-        peak_memory=_integer(data, "peak_memory", where, None, high=2**50),
+        text=take(data, "text", str, where, ""),
+        finish=one_of(data, "finish", FINISHES, where, None),
+        peak_memory=integer(data, "peak_memory", where, None, high=2**50),
         ceiling=_read_ceiling(data, where),
     )
 
@@ -382,39 +370,40 @@ def _read_ceiling(data: Any, where: str) -> Ceiling | None:
     try:
         return Ceiling.from_json(data["ceiling"])
     except ValueError as error:
-        raise _fail(f"{where}.ceiling") from error
+        raise broken(f"{where}.ceiling") from error
 
 
 def _read_event(data: Any, mode: str, where: str) -> Event:
-    positions = _take(data, "positions", list, where)
-    groups = _take(data, "groups", list, where, [])
+    positions = take(data, "positions", list, where)
+    groups = take(data, "groups", list, where, [])
     if not all(isinstance(group, list) and all(map(_is_alternative, group)) for group in groups):
-        raise _fail(f"{where}.groups")
+        raise broken(f"{where}.groups")
     return Event(
         mode=mode,
-        forward=_integer(data, "forward", where),
-        phase=_one_of(data, "phase", PHASES, where),
-        clock_ms=float(_number(data, "clock_ms", where, 0, 1e9)),
-        start=_integer(data, "start", where),
-        length=_integer(data, "length", where),
+        forward=integer(data, "forward", where),
+        phase=one_of(data, "phase", PHASES, where),
+        clock_ms=float(number(data, "clock_ms", where, 0, 1e9)),
+        start=integer(data, "start", where),
+        length=integer(data, "length", where),
         positions=[_read_position(position, f"{where}.positions[{i}]") for i, position in enumerate(positions)],
-        finish=_one_of(data, "finish", FINISHES, where, None),
-        rows=_integer(data, "rows", where, None),
+        finish=one_of(data, "finish", FINISHES, where, None),
+        rows=integer(data, "rows", where, None),
         groups=[[(token, float(p)) for token, p in group] for group in groups],
-        again=_take(data, "again", bool, where, False),
+        again=take(data, "again", bool, where, False),
+        image_ms=number(data, "image_ms", where, 0, 1e9, None),
     )
 
 
 def _read_position(data: Any, where: str) -> Position:
-    top = _take(data, "top", list, where, [])
+    top = take(data, "top", list, where, [])
     if not all(_is_alternative(pair) for pair in top):
-        raise _fail(f"{where}.top")
+        raise broken(f"{where}.top")
     return Position(
-        index=_integer(data, "index", where, high=2**20),
-        token=_integer(data, "token", where),
-        state=_one_of(data, "state", STATES, where),
-        confidence=_number(data, "confidence", where, 0, 1, None),
-        score=_number(data, "score", where, -1e9, 1e9, None),
-        verifier=_integer(data, "verifier", where, None),
+        index=integer(data, "index", where, high=2**20),
+        token=integer(data, "token", where),
+        state=one_of(data, "state", STATES, where),
+        confidence=number(data, "confidence", where, 0, 1, None),
+        score=number(data, "score", where, -1e9, 1e9, None),
+        verifier=integer(data, "verifier", where, None),
         top=[(token, float(p)) for token, p in top],
     )

@@ -234,22 +234,6 @@ def test_what_a_released_config_cannot_do_without(tmp_path, missing, says):
     refuse(folder, says)
 
 
-def test_a_vision_checkpoint_decodes_text(tmp_path):
-    """Its text hyper-parameters stand at the root; the tower and the projector stay unread."""
-    extra = {
-        "encoder.vision_tower.patch_conv.weight": torch.zeros(4, 3, 2, 2),
-        "encoder.multi_modal_projector.norm.weight": torch.ones(4),
-    }
-    settings = {"model_type": "nemotron_labs_diffusion_vlm", "vision_config": {"model_type": "pixtral"}}
-    folder = write_nvidia(random_ministral(), tmp_path / "vlm", extra=extra, **settings)
-    text = write_nvidia(random_ministral(), tmp_path / "text")
-    request = nemodiff.Request(prompt_ids=(5, 6, 7), max_new_tokens=8)
-    lanes = [nemodiff.load(str(path), dtype="float32").generate(request).lanes for path in (folder, text)]
-    assert [lane.tokens for lane in lanes[0]] == [lane.tokens for lane in lanes[1]]
-    change_config(folder, model_type="nemotron_labs_diffusion")
-    refuse(folder, "unexpected encoder.multi_modal_projector.norm.weight")
-
-
 @pytest.mark.parametrize("kind", [torch.int8, torch.float8_e4m3fn])
 def test_tensors_that_are_no_plain_floats(broken, kind):
     def change(tensors):

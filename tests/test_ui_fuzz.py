@@ -1,27 +1,33 @@
-"""Whatever is sent is answered with a value or one sentence: traces, requests, links, branches, file values, sweeps."""
+"""Whatever is sent is answered with a value or one sentence: traces, requests, links, branches, files, pictures."""
 
 from __future__ import annotations
 
 import copy
+import io
 import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import parse_qs
 
 import pytest
 from gradio.utils import get_upload_folder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from nemodiff.engine import Engine
 from nemodiff.errors import RequestError, TraceError
+from nemodiff.pictures import MAX_SIDE, open_picture
 from nemodiff.request import Request
 from nemodiff.trace import MODES, Trace
 from tests.browser.made import trace_of
 from tests.served import LEAKS, values
 from ui import blocks, branch, files, guard, light, permalink, stream
+from ui.checkpoint import Checkpoints
 from ui.guard import Refusal
+from ui.picture import Slot
 from ui.settings import Settings
 from ui.sweeps import Plan, Results
 from ui.trajectory import from_trajectory, trajectory
@@ -208,7 +214,7 @@ def test_a_link_gives_usable_values_or_names_what_is_not(query: dict[str, str]) 
 
 
 @fuzz
-@given(sent=st.lists(anything, min_size=15, max_size=15))
+@given(sent=st.lists(anything, min_size=16, max_size=16))
 def test_a_link_of_any_values_is_made_or_refused_in_a_sentence(link: Any, sent: list[Any]) -> None:
     query, said = link(*sent)
     if isinstance(said, str):
@@ -257,6 +263,58 @@ def test_no_address_and_no_foreign_path_gets_past_the_guard(data: Any) -> None:
         if isinstance(meta, dict) and meta.get("_type") == "gradio.FileData":
             assert "url" not in value
             assert value["path"].startswith(f"{get_upload_folder()}/") and ".." not in value["path"]
+
+
+def pictures() -> dict[str, bytes]:
+    """A small picture in every format that is read, as a file's bytes."""
+    image = Image.new("RGB", (24, 16), (200, 30, 30))
+    found = {}
+    for kind in ("PNG", "JPEG", "WebP", "GIF"):
+        image.save(file := io.BytesIO(), kind)
+        found[kind] = file.getvalue()
+    return found
+
+
+PICTURES = pictures()
+
+
+@st.composite
+def nearly_pictures(draw: st.DrawFn) -> bytes:
+    """A picture's bytes with some of them changed, cut off or doubled; or bytes of any kind."""
+    data = bytearray(PICTURES[draw(st.sampled_from(sorted(PICTURES)))])
+    for _ in range(draw(st.integers(0, 6))):
+        data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
+    start, end = sorted(draw(st.tuples(st.integers(0, len(data)), st.integers(0, len(data)))))
+    return draw(
+        st.sampled_from([bytes(data), bytes(data[:end]), bytes(data + data[start:end])]) | st.binary(max_size=99)
+    )
+
+
+@settings(fuzz, max_examples=300)
+@given(data=nearly_pictures())
+def test_a_picture_is_small_and_rgb_or_refused_in_a_sentence(data: bytes) -> None:
+    try:
+        picture = open_picture(data)
+    except RequestError as error:
+        a_sentence(str(error))
+        return
+    assert picture.image.mode == "RGB" and 0 < max(picture.width, picture.height) <= MAX_SIDE
+    assert picture.preview().startswith("data:image/jpeg;base64,")
+
+
+def test_whole_pictures_are_read() -> None:
+    assert {(open_picture(data).width, open_picture(data).height) for data in PICTURES.values()} == {(24, 16)}
+
+
+@fuzz
+@given(path=anything | st.sampled_from(["/etc/passwd", get_upload_folder(), f"{get_upload_folder()}/../x.png", "\0"]))
+def test_no_path_of_a_picture_but_an_uploads_is_opened(path: Any) -> None:
+    engine = SimpleNamespace(checkpoint="seer", sees=True)
+    slot = Slot(Checkpoints(engine, Settings()))
+    with patch("ui.picture.open_picture", side_effect=AssertionError):
+        answer = json.loads(slot.look(path))
+    assert answer["picture"] is None
+    a_sentence(answer["error"])
 
 
 def test_the_fuzz_can_fail() -> None:

@@ -6,6 +6,8 @@ from nemodiff.ceiling import Ceiling
 from nemodiff.request import Request
 from tests.test_decode import prompt_ids
 from ui import light
+from ui.checkpoint import Checkpoints
+from ui.settings import Settings
 
 
 def asked(engine, **more):
@@ -14,7 +16,8 @@ def asked(engine, **more):
 
 
 def messages(engine, text, seconds=60.0, problem=""):
-    return [json.loads(one)["light"] for one in light.stream(engine, problem, text, seconds)]
+    checkpoints = Checkpoints(engine, Settings(), problem)
+    return [json.loads(one)["light"] for one in light.stream(checkpoints, text, seconds)]
 
 
 def test_progress_then_the_ceiling(llama_engine, monkeypatch):
@@ -28,7 +31,7 @@ def test_progress_then_the_ceiling(llama_engine, monkeypatch):
 
 def test_a_closed_page_frees_the_model(llama_engine, monkeypatch):
     monkeypatch.setattr(light, "PAUSE", 0.0)
-    stream = light.stream(llama_engine, "", asked(llama_engine), 60.0)
+    stream = light.stream(Checkpoints(llama_engine, Settings()), asked(llama_engine), 60.0)
     next(stream)
     stream.close()
     assert llama_engine.generate(Request(prompt_ids=(5, 6), modes=("ar",), max_new_tokens=2)).lanes[0].tokens

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from nemodiff.errors import RequestError
 from nemodiff.request import ACCEPTANCES, DRAFTS, SAMPLERS
 from nemodiff.trace import MODES
-from ui.permalink import FIELDS, query, read
+from ui.permalink import FIELDS, PICTURE, query, read
 
 DEFAULTS = ["Hi", list(MODES), 8, "confidence", 0.95, 0.3, 4, 0, 0, 128, False, False, "linear", "match", 1]
 
@@ -45,6 +45,11 @@ def test_what_is_as_by_default_is_left_out():
     changed = [*DEFAULTS[:2], 16, *DEFAULTS[3:7], 0.7, *DEFAULTS[8:11], True, *DEFAULTS[12:]]
     assert query(changed, DEFAULTS) == "prompt=Hi&block=16&temperature=0.7&raw=1"
     assert query([*DEFAULTS[:2], None, *DEFAULTS[3:]], DEFAULTS) == "prompt=Hi"
+
+
+def test_an_example_picture_stands_beside_the_fields():
+    assert query(DEFAULTS, DEFAULTS, "shapes") == "prompt=Hi&picture=shapes"
+    assert PICTURE not in FIELDS and read({PICTURE: "shapes"}) == ({}, [])
 
 
 def test_a_prompt_too_long_for_a_link():

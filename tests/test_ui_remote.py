@@ -21,9 +21,11 @@ from tests.browser.conftest import running
 from tests.conftest import open_engine
 from tests.replicas import decoder_of, free_port, one_replica
 from ui import light, remote, stream
+from ui.checkpoint import Checkpoints
 from ui.remote import AWAY, LOST, connect
 from ui.runs import Runs
 from ui.serve.__main__ import main
+from ui.settings import Settings
 
 PROMPT = (5, 6, 7, 8)
 WAIT = 60
@@ -136,10 +138,10 @@ def test_a_replicas_refusal_is_the_same_sentence(near):
 def test_the_ceiling_is_searched_on_the_replica(near, local):
     settings = asked(8, modes=("diffusion",)).to_json()
     text = json.dumps({"id": 7, "checkpoint": near.checkpoint, "request": settings, "answer_ids": []})
-    *_, there = light.stream(near, "", text, 60.0)
-    *_, here = light.stream(local, "", text, 60.0)
+    *_, there = light.stream(Checkpoints(near, Settings()), text, 60.0)
+    *_, here = light.stream(Checkpoints(local, Settings()), text, 60.0)
     assert json.loads(there)["light"]["ceiling"]["blocks"] and there == here
-    *_, refused = light.stream(near, "", "{", 60.0)
+    *_, refused = light.stream(Checkpoints(near, Settings()), "{", 60.0)
     assert "error" in json.loads(refused)["light"]
 
 

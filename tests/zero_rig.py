@@ -32,7 +32,9 @@ from spaces.zero.gradio import error
 import nemodiff
 from nemodiff.request import Request
 from ui import light, zero
+from ui.checkpoint import Checkpoints
 from ui.runs import Runs
+from ui.settings import Settings
 from ui.stream import stream
 
 asked: list[float] = []
@@ -98,7 +100,8 @@ def main(folder: str) -> dict[str, Any]:
     found["failed"] = list(decode(request))
     engine.stream = plain
     given = {"id": 7, "checkpoint": engine.checkpoint, "request": Request(prompt="w1", max_new_tokens=4).to_json()}
-    search = zero.lent(lambda: engine, lend, lambda *_: 60.0, lambda *v: light.stream(engine, "", *v))
+    search = light.stream_of(Checkpoints(engine, Settings()))
+    search = zero.lent(lambda: engine, lend, lambda *_: 60.0, search)
     searched = list(light.told(search, json.dumps(given | {"answer_ids": []}), 60.0))
     found["ceiling"] = json.loads(searched[-1])["light"]
 

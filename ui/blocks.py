@@ -13,7 +13,7 @@ from nemodiff.errors import RequestError, TraceError
 from nemodiff.examples import EXAMPLES
 from nemodiff.request import DRAFTS, SAMPLERS, Request
 from nemodiff.trace import MODES, Trace
-from ui import api, charts, checkpoint, compare, files, light, permalink, player, relay, stream, zero
+from ui import api, charts, checkpoint, compare, files, light, permalink, picture, player, relay, stream, zero
 from ui import branch as branches
 from ui.fields import given, listed, whole
 from ui.guard import uploaded
@@ -23,7 +23,7 @@ from ui.settings import Settings
 from ui.turns import Turns
 
 BUSY = "The run could not start: the server is busy or the connection was lost. Try again in a moment."
-STYLES = [Path(__file__).parent / "page.css", checkpoint.STYLE, compare.STYLE, player.STYLE]
+STYLES = [Path(__file__).parent / "page.css", checkpoint.STYLE, picture.STYLE, compare.STYLE, player.STYLE]
 MODE_NAMES = (("Autoregressive", "ar"), ("Diffusion", "diffusion"), ("Self-speculation", "self-speculation"))
 #: What a draft must do to stand, at a temperature.
 ACCEPTANCE_NAMES = (
@@ -60,10 +60,11 @@ def build(
     lend: on ZeroGPU `spaces.GPU`; what uses the model is then run by it. turns: the line that runs wait in.
     """
     runs, checkpoints = Runs(), checkpoint.Checkpoints(engine, settings, problem)
+    slot = picture.Slot(checkpoints)
     turns = turns or Turns(settings)
     turns.engine = lambda: checkpoints.engine
     decode = zero.decoder(lambda: checkpoints.engine, lend) if lend else None
-    search = light.stream_of(checkpoints)
+    search = light.stream_of(checkpoints, runs)
     if lend:
         search = zero.lent(lambda: checkpoints.engine, lend, lambda *_: settings.time_limit, search)
 
@@ -83,13 +84,14 @@ def build(
         draft: str,
         acceptance: str,
         ar_weight: float | None,
+        shown: str,
         visitor: gr.Request,
     ) -> Iterator[str]:
         try:
-            if checkpoints.engine is None:
-                raise RequestError(checkpoints.problem or "No model is loaded, so only recorded runs can be played.")
+            checkpoints.loaded("only recorded runs can be played")
             request = Request(
                 prompt=prompt,
+                images=slot.images(shown),
                 modes=tuple(mode for mode in MODES if mode in listed("modes", modes)),
                 block_length=whole("block length", block_length),
                 sampler=sampler,
@@ -114,9 +116,8 @@ def build(
 
     def branch(asked: str, visitor: gr.Request) -> Iterator[str]:
         try:
-            if checkpoints.engine is None:
-                raise RequestError(checkpoints.problem or "No model is loaded, so no run can branch.")
-            request = branches.request_of(asked, checkpoints.engine.checkpoint, settings.time_limit)
+            made_by = checkpoints.loaded("no run can branch").checkpoint
+            request = branches.request_of(asked, made_by, settings.time_limit, runs)
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
             yield stream.failure(stream.explain(error))
             return
@@ -193,6 +194,7 @@ def build(
         )
     with page, gr.Tabs(elem_id="tabs") as tabs, gr.Tab("Watch", id="watch", elem_id="watch"):
         with gr.Row(elem_id="ask"):
+            pictured = slot.component()
             prompt = gr.Textbox(
                 value=next(one.prompt for one in EXAMPLES if one.label == "JSON person"),
                 placeholder="Ask the model something",
@@ -218,42 +220,18 @@ def build(
         with gr.Row(elem_id="options"):
             modes = gr.CheckboxGroup(MODE_NAMES, value=list(MODES), show_label=False, label="Modes", elem_id="modes")
             block = _number("block", block_length, "block-length")
-            sampler = gr.Dropdown(
-                checkpoints.samplers,
-                value=SAMPLERS[0],
-                label="sampler",
-                filterable=False,
-                elem_id="sampler",
-                elem_classes="choice",
-                min_width=60,
-            )
+            sampler = _dropdown("sampler", checkpoints.samplers, SAMPLERS[0], "sampler")
             limit = _number("threshold", threshold, "threshold", step=0.05)
             bound = _number("entropy bound", 0.3, "entropy-bound", step=0.05, visible=False)
             steps = _number("steps a block", max(1, block_length // 2), "steps", visible=False)
-            draft = gr.Dropdown(
-                list(DRAFTS),
-                value=DRAFTS[0],
-                label="drafts",
-                filterable=False,
-                elem_id="draft",
-                elem_classes="choice",
-                min_width=60,
-            )
+            draft = _dropdown("drafts", list(DRAFTS), DRAFTS[0], "draft")
             temperature = _number("temperature", 0, "temperature", step=0.1)
             length = _number("new tokens", min(128, settings.max_new_tokens), "max-new-tokens")
         with gr.Accordion("More", open=False, elem_id="more"), gr.Row(elem_id="extras"):
             seed = _number("seed", 0, "seed")
             ignore_eos = gr.Checkbox(False, label="go on after EOS", elem_id="ignore-eos", min_width=60)
             raw = gr.Checkbox(False, label="raw prompt, no chat template", elem_id="raw", min_width=60)
-            acceptance = gr.Dropdown(
-                ACCEPTANCE_NAMES,
-                value=ACCEPTANCE_NAMES[0][1],
-                label="drafts at a temperature",
-                filterable=False,
-                elem_id="acceptance",
-                elem_classes="choice",
-                min_width=60,
-            )
+            acceptance = _dropdown("drafts at a temperature", ACCEPTANCE_NAMES, ACCEPTANCE_NAMES[0][1], "acceptance")
             weight = _number("AR's weight in the verifier", 1, "ar-weight", step=0.1, visible=False)
         link = gr.Button("Copy link", elem_id="link", min_width=96, scale=0)
         stage = gr.HTML(
@@ -291,7 +269,7 @@ def build(
 
         def make_link(*values: Any) -> tuple[str, Any]:
             try:
-                return permalink.query(list(values), defaults()), gr.skip()
+                return permalink.query(list(values[:-1]), defaults(), slot.link(values[-1])), gr.skip()
             except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
                 return "", stream.failure(stream.explain(error))
 
@@ -302,13 +280,23 @@ def build(
             values = {name: value for name, (field, value) in own.items() if value != field.value} | values
             notice = f"The link's values for {', '.join(wrong)} were left out: they are not usable here."
             updates = [values.get(name, gr.skip()) for name in permalink.FIELDS]
-            return [*updates, stream.failure(notice) if wrong else gr.skip(), checkpoints.state()]
+            try:
+                chosen = slot.follow(visitor.query_params.get(permalink.PICTURE)) or slot.state()
+            except RequestError as error:
+                wrong, notice, chosen = [permalink.PICTURE], str(error), slot.state()
+            return [*updates, stream.failure(notice) if wrong else gr.skip(), checkpoints.state(), chosen]
 
         # Who waits is in our own line (`ui.line`), so Gradio's lets everybody in. Values come as they were sent and
         # are checked in one place, where what is wrong becomes a sentence.
         model: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": None, "trigger_mode": "once", **quiet}
         model |= {"preprocess": False}
-        going = gr.on([start.click, prompt.submit], generate, fields, stage, api_name="watch", **model)
+        # The page knows where the picture's upload lies; `held` only lends it a place among the inputs.
+        with_picture = (
+            "async (...fields) => [...fields.slice(0, -1), (await document.querySelector('#picture').path) || '']"
+        )
+        going = gr.on(
+            [start.click, prompt.submit], generate, [*fields, held], stage, js=with_picture, api_name="watch", **model
+        )
         forked = fork.click(branch, held, stage, js="() => document.querySelector('#stage').branch", **model)
         lit = lighter.click(speed_of_light, held, stage, js="() => document.querySelector('#stage').light", **model)
         # A run that is asked for does not wait for a search that goes on.
@@ -316,12 +304,13 @@ def build(
         for runs_on in (going, forked, lit):
             runs_on.failure(fail, None, stage, queue=False, **quiet)
         halt.click(stop, None, stage, cancels=[going, forked, lit], queue=False, **quiet)
-        link.click(make_link, fields, [held, stage], queue=False, **quiet).then(
+        link.click(make_link, [*fields, held], [held, stage], js=with_picture, queue=False, **quiet).then(
             None, held, None, js=(Path(__file__).parent / "link.js").read_text(encoding="utf-8"), queue=False, **quiet
         )
-        page.load(follow_link, None, [*fields, stage, top], queue=False, **quiet)
+        page.load(follow_link, None, [*fields, stage, top, pictured], queue=False, **quiet)
         if settings.choose:
-            choice(checkpoints, turns, [top, block, limit], held, model)
+            swapped = choice(checkpoints, turns, [top, block, limit], held, model)
+            swapped.then(lambda: slot.state(), None, pictured, queue=False, **quiet)
         for draws in (panel.expand, redraw.click):
             draws(draw, held, plots, js="() => document.querySelector('#stage').trace()", queue=False, **quiet)
         # As it was sent: the button's own conversion would leave an empty file on the disk each time.
@@ -337,10 +326,11 @@ def build(
 
 def choice(
     checkpoints: checkpoint.Checkpoints, turns: Turns, shows: list[Any], held: Any, model: dict[str, Any]
-) -> None:
+) -> Any:
     """Wire the header's choice of a checkpoint. Only where the owner lets visitors make it: nothing is there else.
 
     shows: the header, then the fields whose defaults are the checkpoint's. model: how events that need the model queue.
+    Returns the event after which another one may run.
     """
 
     def fetch(name: str, visitor: gr.Request) -> Iterator[str]:
@@ -376,11 +366,18 @@ def choice(
         queue=False,
         **quiet,
     )
+    return swapping
 
 
 def _number(label: str, value: float, name: str, step: float = 1, visible: bool = True) -> gr.Number:
     # No minimum or maximum: the request says in a sentence what is wrong, Gradio would only show a toast.
     return gr.Number(value, label=label, step=step, visible=visible, elem_id=name, min_width=60)
+
+
+def _dropdown(label: str, choices: Any, value: str, name: str) -> gr.Dropdown:
+    return gr.Dropdown(
+        choices, value=value, label=label, filterable=False, elem_id=name, elem_classes="choice", min_width=60
+    )
 
 
 def _shown(sampler: str) -> list[dict[str, Any]]:

@@ -8,16 +8,18 @@ from typing import Any
 
 from nemodiff.errors import RequestError
 from nemodiff.request import Request
+from ui.runs import Runs
 
 MAX_CHARACTERS = 200_000
 _UNREADABLE = "The branch could not be read; reload the page and try again."
 _KNOWN = {field.name for field in fields(Request)} - {"time_limit"}
 
 
-def request_of(text: str, checkpoint: str, time_limit: float) -> Request:
-    """The request of a branch: {"checkpoint", "request" (of the run on the stage), "answer_ids"}, all of it untrusted.
+def request_of(text: str, checkpoint: str, time_limit: float, runs: Runs | None = None) -> Request:
+    """The request of a branch: {"run", "checkpoint", "request" (of the run on the stage), "answer_ids"}, all untrusted.
 
-    checkpoint: the loaded one; another one's token ids mean other words. Raises RequestError.
+    checkpoint: the loaded one; another one's token ids mean other words. runs: recent ones, which still have their
+    pictures. Raises RequestError.
     """
     if not isinstance(text, str) or len(text) > MAX_CHARACTERS:
         raise RequestError(_UNREADABLE)
@@ -30,6 +32,9 @@ def request_of(text: str, checkpoint: str, time_limit: float) -> Request:
         settings["modes"] = tuple(given["modes"])
         if settings.get("prompt_ids") is not None:
             settings["prompt_ids"] = _ids(settings["prompt_ids"])
+        earlier = runs.get(str(asked.get("run"))) if runs else None
+        # Without the pictures their sizes go to the request, which says what is missing.
+        settings["images"] = earlier.images if earlier else tuple(given.get("images", ()))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise RequestError(_UNREADABLE) from error
     if made_by != checkpoint:

@@ -10,7 +10,7 @@ from typing import Any
 
 import nemodiff
 from nemodiff.checkpoints import CATALOGUE, is_here, resolve
-from nemodiff.errors import CheckpointError
+from nemodiff.errors import CheckpointError, RequestError
 from nemodiff.request import SAMPLERS
 from ui.settings import Settings
 from ui.stream import explain, pack
@@ -46,6 +46,17 @@ class Checkpoints:
         self._name = settings.checkpoint
         self._fetches: dict[str | None, _Fetch] = {}
         self._ready: dict[str | None, str] = {}
+
+    def loaded(self, without: str) -> Any:
+        """The engine. Raises RequestError that says why there is none, or what cannot be done `without` one."""
+        if self.engine is None:
+            raise RequestError(self.problem or f"No model is loaded, so {without}.")
+        return self.engine
+
+    @property
+    def sees(self) -> bool:
+        """Whether what runs takes pictures."""
+        return bool(getattr(self.engine, "sees", False))
 
     @property
     def block_length(self) -> int:

@@ -74,9 +74,7 @@ def add(
         visitor: gr.Request,
     ) -> Iterator[list[Any]]:
         try:
-            engine = checkpoints.engine
-            if engine is None:
-                raise RequestError(checkpoints.problem or "No model is loaded, so nothing can be measured.")
+            checkpoints.loaded("nothing can be measured")
             if settings.zero:
                 raise RequestError(zero.COMPARE)
             plan = plan_of(labels, blocks, thresholds, tokens)

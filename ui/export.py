@@ -75,8 +75,9 @@ def replay_html(trace: Trace) -> str:
     if "</script" in script.lower() or "<!--" in script:
         raise ValueError("the player's code would end its own script element")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    images = "img-src data:; " if trace.image_previews else ""
     policy = (
-        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
+        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; {images}"
         "base-uri 'none'; form-action 'none'"
     )
     prompt = str(trace.request.get("prompt") or trace.checkpoint)

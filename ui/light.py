@@ -6,33 +6,33 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from typing import Any
 
 from nemodiff.analysis.speed_of_light import speed_of_light
 from nemodiff.ceiling import Ceiling
 from nemodiff.errors import RequestError
 from ui import branch
+from ui.checkpoint import Checkpoints
+from ui.runs import Runs
 from ui.stream import explain, pack
 
 #: Seconds between two messages of progress.
 PAUSE = 0.2
 
 
-def stream(engine: Any, problem: str, asked: str, seconds: float) -> Iterator[str]:
+def stream(checkpoints: Checkpoints, asked: str, seconds: float, runs: Runs | None = None) -> Iterator[str]:
     """The ceiling of a run; yields progress, then the ceiling or one sentence. Closing it stops the model.
 
-    asked: {"id", "checkpoint", "request", "answer_ids"}, untrusted; the id comes back with every message. problem: why
-    there is no engine. seconds: of wall time that it may take.
+    asked: {"id", "run", "checkpoint", "request", "answer_ids"}, untrusted; the id comes back with every message.
+    seconds: of wall time that it may take. runs: see `branch.request_of`.
     """
     name = _id(asked)
     try:
-        if engine is None:
-            raise RequestError(problem or "No model is loaded, so no ceiling can be searched.")
+        engine = checkpoints.loaded("no ceiling can be searched")
         if elsewhere := getattr(engine, "light", None):
             for message in elsewhere(asked, seconds):
                 yield message or progress(asked)
             return
-        request = branch.request_of(asked, engine.checkpoint, seconds)
+        request = branch.request_of(asked, engine.checkpoint, seconds, runs)
         ceiling, end, told = Ceiling(), time.monotonic() + seconds, 0.0
         with closing(speed_of_light(engine, request)) as steps:
             for step in steps:
@@ -51,11 +51,11 @@ def stream(engine: Any, problem: str, asked: str, seconds: float) -> Iterator[st
         yield pack({"light": {"id": name, "error": explain(error)}})
 
 
-def stream_of(checkpoints: Any) -> Callable[[str, float], Iterator[str]]:
-    """`stream` on the engine that the page has when it is called: a generator function, which ZeroGPU can lend to."""
+def stream_of(checkpoints: Checkpoints, runs: Runs | None = None) -> Callable[[str, float], Iterator[str]]:
+    """`stream` of a page: a generator function, which ZeroGPU can lend to."""
 
     def search(asked: str, seconds: float) -> Iterator[str]:
-        yield from stream(checkpoints.engine, checkpoints.problem, asked, seconds)
+        yield from stream(checkpoints, asked, seconds, runs)
 
     return search
 

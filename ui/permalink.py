@@ -18,6 +18,8 @@ from nemodiff.request import (
 )
 from nemodiff.trace import MODES
 
+#: The name of an example picture stands beside the fields: a picture of one's own is in no link.
+PICTURE = "picture"
 #: Characters of a query that browsers and proxies still carry.
 MAX_QUERY = 6_000
 
@@ -35,7 +37,8 @@ class _Number:
         return value
 
     def write(self, value: Any) -> str:
-        return f"{value:g}" if isinstance(value, float) else str(value)
+        whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+        return str(int(value)) if whole else str(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +102,18 @@ FIELDS: dict[str, Any] = {
 }
 
 
-def query(values: list[Any], defaults: list[Any]) -> str:
+def query(values: list[Any], defaults: list[Any], picture: str | None = None) -> str:
     """The query of the fields' values, in the order of FIELDS; what is as by default, or empty, is left out.
 
-    The prompt always stands in it. Raises RequestError when it does not fit a URL.
+    The prompt always stands in it. picture: the name of an example. Raises RequestError when it does not fit a URL.
     """
     pairs = [
         (name, field.write(value))
         for (name, field), value, default in zip(FIELDS.items(), values, defaults, strict=True)
         if value not in (None, []) and (name == "prompt" or value != default)
     ]
+    if picture:
+        pairs.append((PICTURE, picture))
     text = urlencode(pairs)
     if len(text) > MAX_QUERY:
         raise RequestError("The prompt is too long for a link: save the trace and share that file.")

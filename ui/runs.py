@@ -43,6 +43,9 @@ class Run:
         self.recorder: Recorder = engine.recorder(request)
         self.head = self.recorder.trace.head()
         self.special = list(self.recorder.trace.special)
+        self.images = request.images
+        # Beside the head and not in it: a trace holds them only where the visitor says so.
+        self._pictures = [image.preview() for image in request.images]
         # Tokens that a branch was given stand in no event.
         given = self.recorder.trace.to_dict()
         self._given = {name: given[name] for name in ("tokens", "byte_pieces") if given.get(name)}
@@ -93,6 +96,8 @@ class Run:
         data: dict[str, Any] = {"run": self.id, "ev": events}
         if start == 0:
             data |= {"head": self.head, "special": self.special}
+            if self._pictures:
+                data["pictures"] = self._pictures
         if tokens:
             data["tokens"] = tokens
         if pieces:

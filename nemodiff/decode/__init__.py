@@ -2,7 +2,7 @@
 
 from nemodiff.decode.autoregressive import autoregressive
 from nemodiff.decode.diffusion import diffusion
-from nemodiff.decode.lane import Guesses, LaneRun, Prefill, Settings
+from nemodiff.decode.lane import Guesses, LaneRun, Prefill, Seen, Settings, synchronise
 from nemodiff.decode.quadratic import layouts as quadratic_layouts
 from nemodiff.decode.race import race
 from nemodiff.decode.self_speculation import self_speculation
@@ -14,10 +14,12 @@ __all__ = [
     "Guesses",
     "LaneRun",
     "Prefill",
+    "Seen",
     "Settings",
     "autoregressive",
     "diffusion",
     "quadratic_layouts",
     "race",
     "self_speculation",
+    "synchronise",
 ]

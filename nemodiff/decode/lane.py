@@ -69,15 +69,34 @@ class Guesses:
         return Position(index, self.tokens[row], state, self.confidence[row], top=self.top[row], **more)
 
 
-class Prefill:
-    """The causal forward over the prompt, run once and shared: every lane is charged its time and copies its cache."""
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a prompt's pictures became: features [n, hidden] that stand in for the embeddings of its tokens at `places`.
 
-    def __init__(self, model: Transformer, prompt: list[int], capacity: int) -> None:
+    ms: what encoding them took in this run.
+    """
+
+    features: Tensor
+    places: list[int]
+    ms: float
+
+
+class Prefill:
+    """The causal forward over the prompt, run once and shared: every lane is charged its time and copies its cache.
+
+    seen: the prompt's pictures; encoding them is in no lane's time.
+    """
+
+    def __init__(self, model: Transformer, prompt: list[int], capacity: int, seen: Seen | None = None) -> None:
         self.cache, self._static = model.new_cache(capacity), model.static
-        tokens = torch.tensor(prompt, device=model.device)
+        self.image_ms = seen.ms if seen else None
+        inputs = torch.tensor(prompt, device=model.device)
         synchronise(model.device)
         begin = time.perf_counter()
-        self.logits = model(tokens, self.cache, causal=True, last=True)
+        if seen:
+            inputs = model.embeddings(inputs)
+            inputs[seen.places] = seen.features.to(inputs)
+        self.logits = model(inputs, self.cache, causal=True, last=True)
         synchronise(model.device)
         self.ms = (time.perf_counter() - begin) * 1000
         self.cache.keep(len(prompt))
@@ -157,7 +176,10 @@ class LaneRun:
         return self.forward(block, start + 1, causal=False, adapter=adapter, rows=rows, measure=measure)
 
     def event(self, phase: str, start: int, length: int, positions: list[Position], finish: str | None = None) -> Event:
-        return Event(self.mode, self.forwards, phase, self.clock_ms, start, length, positions, finish)
+        event = Event(self.mode, self.forwards, phase, self.clock_ms, start, length, positions, finish)
+        if phase == "prefill":
+            event.image_ms = self._prefill.image_ms
+        return event
 
     def ends(self, token: int, index: int) -> str | None:
         """Why an answer whose last token is `token`, at `index`, is finished; None when it goes on.

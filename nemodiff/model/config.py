@@ -9,6 +9,7 @@ from typing import Any
 from nemodiff.errors import CheckpointError
 
 _NVIDIA = ("nemotron_labs_diffusion", "nemotron_labs_diffusion_vlm")
+_ACTIVATIONS = ("gelu", "gelu_pytorch_tanh", "silu", "quick_gelu")
 _FAMILIES = ("llama", "ministral3", *_NVIDIA)
 
 
@@ -27,6 +28,78 @@ class RopeConfig:
     attention_factor: float = 1.0
     truncate: bool = True
     query_beta: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisionConfig:
+    """A Pixtral tower, Mistral3's projector and the tokens of a picture: a placeholder a feature, a break after each
+    row, an end after the last. Ids that a config leaves out are None: the tokenizer knows them.
+
+    image_size: pixels of the longest side. merge_size: patches a side that become one token. feature_layer: the
+    layer, or layers, whose hidden states are projected, as transformers counts them.
+    """
+
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    patch_size: int
+    image_size: int
+    hidden_act: str = "gelu"
+    rope_theta: float = 10_000.0
+    merge_size: int = 2
+    projector_act: str = "gelu"
+    projector_bias: bool = False
+    feature_layer: int | tuple[int, ...] = -1
+    image_token_id: int | None = None
+    image_break_token_id: int | None = None
+    image_end_token_id: int | None = None
+
+    @property
+    def unit(self) -> int:
+        """Pixels a side that become one token."""
+        return self.patch_size * self.merge_size
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any], vocabulary: int) -> VisionConfig:
+        """Read `vision_config` and what stands beside it. Raises CheckpointError naming what is missing or wrong.
+
+        What may be left out, with transformers' defaults: activations, rope_theta, spatial_merge_size,
+        vision_feature_layer, multimodal_projector_bias and the ids of the picture's tokens.
+        """
+        tower = data.get("vision_config")
+        if not isinstance(tower, dict):
+            raise _missing("vision_config")
+        if tower.get("num_channels", 3) != 3:
+            raise CheckpointError(f"config.json sets num_channels to {tower['num_channels']!r}; pictures here have 3.")
+        heads, hidden = _count(tower, "num_attention_heads"), _count(tower, "hidden_size")
+        if hidden % (4 * heads):
+            raise CheckpointError(
+                f"config.json's vision_config has hidden_size {hidden}, no multiple of 4 times its {heads} heads."
+            )
+        patch, merge = _count(tower, "patch_size"), _count(data, "spatial_merge_size", 2)
+        size = _count(tower, "image_size")
+        if size < patch * merge:
+            raise CheckpointError(f"config.json sets image_size to {size}; one token takes {patch * merge} pixels.")
+        layers = _count(tower, "num_hidden_layers")
+        rope = {"rope_theta": tower.get("rope_theta")} | (tower.get("rope_parameters") or {})
+        return cls(
+            hidden_size=hidden,
+            intermediate_size=_count(tower, "intermediate_size"),
+            num_layers=layers,
+            num_heads=heads,
+            patch_size=patch,
+            image_size=size,
+            hidden_act=_activation(tower, "hidden_act"),
+            rope_theta=_positive(rope, "rope_theta", 10_000.0),
+            merge_size=merge,
+            projector_act=_activation(data, "projector_hidden_act"),
+            projector_bias=bool(data.get("multimodal_projector_bias", False)),
+            feature_layer=_feature_layer(data.get("vision_feature_layer", -1), layers),
+            image_token_id=_image_id(data, ("image_token_id", "image_token_index"), vocabulary),
+            image_break_token_id=_image_id(data, ("image_break_token_id",), vocabulary),
+            image_end_token_id=_image_id(data, ("image_end_token_id",), vocabulary),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +124,8 @@ class ModelConfig:
     shift_logits: bool = False
     #: Which spelling the tensor names have: "encoder." (NVIDIA) or "model." (transformers' Llama and Ministral3).
     tensor_prefix: str = "model."
-    #: The files also hold a vision tower and its projector, which the text model does without.
-    vision: bool = False
+    #: The tower and projector of a checkpoint that sees.
+    vision: VisionConfig | None = None
 
     @property
     def qkv_size(self) -> int:
@@ -97,7 +170,7 @@ class ModelConfig:
             block_size=_count(data, "block_size", 32 if family in _NVIDIA else 8),
             shift_logits=bool(data.get("shift_logits", data.get("dlm_type") == "dream")),
             tensor_prefix="encoder." if family in _NVIDIA else "model.",
-            vision=family == "nemotron_labs_diffusion_vlm",
+            vision=VisionConfig.from_json(data, vocabulary) if family == "nemotron_labs_diffusion_vlm" else None,
         )
 
 
@@ -147,6 +220,25 @@ def _token_ids(data: dict[str, Any], key: str, vocabulary: int) -> list[int]:
                 f"config.json sets {key} to {token!r}, which is not in its vocabulary of {vocabulary}."
             )
     return ids
+
+
+def _activation(data: dict[str, Any], key: str) -> str:
+    name = data.get(key) or "gelu"
+    if name not in _ACTIVATIONS:
+        raise CheckpointError(f"config.json sets {key} to {name!r}; this engine has {', '.join(_ACTIVATIONS)}.")
+    return name
+
+
+def _feature_layer(value: Any, layers: int) -> int | tuple[int, ...]:
+    """hidden_states[0] is what enters the first layer, so there are layers + 1 of them."""
+    chosen = value if isinstance(value, list) else [value]
+    if not chosen or not all(type(layer) is int and -layers - 1 <= layer <= layers for layer in chosen):
+        raise CheckpointError(f"config.json sets vision_feature_layer to {value!r}; the tower has {layers} layers.")
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _image_id(data: dict[str, Any], keys: tuple[str, ...], vocabulary: int) -> int | None:
+    return next((token for key in keys for token in _token_ids(data, key, vocabulary)[:1]), None)
 
 
 def _context_length(data: dict[str, Any], rope: RopeConfig) -> int:

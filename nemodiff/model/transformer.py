@@ -20,6 +20,7 @@ from nemodiff.model.rows import BLOCK_ROWS, RowShapes
 
 if TYPE_CHECKING:
     from nemodiff.model.static import StaticForwards
+    from nemodiff.model.vision import Vision
 
 #: Writes keys and values [rows, kv_heads, head_dim] of a layer, then attends with queries [rows, heads, head_dim]:
 #: (queries, keys, values, layer) → [rows, heads, head_dim], of any view.
@@ -97,6 +98,8 @@ class Transformer(nn.Module):
         self.attention: AttentionShapes | None = None
         #: Whether the linears are int8 ones (`quantise`); the rest then runs in float32.
         self.int8 = False
+        #: Tower and projector of a checkpoint that sees.
+        self.vision: Vision | None = None
         self._int8_blocks: dict[int, Int8Block] = {}
         self._rotary: Rotary | None = None
         #: Caches and forwards of fixed shapes for the lanes, where they were asked for.

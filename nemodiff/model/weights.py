@@ -18,6 +18,7 @@ from nemodiff.model.config import ModelConfig
 from nemodiff.model.memory import enough_memory
 from nemodiff.model.rows import find_row_shapes
 from nemodiff.model.transformer import Transformer
+from nemodiff.model.vision import Vision
 
 #: Folder of the draft LoRA beside the weights.
 LORA = "linear_spec_lora"
@@ -60,13 +61,17 @@ def load_model(
     """Read every tensor of `folder` into a new Transformer on `device`, in `dtype`, one tensor at a time.
 
     Raises CheckpointError as `check_files` does, before anything is allocated. A `linear_spec_lora/` folder beside the
-    weights becomes the draft LoRA (model-card layout: PEFT, on o_proj alone).
+    weights becomes the draft LoRA (model-card layout: PEFT, on o_proj alone). Of a config that sees, tower and
+    projector are read too; on a CPU they run in float32.
     """
     config = config or read_config(folder)
     check_files(folder, config)
     with enough_memory(f"load {folder.name}"):
         model = Transformer(config, device, dtype)
         targets = targets_of(model)
+        if config.vision:
+            model.vision = Vision(config, model.device, torch.float32 if model.device.type == "cpu" else dtype)
+            targets |= vision_targets(model.vision)
         for name, tensor in _stream(folder):
             if name in targets:
                 targets[name].copy_(tensor)
@@ -83,8 +88,13 @@ def check_files(folder: Path, config: ModelConfig) -> int:
     unexpected, mis-shaped or non-float tensors and counts the rest; or what makes a file unreadable.
     """
     model = Transformer(config, "meta")
-    _check_names(folder, {name: list(tensor.shape) for name, tensor in targets_of(model).items()}, config)
+    expected = {name: list(tensor.shape) for name, tensor in targets_of(model).items()}
     count = sum(parameter.numel() for parameter in model.parameters())
+    if config.vision:
+        seeing = {name: list(t.shape) for name, t in vision_targets(Vision(config, "meta")).items()}
+        count += sum(math.prod(shape) for shape in seeing.values())
+        expected |= seeing
+    _check_names(folder, expected, config)
     if (folder / LORA).is_dir():
         shapes = _lora_shapes(config, _lora_settings(folder / LORA)[0])
         _check_names(folder / LORA, shapes)
@@ -111,9 +121,9 @@ def _check_names(folder: Path, expected: dict[str, list[int]], config: ModelConf
 
 def _may_be_left(name: str, config: ModelConfig) -> bool:
     """Whether a tensor of the files may stay unread."""
-    if config.vision and name.startswith(("encoder.vision_tower.", "encoder.multi_modal_projector.")):
-        return True
-    return name.endswith("rotary_emb.inv_freq") or (config.tie_word_embeddings and name in _HEADS)
+    return name.endswith(("rotary_emb.inv_freq", "patch_positional_embedding.inv_freq")) or (
+        config.tie_word_embeddings and name in _HEADS
+    )
 
 
 def settle_rows(model: Transformer) -> None:
@@ -140,6 +150,11 @@ def targets_of(model: Transformer) -> dict[str, Tensor]:
                 weight = weight.split(parts[attribute])[part]
             targets[f"{prefix}layers.{i}.{name}.weight"] = weight
     return targets
+
+
+def vision_targets(vision: Vision) -> dict[str, Tensor]:
+    """Tensor name in the files → the parameter of tower or projector that it fills."""
+    return {f"encoder.{name}": parameter.data for name, parameter in vision.named_parameters()}
 
 
 def weight_files(folder: Path) -> list[Path]:

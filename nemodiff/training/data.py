@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nemodiff.training.distill import NEUTRAL, read_answers
 from nemodiff.training.dual_stream import Span, Stream
-from nemodiff.training.families import TRAINED_FAMILIES, instance
+from nemodiff.training.families import TRAINED_FAMILIES, WEIGHTS, instance
 
 BLOCK_SIZES = (4, 6, 8, 8, 8, 8, 12, 16)
 MAX_PADS = 6  # how many ends of text after the end are predicted
@@ -351,7 +351,7 @@ class Mixture:
                 sequence = rng.choice(self.chat)
                 chat += len(sequence.answer)
             else:
-                sequence = self.structured(rng.choice(TRAINED_FAMILIES), rng.getrandbits(48))
+                sequence = self.structured(rng.choices(TRAINED_FAMILIES, WEIGHTS)[0], rng.getrandbits(48))
                 if len(sequence.answer) > self.max_answer:
                     continue
             answers += len(sequence.answer)

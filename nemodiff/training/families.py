@@ -43,6 +43,8 @@ HELD_OUT_FAR_FAMILIES: tuple[str, ...] = ("latex_table", "graph_edges")
 TRAINED_FAMILIES: tuple[str, ...] = tuple(
     name for name in FAMILIES if name not in HELD_OUT_FAMILIES + HELD_OUT_FAR_FAMILIES
 )
+# How often training draws a family: conversions are many and share their skills, so each is drawn half as often.
+WEIGHTS: tuple[float, ...] = tuple(0.5 if name in families_convert.CONVERSIONS else 1.0 for name in TRAINED_FAMILIES)
 
 
 def is_held_out(prompt: str) -> bool:

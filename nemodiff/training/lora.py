@@ -87,6 +87,11 @@ class Lora:
         for (layer, name), pair in self.factors.items():
             for which, parameter in zip(("lora_A", "lora_B"), pair, strict=True):
                 parameter.copy_(take_factor(tensors, f"layers.{layer}.{name}.{which}"))
+            a, b = pair
+            # Files keep a component's size in A alone; learning wants it in both.
+            size = (b.norm(dim=0) / a.norm(dim=1).clamp_min(1e-12)).clamp_min(1e-12).sqrt()
+            a.mul_(size[:, None])
+            b.div_(size)
         self.mask_embedding.copy_(tensors["mask_embedding"])
         self.merge()
 
@@ -111,22 +116,45 @@ class Lora:
         self.mask_embedding.grad.zero_()
 
 
-def quantize_rows(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """[rows, columns] float → int8 of the same shape and a float32 scale a row, so that int8 · scale is close to the
-    matrix."""
-    matrix = matrix.detach().float().cpu()
-    scale = (matrix.abs().amax(dim=1) / 127.0).clamp_min(1e-12)
-    return torch.round(matrix / scale[:, None]).clamp(-127, 127).to(torch.int8), scale
+def round_update(a: Tensor, b: Tensor, error: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Factors a [rank, in] and b [out, rank] → int8 factors of the same shapes and a float32 scale a row of the first,
+    so that b · (a · scale) differs from b @ a by `error` of its norm.
+
+    The factors are first turned into the product's singular vectors. Every component is then rounded as coarsely as
+    makes all errors alike (reverse water-filling), so that most steps are small numbers and the file compresses to
+    half its size; components below that error are left out.
+    """
+    out, mix = torch.linalg.qr(b.detach().float().cpu())
+    into, other = torch.linalg.qr(a.detach().float().cpu().t())
+    left, size, right = torch.linalg.svd(mix @ other.t())
+    root = size.sqrt()
+    a, b = root[:, None] * (right @ into.t()), out @ left * root
+    budget = size.square().sum() * error**2
+    low, high = torch.zeros(()), budget
+    for _ in range(50):  # the error a component makes, such that all of them together make the budget
+        each = (low + high) / 2
+        if torch.minimum(size.square(), each).sum() > budget:
+            high = each
+        else:
+            low = each
+    kept = size.square() > each
+    floor = size.clamp_min(1e-12)
+    steps = [
+        torch.maximum((6 * each / (floor * rows.shape[1])).sqrt(), rows.abs().amax(1) / 127).clamp_min(1e-12)
+        for rows in (a, b.t())
+    ]
+    a, b = (torch.round(rows / step[:, None]) * kept[:, None] for rows, step in zip((a, b.t()), steps, strict=True))
+    return a.to(torch.int8), b.t().contiguous().to(torch.int8), steps[0] * steps[1]
 
 
-def export_adapter(lora: Lora, folder: Path, config: dict) -> Path:
-    """Write adapter.safetensors (int8 factors with row scales, mask embedding) and adapter_config.json into
-    `folder`."""
+def export_adapter(lora: Lora, folder: Path, config: dict, *, error: float = 0.07) -> Path:
+    """Write adapter.safetensors (int8 factors with row scales, mask embedding) and adapter_config.json into `folder`;
+    `error` is how far, as a share of its norm, the update of a weight may be from what was learned."""
     tensors: dict[str, Tensor] = {"mask_embedding": lora.mask_embedding.detach().float().cpu().contiguous()}
     for (layer, name), pair in lora.factors.items():
-        for which, matrix in zip(("lora_A", "lora_B"), pair, strict=True):
-            key = f"layers.{layer}.{name}.{which}"
-            tensors[key], tensors[f"{key}.scale"] = quantize_rows(matrix)
+        stem = f"layers.{layer}.{name}.lora_"
+        tensors[f"{stem}A"], tensors[f"{stem}B"], tensors[f"{stem}A.scale"] = round_update(*pair, error)
+        tensors[f"{stem}B.scale"] = torch.ones(len(pair[1]))
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "adapter.safetensors")
     config = {"model_type": "nemodiff_adapter", **config, "rank": lora.rank, "scale": lora.scale}

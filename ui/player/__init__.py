@@ -19,6 +19,7 @@ SCRIPTS = (
     "transport.js",
     "solo.js",
     "light.js",
+    "pictures.js",
     "menu.js",
     "stage.js",
 )

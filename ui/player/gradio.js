@@ -7,7 +7,7 @@ const stage = mount(element.querySelector("#stage"), {
   branch: ({ token, prefix }) => {
     const { head } = stage.log;
     const given = head.request?.answer_ids || []; // a branch of a branch begins with what that one was given
-    const asked = { checkpoint: head.checkpoint, request: head.request, answer_ids: [...given, ...prefix, token] };
+    const asked = { run: stage.log.run, checkpoint: head.checkpoint, request: head.request, answer_ids: [...given, ...prefix, token] };
     element.querySelector("#stage").branch = JSON.stringify(asked);
     stage.wait("Waiting for the model to branch…");
     document.querySelector("#branch").click();

@@ -4,7 +4,7 @@ const LIGHT = "Speed of light";
 let asks = 0;
 
 class Light {
-  /** hooks.light({id, checkpoint, request, answer_ids}): start the search, whose messages come to `take`. May be missing. */
+  /** hooks.light({id, run, checkpoint, request, answer_ids}): start the search, whose messages come to `take`. May be missing. */
   constructor(root, hooks, schedule) {
     this.root = root;
     this.hooks = hooks;
@@ -33,7 +33,7 @@ class Light {
     this.asked = ++asks;
     this.text = "waiting for the model…";
     this.state("going");
-    this.hooks.light({ id: this.asked, checkpoint: head.checkpoint, request: head.request, answer_ids: head.request?.answer_ids || [] });
+    this.hooks.light({ id: this.asked, run: this.log.run, checkpoint: head.checkpoint, request: head.request, answer_ids: head.request?.answer_ids || [] });
   }
 
   /** A message of the server; one that another run was asked for is left alone. */

@@ -108,6 +108,9 @@ class Log {
   constructor(head, kind) {
     this.head = head;
     this.kind = kind; // live, recorded or replay
+    this.run = null; // the server's name of a live run
+    this.pictures = []; // previews of the prompt's pictures, in a trace only where `keeps` is on
+    this.keeps = false;
     this.table = new TokenTable();
     this.lanes = new Map();
     this.seq = 0;
@@ -123,6 +126,7 @@ class Log {
     this.seq = wire.q;
     if (!this.lanes.has(wire.mode)) this.lanes.set(wire.mode, new Lane(wire.mode));
     this.lanes.get(wire.mode).add(wire);
+    if (wire.image_ms !== undefined) this.head.image_ms = wire.image_ms;
   }
 
   close(lanes) {
@@ -137,6 +141,7 @@ class Log {
   static fromTrace(trace, kind) {
     const { lanes, tokens, byte_pieces, special, ...head } = trace;
     const log = new Log(head, kind);
+    log.pictures = head.image_previews || [];
     log.lanes.clear();
     log.table.add(tokens, byte_pieces, special);
     for (const mode of MODES) {
@@ -167,7 +172,8 @@ class Log {
       if (lane.ceiling) data.ceiling = lane.ceiling;
       return data;
     });
-    return { ...this.head, ...this.table.toJSON(), lanes };
+    const kept = this.keeps && this.pictures.length ? { image_previews: this.pictures } : {};
+    return { ...this.head, ...kept, ...this.table.toJSON(), lanes };
   }
 
   total(clock) {

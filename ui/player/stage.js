@@ -21,6 +21,7 @@ function mount(root, hooks = {}) {
   const attention = new AttentionView(root, schedule);
   const solo = new Solo(root, schedule);
   const light = new Light(root, hooks, schedule);
+  const pictures = new Pictures(root);
   const inspector = new Inspector(root, hooks, seek, () => {
     tooltip.hide();
     schedule();
@@ -53,6 +54,7 @@ function mount(root, hooks = {}) {
     transport.paint();
     light.paint(transport.clock);
     if (!log) return;
+    pictures.paint();
     const cursor = transport.cursor;
     const clock = transport.clock;
     const ar = log.lanes.get("ar");
@@ -90,6 +92,7 @@ function mount(root, hooks = {}) {
     views.get("self-speculation").strip.style.height = stripHeight(log.head.request);
     solo.open(log);
     light.open(log);
+    pictures.open(log);
     setData(root, "state", state);
     say("");
     describe();
@@ -161,6 +164,8 @@ function mount(root, hooks = {}) {
     const follow = !data.full || transport.follow || root.dataset.state !== "live";
     const today = new Date(Date.now() - new Date().getTimezoneOffset() * 60_000).toISOString().slice(0, 10);
     const next = new Log({ ...data.head, recorded: data.head.recorded || today }, "live"); // for whoever replays it
+    next.run = run;
+    next.pictures = data.pictures || [];
     next.table.add(data.tokens, data.byte_pieces, data.special);
     open(next, "live", { follow });
   }

@@ -18,8 +18,10 @@ import nemodiff
 from nemodiff.described import Described
 from nemodiff.errors import NemodiffError, RequestError
 from ui import light
+from ui.checkpoint import Checkpoints
 from ui.remote import describe
 from ui.runs import UNEXPECTED
+from ui.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +84,7 @@ class Decoder:
         asked, seconds = str(data.get("asked")), data.get("seconds")
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= 86_400:
             raise RequestError("seconds must be a number from 0 to 86400.")
-        with closing(light.stream(self.engine, "", asked, seconds)) as messages:
+        with closing(light.stream(Checkpoints(self.engine, Settings()), asked, seconds)) as messages:
             for message in messages:
                 yield {"message": message}
 
