@@ -13,7 +13,7 @@ except ImportError:
 import torch
 
 import nemodiff
-from ui import blocks, logs, server
+from ui import blocks, logs, remote, server
 from ui.settings import Settings, SettingsError
 from ui.turns import Turns
 
@@ -32,18 +32,21 @@ def main() -> int:
     engine, problem = None, ""
     with server.Meanwhile(settings):
         try:
-            engine = nemodiff.load(
-                settings.checkpoint,
-                device=settings.device,
-                dtype=settings.dtype,
-                graphs=settings.graphs and not settings.zero,
-                report=lambda line: logger.info(line),
-            )
+            if settings.serve_url:
+                engine = remote.connect(settings.serve_url)
+            else:
+                engine = nemodiff.load(
+                    settings.checkpoint,
+                    device=settings.device,
+                    dtype=settings.dtype,
+                    graphs=settings.graphs and not settings.zero,
+                    report=lambda line: logger.info(line),
+                )
         except nemodiff.CheckpointError as error:
             problem = str(error)
             logger.error("%s The page starts without a model and replays recorded runs.", problem)
-        turns = Turns(settings)
-        lend = spaces.GPU if spaces and settings.zero else None
+        turns = Turns(settings, places=getattr(engine, "places", 1))
+        lend = spaces.GPU if spaces and settings.zero and not settings.serve_url else None
         page = blocks.build(engine, settings, problem=problem, lend=lend, turns=turns)
     server.end_gracefully(turns.line, settings.drain)
     server.launch(page, turns, settings)

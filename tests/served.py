@@ -72,7 +72,7 @@ class Visitor:
 
     def generate(self, **fields: Any) -> list[dict[str, Any]]:
         """What the stage gets of a run."""
-        return stage(self.ask("generate", values(**fields)))
+        return stage(self.ask("watch", values(**fields)))
 
 
 def values(**fields: Any) -> list[Any]:
@@ -108,14 +108,14 @@ def stage(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
             continue
         data = message["output"].get("data") or []
         if message["msg"] == "process_generating" and last and data and isinstance(data[0], list):
-            data = [_patched(last[0], data[0])]
+            data = [patched(last[0], data[0])]
         last = data or last
         if data and isinstance(data[0], str):
             found.append(json.loads(data[0]))
     return found
 
 
-def _patched(before: Any, diff: list[Any]) -> Any:
+def patched(before: Any, diff: list[Any]) -> Any:
     for action, path, value in diff:
         if not path:
             before = before + value if action == "append" else value

@@ -150,7 +150,7 @@ def test_any_values_of_the_fields_end_in_a_run_or_a_sentence(ask: Any, data: st.
     sent = values()
     for k in data.draw(st.sets(st.integers(0, len(sent) - 1), min_size=1, max_size=4)):
         sent[k] = data.draw(anything)
-    last = ask("generate", *sent)[-1]
+    last = ask("watch", *sent)[-1]
     if "error" in last:
         a_sentence(last["error"])
     else:

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from gradio.utils import get_upload_folder
 
 from nemodiff.engine import Engine
 from tests.conftest import open_engine
@@ -198,7 +199,7 @@ def test_every_wrong_value_is_one_sentence(address: str, fields: dict[str, Any],
 
 def test_too_few_and_too_many_values_fail_without_a_word_of_the_server(address: str) -> None:
     for data in ([], [1] * 40):
-        last = Visitor(address).ask("generate", data)[-1]
+        last = Visitor(address).ask("watch", data)[-1]
         assert last["msg"] == "process_completed"
         assert not LEAKS.search(json.dumps(last))
 
@@ -221,15 +222,18 @@ def test_an_uploaded_trace_is_opened_and_a_damaged_one_is_a_sentence(address: st
     visitor = Visitor(address)
     [path] = visitor.client.post("/gradio_api/upload", files={"files": ("../../a.json", b'{"frames": ')}).json()
     assert ".." not in path
+    folder = Path(get_upload_folder())
+    before = {one for one in folder.iterdir() if one.is_file()}
     messages = stage(visitor.ask("open_trace", [{"path": path, "meta": {"_type": "gradio.FileData"}}]))
     assert sentence(messages).endswith(".")
+    assert {one for one in folder.iterdir() if one.is_file()} <= before  # gr.UploadButton would leave an empty file
 
 
 def test_who_waits_reads_how_many_come_first_and_goes_on(address: str, turns: Turns, held: threading.Event) -> None:
     first, second = Visitor(address, "one", "8.8.8.1"), Visitor(address, "two", "8.8.8.2")
-    first.join("generate", values(tokens=8))
+    first.join("watch", values(tokens=8))
     until(lambda: turns.line.running == 1)
-    second.join("generate", values(tokens=8))
+    second.join("watch", values(tokens=8))
     with second.listen() as messages:
         seen = []
         for message in messages:
@@ -248,11 +252,11 @@ def test_a_visitor_and_the_line_have_their_limits(address: str, turns: Turns, he
     one, other = Visitor(address, "a", "8.8.8.1"), Visitor(address, "b", "8.8.8.1")
     for session in ("a1", "a2"):
         one.session = session
-        one.join("generate", values())
+        one.join("watch", values())
     until(lambda: turns.line.running + turns.line.waiting == 2)
     assert "You have 2 runs going or waiting" in sentence(other.generate())
     for k in (2, 3):
-        Visitor(address, f"c{k}", f"8.8.8.{k}").join("generate", values())
+        Visitor(address, f"c{k}", f"8.8.8.{k}").join("watch", values())
     until(lambda: turns.line.waiting == 3)
     assert "3 runs are waiting already" in sentence(Visitor(address, "d", "8.8.8.9").generate())
     held.set()
@@ -264,7 +268,7 @@ def test_a_visitor_and_the_line_have_their_limits(address: str, turns: Turns, he
 def test_a_closed_tab_frees_the_model(address: str, turns: Turns, held: threading.Event) -> None:
     before = counted(address, 'nemodiff_runs_total{finish="stopped"}')
     visitor = Visitor(address, "leaving")
-    visitor.join("generate", values(tokens=600))
+    visitor.join("watch", values(tokens=600))
     with visitor.listen() as messages:
         for message in messages:
             if message["msg"] == "process_generating":
@@ -275,9 +279,9 @@ def test_a_closed_tab_frees_the_model(address: str, turns: Turns, held: threadin
 
 def test_a_tab_that_closes_while_it_waits_leaves_the_line(address: str, turns: Turns, held: threading.Event) -> None:
     first, second = Visitor(address, "stays", "8.8.8.1"), Visitor(address, "leaves", "8.8.8.2")
-    first.join("generate", values())
+    first.join("watch", values())
     until(lambda: turns.line.running == 1)
-    second.join("generate", values())
+    second.join("watch", values())
     with second.listen() as messages:
         for message in messages:
             if "comes first" in json.dumps(message):
@@ -325,7 +329,7 @@ def test_sigterm_lets_a_running_answer_end_and_takes_no_more(folder: Path, tmp_p
         until(ready)
         assert seen == {(503, "loading"), (200, "ready")}
         visitor = Visitor(address)
-        visitor.join("generate", values(tokens=700, modes=["ar", "self-speculation"]))
+        visitor.join("watch", values(tokens=700, modes=["ar", "self-speculation"]))
         got: list[dict[str, Any]] = []
         refused: list[httpx.Response] = []
         with visitor.listen() as messages:
@@ -333,7 +337,7 @@ def test_sigterm_lets_a_running_answer_end_and_takes_no_more(folder: Path, tmp_p
                 if message["msg"] == "process_generating" and not refused:
                     app.send_signal(signal.SIGTERM)
                     until(lambda: httpx.get(f"{address}/health").json()["status"] == "stopping")
-                    refused.append(visitor.join("generate", values()))
+                    refused.append(visitor.join("watch", values()))
                 got.append(message)
                 if message["msg"] == "process_completed":
                     break

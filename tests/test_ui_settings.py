@@ -48,6 +48,16 @@ def test_defaults_are_those_of_the_table() -> None:
     )
 
 
+def test_replicas_elsewhere_take_the_choice_away() -> None:
+    made = Settings.from_environment({"NEMODIFF_SERVE_URL": "http://127.0.0.1:8000/"})
+    assert (made.serve_url, made.choose) == ("http://127.0.0.1:8000", False)
+    with pytest.raises(SettingsError, match="NEMODIFF_CHOOSE must be 0 with NEMODIFF_SERVE_URL"):
+        Settings.from_environment({"NEMODIFF_SERVE_URL": "http://127.0.0.1:8000", "NEMODIFF_CHOOSE": "1"})
+    for text in ("127.0.0.1:8000", "ftp://a", "http://", "http://a b", "http://me:secret@a"):
+        with pytest.raises(SettingsError, match="NEMODIFF_SERVE_URL must be an address such as"):
+            Settings.from_environment({"NEMODIFF_SERVE_URL": text})
+
+
 def test_a_space_listens_to_all_behind_one_proxy_and_logs_json() -> None:
     made = Settings.from_environment({"SPACE_ID": "someone/space", "SPACES_ZERO_GPU": "true"})
     assert (made.host, made.log, made.choose, made.proxies, made.zero) == ("0.0.0.0", "json", False, 1, True)

@@ -13,9 +13,11 @@ from nemodiff.errors import RequestError, TraceError
 from nemodiff.examples import EXAMPLES
 from nemodiff.request import DRAFTS, SAMPLERS, Request
 from nemodiff.trace import MODES, Trace
+from ui import api, charts, checkpoint, compare, files, light, permalink, picture, player, relay, stream, zero
 from ui import branch as branches
-from ui import charts, checkpoint, compare, files, light, permalink, picture, player, relay, stream, zero
 from ui.fields import given, listed, whole
+from ui.guard import uploaded
+from ui.limits import within
 from ui.runs import Runs
 from ui.settings import Settings
 from ui.turns import Turns
@@ -169,10 +171,13 @@ def build(
         except (TraceError, TypeError):
             return [gr.skip()] * len(CHARTS)
 
-    def open_trace(path: str | None) -> Any:
-        if not path:
+    def open_trace(sent: Any) -> Any:
+        path = sent.get("path") if isinstance(sent, dict) else None
+        if path is None:
             return gr.skip()
         try:
+            if not uploaded(path):
+                raise TraceError("The file was not uploaded to this server: load it again.")
             return stream.replay(stream.read_trace(path))
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
             return stream.failure(stream.explain(error))
@@ -289,7 +294,9 @@ def build(
         with_picture = (
             "async (...fields) => [...fields.slice(0, -1), (await document.querySelector('#picture').path) || '']"
         )
-        going = gr.on([start.click, prompt.submit], generate, [*fields, held], stage, js=with_picture, **model)
+        going = gr.on(
+            [start.click, prompt.submit], generate, [*fields, held], stage, js=with_picture, api_name="watch", **model
+        )
         forked = fork.click(branch, held, stage, js="() => document.querySelector('#stage').branch", **model)
         lit = lighter.click(speed_of_light, held, stage, js="() => document.querySelector('#stage').light", **model)
         # A run that is asked for does not wait for a search that goes on.
@@ -306,10 +313,13 @@ def build(
             swapped.then(lambda: slot.state(), None, pictured, queue=False, **quiet)
         for draws in (panel.expand, redraw.click):
             draws(draw, held, plots, js="() => document.querySelector('#stage').trace()", queue=False, **quiet)
-        opener.upload(open_trace, opener, stage, **quiet)
+        # As it was sent: the button's own conversion would leave an empty file on the disk each time.
+        opener.upload(open_trace, opener, stage, preprocess=False, **quiet)
         examples.click(lambda index: EXAMPLES[index % len(EXAMPLES)].prompt, examples, prompt, queue=False, **quiet)
         draft.change(lambda name: gr.update(visible=name == "quadratic"), draft, weight, queue=False, **quiet)
         sampler.change(_shown, sampler, [limit, bound, steps], queue=False, **quiet)
+    shared = {key: model[key] for key in ("concurrency_id", "concurrency_limit")}
+    api.add(page, checkpoints, settings, turns, decode, **shared)
     compare.add(page, tabs, checkpoints, settings, turns=turns, model=model)
     return page
 
@@ -373,13 +383,3 @@ def _dropdown(label: str, choices: Any, value: str, name: str) -> gr.Dropdown:
 def _shown(sampler: str) -> list[dict[str, Any]]:
     uses = (("confidence", "trained"), ("entropy",), ("fixed",))
     return [gr.update(visible=sampler in names) for names in uses]
-
-
-def within(request: Request, settings: Settings) -> None:
-    """Raises RequestError when a request is longer than this page allows."""
-    if request.max_new_tokens > settings.max_new_tokens:
-        raise RequestError(
-            f"This page makes up to {settings.max_new_tokens} new tokens a run: ask for no more than that."
-        )
-    if len(request.prompt) > settings.max_prompt:
-        raise RequestError(f"This page takes prompts of up to {settings.max_prompt:,} characters: shorten yours.")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from gradio.route_utils import FnIndexInferError
 from gradio.utils import get_upload_folder
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -51,6 +52,7 @@ POLICY = "; ".join(
 )
 #: What anybody may ask of a private page: a container's own check comes by any name.
 OPEN = ("/health",)
+UNKNOWN = "There is no endpoint of that name: see /gradio_api/info."
 UNANSWERED = "The request could not be answered: it may not be one of this page's."
 HEADERS = (
     (b"content-security-policy", POLICY.encode()),
@@ -74,6 +76,7 @@ class Guard:
 
     closed: asked before every new run; True once the server is going down. private: the page is for the machine's own
     people, so only its own pages may ask, by a loopback name: no foreign site, and no name made to point here.
+    misread: what is wrong with a POST's path and body, as a sentence, where something is.
     """
 
     def __init__(
@@ -81,10 +84,11 @@ class Guard:
         app: ASGIApp,
         closed: Callable[[], bool] = lambda: False,
         private: bool = False,
+        misread: Callable[[str, bytes], str | None] = lambda path, body: None,
         limit: int = MAX_BODY,
         uploads: int = MAX_UPLOADS,
     ) -> None:
-        self._app, self._closed, self._private = app, closed, private
+        self._app, self._closed, self._private, self._misread = app, closed, private, misread
         self._limit, self._uploads = limit, Uploads(uploads)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -117,14 +121,15 @@ class Guard:
         except Exception as error:  # Gradio's own checks fail in many ways; a log of them would hold what was sent
             logger.warning("a request could not be answered: %s", type(error).__name__)
             if not started:
-                await _refuse(answer, Refusal(500, UNANSWERED))
+                unknown = "/call/" in scope["path"] and isinstance(error, KeyError | FnIndexInferError)
+                await _refuse(answer, Refusal(404, UNKNOWN) if unknown else Refusal(500, UNANSWERED))
             elif not ended:
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _checked(self, scope: Scope, receive: Receive) -> Receive:
         headers = {name.lower(): value for name, value in scope["headers"]}
         path, kind = scope["path"], headers.get(b"content-type", b"")
-        if self._closed() and path.rstrip("/").endswith("/queue/join"):
+        if self._closed() and ("/call/" in path or path.rstrip("/").endswith("/queue/join")):
             raise Refusal(503, "The server is being restarted: try again in a minute.")
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > self._limit:
@@ -133,6 +138,8 @@ class Guard:
             self._uploads.admit(int(length))
             return self._counted(receive)
         body = await self._body(receive)
+        if sentence := self._misread(path, body):
+            raise Refusal(422, sentence)
         return _again(_without_addresses(body), receive)
 
     async def _body(self, receive: Receive) -> bytes:
@@ -245,7 +252,7 @@ def _clean(data: Any) -> bool:
             if isinstance(meta, dict) and meta.get("_type") == "gradio.FileData":
                 found = True
                 value.pop("url", None)
-                if not _uploaded(value.get("path")):
+                if not uploaded(value.get("path")):
                     raise Refusal(400, "A file in the request was not uploaded to this server: upload it first.")
             waiting += [(part, depth + 1) for part in value.values()]
         elif isinstance(value, list):
@@ -253,7 +260,7 @@ def _clean(data: Any) -> bool:
     return found
 
 
-def _uploaded(path: Any) -> bool:
+def uploaded(path: Any) -> bool:
     """Whether a path names something in the folder of uploads; only its text is looked at, nothing is opened."""
     if not isinstance(path, str) or "\0" in path or ".." in Path(path).parts:
         return False

@@ -28,6 +28,10 @@ def stream(checkpoints: Checkpoints, asked: str, seconds: float, runs: Runs | No
     name = _id(asked)
     try:
         engine = checkpoints.loaded("no ceiling can be searched")
+        if elsewhere := getattr(engine, "light", None):
+            for message in elsewhere(asked, seconds):
+                yield message or progress(asked)
+            return
         request = branch.request_of(asked, engine.checkpoint, seconds, runs)
         ceiling, end, told = Ceiling(), time.monotonic() + seconds, 0.0
         with closing(speed_of_light(engine, request)) as steps:
@@ -40,8 +44,8 @@ def stream(checkpoints: Checkpoints, asked: str, seconds: float, runs: Runs | No
                     raise RequestError(f"{limit}: ask for fewer tokens or a shorter block.")
                 if now - told > PAUSE:
                     told = now
-                    progress = {"id": name, "tokens": step.tokens, "most": step.most, "forwards": step.forwards}
-                    yield pack({"light": progress})
+                    so_far = {"id": name, "tokens": step.tokens, "most": step.most, "forwards": step.forwards}
+                    yield pack({"light": so_far})
         yield pack({"light": {"id": name, "ceiling": ceiling.to_json()}})
     except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
         yield pack({"light": {"id": name, "error": explain(error)}})

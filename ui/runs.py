@@ -32,10 +32,11 @@ class Run:
         self,
         engine: Any,
         request: Request,
-        decode: Callable[[Request], Iterator[Event | str]] | None = None,
+        decode: Callable[[Request], Iterator[Event | str | None]] | None = None,
         ended: Callable[[Run], None] = lambda run: None,
     ) -> None:
-        """decode: in place of `engine.stream`; it may yield one sentence, as its last value, when it cannot go on.
+        """decode: in place of `engine.stream`; it may yield one sentence, as its last value, when it cannot go on,
+        and None while nothing has happened.
         ended: called in the model's thread once the model is free again. Raises RequestError when the engine refuses
         the request."""
         self.id = secrets.token_urlsafe(12)
@@ -132,6 +133,11 @@ class Run:
         try:
             with closing(self._stream) as stream:
                 for event in stream:
+                    if event is None:  # nothing from a replica for a while
+                        if self._stopping.is_set():
+                            reason = "stopped"
+                            break
+                        continue
                     if isinstance(event, str):
                         self.error, reason = event, "stopped"
                         break

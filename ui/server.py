@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ui import blocks, metrics
+from ui import api, blocks, metrics
 from ui.guard import HEADERS, Guard
 from ui.line import Line
 from ui.settings import Settings
@@ -43,6 +43,8 @@ def extras(turns: Turns, settings: Settings) -> dict[str, Any]:
     def health(_: Request) -> JSONResponse:
         engine = turns.engine()
         status = "stopping" if line.closed else "ready" if engine else "failed"
+        if status == "ready" and not getattr(engine, "reachable", True):
+            status = "unreachable"
         name = engine.checkpoint if engine else name_of(settings.checkpoint)
         return JSONResponse({"status": status, "checkpoint": name}, 200 if status == "ready" else 503)
 
@@ -52,7 +54,7 @@ def extras(turns: Turns, settings: Settings) -> dict[str, Any]:
     routes = [Route("/health", health)] + ([Route("/metrics", numbers)] if settings.metrics else [])
     return {
         "routes": routes,
-        "middleware": [Middleware(Guard, closed=lambda: line.closed, private=settings.private)],
+        "middleware": [Middleware(Guard, misread=api.misread, closed=lambda: line.closed, private=settings.private)],
         "docs_url": None,
         "redoc_url": None,
         "openapi_url": None,
@@ -77,7 +79,7 @@ def launch(page: gr.Blocks, turns: Turns, settings: Settings, **more: Any) -> No
         "run_history": False,
         "ssr_mode": False,
         "pwa": False,
-        "mcp_server": False,
+        "mcp_server": True,
         "app_kwargs": extras(turns, settings),
     }
     try:

@@ -32,6 +32,7 @@ class Settings:
     dtype: str | None = None
     threads: int | None = None
     graphs: bool = False
+    serve_url: str = ""
     max_new_tokens: int = 512
     max_prompt: int = 12_000
     time_limit: float = 120.0
@@ -70,9 +71,21 @@ class Settings:
         shared = environment.get("GRADIO_SHARE", "").strip().lower() in _ON
         here = values.get("host", cls().host) in LOOPBACK
         private = here and not (space or shared or values.get("proxies"))
+        if values.get("serve_url") and values.get("choose"):
+            raise SettingsError("NEMODIFF_CHOOSE must be 0 with NEMODIFF_SERVE_URL: its replicas have one checkpoint.")
         zero = environment.get("SPACES_ZERO_GPU", "").strip().lower() in _ON
-        where = {"choose": private, "log": "text" if private else "json", "proxies": int(space)}
+        where = {
+            "choose": private and not values.get("serve_url"),
+            "log": "text" if private else "json",
+            "proxies": int(space),
+        }
         return cls(**where | values, private=private, zero=zero)
+
+
+def _address(text: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", text):
+        raise ValueError("an address such as http://127.0.0.1:8000")
+    return text.rstrip("/")
 
 
 _ON, _OFF = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
@@ -143,6 +156,7 @@ VARIABLES = (
     Variable("NEMODIFF_DTYPE", "dtype", "the device's fastest", " or ".join(DTYPES), _choice(*DTYPES)),
     Variable("NEMODIFF_THREADS", "threads", "torch's", "threads that the model uses on a CPU", _number(int, 1, 1024)),
     Variable("NEMODIFF_GRAPHS", "graphs", "0", "block-shaped forwards in fixed shapes, see below", _flag),
+    Variable("NEMODIFF_SERVE_URL", "serve_url", "", "replicas (`python -m ui.serve`) that decode instead", _address),
     Variable("NEMODIFF_CACHE", None, "~/.cache/nemodiff", "where fetched and converted weights are kept"),
     Variable(
         "NEMODIFF_MAX_NEW_TOKENS",
