@@ -23,8 +23,8 @@ $(VENV)/.installed: requirements.txt constraints.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
 	touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt requirements-serve.txt
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-dev.txt -r requirements-serve.txt -c constraints.txt
 	touch $@
 
 # A browser for the page's tests: the one on the machine, else Debian's, where apt and root are there.

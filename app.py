@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 try:  # On ZeroGPU this has to come before torch; elsewhere it changes nothing.
@@ -9,45 +10,48 @@ try:  # On ZeroGPU this has to come before torch; elsewhere it changes nothing.
 except ImportError:
     spaces = None
 
+import torch
+
 import nemodiff
-from ui import blocks
-from ui.settings import Settings
+from ui import blocks, logs, remote, server
+from ui.settings import Settings, SettingsError
+from ui.turns import Turns
+
+logger = logging.getLogger("ui.app")
 
 
-def main() -> None:
-    settings = Settings.from_environment()
-    engine, problem = None, ""
+def main() -> int:
     try:
-        engine = nemodiff.load(
-            settings.checkpoint,
-            device=settings.device,
-            dtype=settings.dtype,
-            graphs=settings.graphs,
-            report=lambda line: print(line, file=sys.stderr, flush=True),
-        )
-    except nemodiff.CheckpointError as error:
-        problem = str(error)
-        print(f"{problem} The page starts without a model and replays recorded runs.", file=sys.stderr)
-    gpu = spaces.GPU(duration=120) if spaces else lambda function: function
-    page = blocks.build(engine, settings, problem=problem, gpu=gpu)
-    page.queue(max_size=16, default_concurrency_limit=4, api_open=False)
-    page.launch(
-        server_name=settings.host,
-        server_port=settings.port,
-        theme=blocks.theme(),
-        css_paths=blocks.STYLES,
-        footer_links=[],
-        show_error=False,
-        max_file_size="32mb",
-        allowed_paths=[],
-        strict_cors=True,
-        enable_monitoring=False,
-        run_history=False,
-        ssr_mode=False,
-        pwa=False,
-        mcp_server=False,
-    )
+        settings = Settings.from_environment()
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    logs.set_up(settings.log)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    engine, problem = None, ""
+    with server.Meanwhile(settings):
+        try:
+            if settings.serve_url:
+                engine = remote.connect(settings.serve_url)
+            else:
+                engine = nemodiff.load(
+                    settings.checkpoint,
+                    device=settings.device,
+                    dtype=settings.dtype,
+                    graphs=settings.graphs and not settings.zero,
+                    report=lambda line: logger.info(line),
+                )
+        except nemodiff.CheckpointError as error:
+            problem = str(error)
+            logger.error("%s The page starts without a model and replays recorded runs.", problem)
+        turns = Turns(settings, places=getattr(engine, "places", 1))
+        lend = spaces.GPU if spaces and settings.zero and not settings.serve_url else None
+        page = blocks.build(engine, settings, problem=problem, lend=lend, turns=turns)
+    server.end_gracefully(turns.line, settings.drain)
+    server.launch(page, turns, settings)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -118,10 +118,7 @@ def _generate(args: argparse.Namespace) -> int:
         except OSError as error:
             raise RequestError(f"The trace could not be written to {args.trace}: {error.strerror}.") from error
     if args.json:
-        lanes = {lane.mode: lane.figures() for lane in trace.lanes}
-        print(
-            json.dumps({"checkpoint": trace.checkpoint, "device": trace.device, "dtype": trace.dtype, "lanes": lanes})
-        )
+        print(json.dumps(trace.figures()))
     else:
         live.close()
         _print(trace)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -104,6 +105,13 @@ class Files:
     vision: Path | None = None
 
 
+_FULL = "No space left on device"
+_NO_SPACE = (
+    "The disk is full, so the base weights could not be kept, which take 0.6 GB while they are made: "
+    "free some or let $NEMODIFF_CACHE name a folder on another disk."
+)
+
+
 def cache_folder() -> Path:
     """Where fetched and converted weights are kept: $NEMODIFF_CACHE, else ~/.cache/nemodiff."""
     return Path(os.environ.get("NEMODIFF_CACHE") or Path.home() / ".cache" / "nemodiff")
@@ -169,20 +177,30 @@ def base_weights(report: Callable[[str], None] = lambda line: None) -> Path:
     folder = _base_folder()
     if _base_is_here():
         return folder
+    from safetensors import SafetensorError
+
     from nemodiff.gguf import convert
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="fetch-") as scratch:
-        gguf = fetch_base_gguf(Path(scratch), report)
-        report("Converting them once to bf16 safetensors …")
-        converted = Path(scratch) / "converted"
-        convert(gguf, converted)
-        try:
-            converted.rename(folder)
-        except OSError:  # another process finished first, or left half a folder behind
-            if not _base_is_here():
-                shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix="fetch-") as scratch:
+            gguf = fetch_base_gguf(Path(scratch), report)
+            report("Converting them once to bf16 safetensors …")
+            converted = Path(scratch) / "converted"
+            convert(gguf, converted)
+            try:
                 converted.rename(folder)
+            except OSError:  # another process finished first, or left half a folder behind
+                if not _base_is_here():
+                    shutil.rmtree(folder, ignore_errors=True)
+                    converted.rename(folder)
+    except (OSError, SafetensorError) as error:  # safetensors tells of a full disk in an error of its own
+        if getattr(error, "errno", None) == errno.ENOSPC or _FULL in str(error):
+            raise CheckpointError(_NO_SPACE) from error
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise CheckpointError(
+            f"The base weights could not be kept ({reason}): let $NEMODIFF_CACHE name a folder that can be written."
+        ) from error
     return folder
 
 
@@ -210,6 +228,8 @@ def _fetch_wheel(folder: Path) -> Path:
         subprocess.run(command, check=True, stderr=subprocess.PIPE, stdout=sys.stderr, text=True)
     except (subprocess.CalledProcessError, OSError) as error:
         lines = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
+        if any(_FULL in line for line in lines):
+            raise CheckpointError(_NO_SPACE) from error
         reason = next(
             (line for line in reversed(lines) if line.startswith("ERROR")), lines[-1] if lines else "pip failed"
         )

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 import os
 import platform
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
 from importlib.metadata import version
+from typing import Any
 
 import torch
 
 from nemodiff import samplers
-from nemodiff.checkpoints import SEEING
 from nemodiff.decode import DECODERS, LaneRun, Prefill, Seen, Settings, quadratic_layouts, race, synchronise
+from nemodiff.described import Bounds, Defaults, Described
 from nemodiff.errors import RequestError
 from nemodiff.model.layout import Layout
 from nemodiff.model.memory import enough_memory
 from nemodiff.model.transformer import Transformer
 from nemodiff.model.vision import PictureCache, grid
-from nemodiff.recorder import Recorder
-from nemodiff.request import MAX_QUADRATIC_LENGTH, Request
+from nemodiff.request import Request
 from nemodiff.samplers.trained import TrainedSampler
 from nemodiff.tokenizer import Tokenizer
 from nemodiff.trace import Event, Trace
@@ -33,17 +31,7 @@ from nemodiff.trace import Event, Trace
 _IMAGE_TOKENS = ("[IMG]", "[IMG_BREAK]", "[IMG_END]")
 
 
-@dataclass(frozen=True, slots=True)
-class Defaults:
-    """What a Request's None means for this checkpoint."""
-
-    block_length: int = 8
-    threshold: float = 0.9
-    #: The threshold of the trained sampler, on its own scale.
-    trained_threshold: float = 0.9
-
-
-class Engine:
+class Engine(Described):
     """One model and its tokenizer. One run at a time: a second `stream` waits until the first is closed."""
 
     def __init__(
@@ -65,6 +53,11 @@ class Engine:
         self.device = describe_device(model.device)
         #: Which attention runs in block-shaped forwards; prompts always run torch's SDPA.
         self.attention = _attention(model)
+        self.versions = {
+            "python": platform.python_version(),
+            "torch": version("torch"),
+            "transformers": version("transformers"),
+        }
         self._lock = threading.Lock()
         self._warm: set[int] = set()
 
@@ -96,46 +89,31 @@ class Engine:
             torch.cuda.empty_cache()
 
     @property
-    def context_length(self) -> int:
-        """Most tokens, prompt and answer together, that the model was made for."""
-        return self.model.config.context_length
-
-    def encode(self, request: Request) -> list[int]:
-        """The prompt's token ids. Raises RequestError when it does not fit the model."""
+    def bounds(self) -> Bounds:
         config = self.model.config
-        if request.images and not self.sees:
+        return Bounds(
+            config.vocab_size,
+            config.context_length,
+            config.mask_token_id,
+            static=self.model.static is not None,
+            trained=self.sampler is not None,
+        )
+
+    @property
+    def exact(self) -> bool:
+        """Whether a token's logits are the same alone and in a block."""
+        return self.model.exact and (self.model.static is None or self.model.static.exact)
+
+    def _prompt(self, request: Request) -> list[int]:
+        if not (request.images and self.sees):
+            return super()._prompt(request)
+        tokens = self._encode_with_pictures(request) if request.prompt_ids is None else list(request.prompt_ids)
+        holders, features = len(self._places(tokens)), sum(rows * columns for rows, columns in self.grids(request))
+        if holders != features:
             raise RequestError(
-                f"{self.checkpoint} sees no pictures: leave them out, or choose a checkpoint that does ({SEEING})."
+                f"The prompt has {holders:,} image tokens for pictures of {features:,} features: give one token "
+                "a feature."
             )
-        if request.prompt_ids is not None:
-            tokens = list(request.prompt_ids)
-        elif request.images:
-            tokens = self._encode_with_pictures(request)
-        else:
-            tokens = self.tokenizer.encode(request.prompt, request.raw)
-        if request.images:
-            holders, features = len(self._places(tokens)), sum(rows * columns for rows, columns in self.grids(request))
-            if holders != features:
-                raise RequestError(
-                    f"The prompt has {holders:,} image tokens for pictures of {features:,} features: give one token "
-                    "a feature."
-                )
-        tokens += request.answer_ids
-        if not tokens:
-            raise RequestError("The prompt is empty: write something for the model to answer.")
-        if bad := [token for token in tokens if not 0 <= token < config.vocab_size]:
-            raise RequestError(f"Token id {bad[0]} is not in the vocabulary (0 to {config.vocab_size - 1}).")
-        if len(tokens) + request.max_new_tokens > self.context_length:
-            raise RequestError(
-                f"The prompt's {len(tokens):,} tokens and {request.max_new_tokens:,} new ones exceed the "
-                f"model's context of {self.context_length:,}: shorten the prompt or ask for fewer."
-            )
-        if config.mask_token_id is None and set(request.modes) != {"ar"}:
-            raise RequestError(f"{self.checkpoint} has no mask token, so it decodes in mode ar only.")
-        if request.sampler == "trained" and self.sampler is None:
-            raise RequestError(f"{self.checkpoint} has no trained sampler: choose confidence, entropy or fixed.")
-        if request.draft == "quadratic" and self.model.static:  # they know plain blocks only
-            raise RequestError("draft quadratic does not run on static shapes: load the checkpoint without graphs.")
         return tokens
 
     def grids(self, request: Request) -> list[tuple[int, int]]:
@@ -196,42 +174,6 @@ class Engine:
         places = self._places(prompt[: len(prompt) - len(request.answer_ids)])
         return Seen(features, places, took)
 
-    def threshold(self, sampler: str) -> float:
-        """The threshold that a request without one gets."""
-        return self.defaults.trained_threshold if sampler == "trained" else self.defaults.threshold
-
-    def fill(self, request: Request) -> Request:
-        """The request with this checkpoint's defaults in place of None."""
-        block_length = request.block_length or self.defaults.block_length
-        if request.draft == "quadratic":
-            block_length = min(block_length, MAX_QUADRATIC_LENGTH)
-        return dataclasses.replace(
-            request,
-            block_length=block_length,
-            threshold=self.threshold(request.sampler) if request.threshold is None else request.threshold,
-            steps=min(request.steps or max(1, block_length // 2), block_length - 1),
-        )
-
-    def recorder(self, request: Request) -> Recorder:
-        """A Recorder for this request: its trace has everything but events."""
-        filled = self.fill(request)
-        head = Trace(
-            checkpoint=self.checkpoint,
-            tokenizer=self.tokenizer.name,
-            device=self.device,
-            dtype=self.dtype,
-            exact=self.model.exact and (self.model.static is None or self.model.static.exact),
-            versions={
-                "python": platform.python_version(),
-                "torch": version("torch"),
-                "transformers": version("transformers"),
-            },
-            request=filled.to_json(),
-            special=self.tokenizer.special_ids,
-            image_grids=self.grids(filled),
-        )
-        return Recorder(head, filled.modes, self.tokenizer.decode, self.tokenizer.token_text)
-
     def stream(self, request: Request) -> Iterator[Event]:
         """Decode in all asked modes at once; one Event a forward, of the lane that is furthest behind.
 
@@ -272,18 +214,8 @@ class Engine:
             finally:
                 events.close()
 
-    def generate(self, request: Request, on_event: Callable[[Event], None] | None = None) -> Trace:
-        """Run a request to its end, or its time limit, and return the whole trace.
-
-        on_event: called after every forward; what it raises ends the run at once.
-        """
-        recorder = self.recorder(request)
-        with closing(self.stream(request)) as events:
-            for event in events:
-                recorder.add(event)
-                if on_event:
-                    on_event(event)
-        trace = recorder.finish("time")
+    def generate(self, request: Request, on_event: Callable[[Event], Any] | None = None) -> Trace:
+        trace = super().generate(request, on_event)
         if self.model.device.type == "cuda":
             for lane in trace.lanes:
                 lane.peak_memory = torch.cuda.max_memory_allocated(self.model.device)

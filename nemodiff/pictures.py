@@ -42,28 +42,6 @@ _TURNS = {
 #: One picture is decoded at a time, so that many visitors need no more memory than one.
 _decoding = threading.Lock()
 
-MAX_BYTES = 5_000_000
-MAX_PIXELS = 25_000_000
-#: Longest side that is kept, in pixels: what the vision tower of the largest checkpoint takes in.
-MAX_SIDE = 1540
-
-#: The classes themselves and not `Image.open`, which would try every format it knows.
-_READERS = {"PNG": PngImageFile, "JPEG": JpegImageFile, "WebP": WebPImageFile, "GIF": GifImageFile}
-#: Scans of a progressive JPEG: more only cost time (an encoder writes about ten), each as much as a whole picture.
-_MAX_SCANS = 100
-_ORIENTATION = 0x0112
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-#: One picture is decoded at a time, so that many visitors need no more memory than one.
-_decoding = threading.Lock()
-
 
 @dataclass(frozen=True, slots=True)
 class Picture:

@@ -56,6 +56,12 @@ class Recorder:
             self._close(lane, event.finish)
         return fresh
 
+    def text(self, mode: str) -> str:
+        """A lane's answer so far, up to its first hole. May be asked from another thread than the one that adds."""
+        answer = self._answers[mode].copy()
+        # An unfinished character at the end comes with a later token.
+        return self._decode([answer[i] for i in range(_prefix(answer))]).rstrip("\ufffd")
+
     def finish(self, reason: str) -> Trace:
         """Close lanes that did not end by themselves (`reason` stopped or time) and return the trace."""
         for lane in self.trace.lanes:

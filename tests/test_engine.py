@@ -17,8 +17,9 @@ from tests.conftest import open_engine, random_llama, write_llama
 PROMPT = (5, 6, 7, 8)
 
 
-def test_all_modes_race_on_the_clock(llama_engine):
-    events = list(llama_engine.stream(Request(prompt_ids=PROMPT, max_new_tokens=24, ignore_eos=True)))
+def test_all_modes_race_on_the_clock(any_engine):
+    stream = any_engine.stream(Request(prompt_ids=PROMPT, max_new_tokens=24, ignore_eos=True))
+    events = [event for event in stream if event is not None]
     clocks = dict.fromkeys(MODES, 0.0)
     finished = set()
     for event in events:
@@ -30,8 +31,8 @@ def test_all_modes_race_on_the_clock(llama_engine):
     assert finished == set(MODES)
 
 
-def test_lanes_share_one_prefill(llama_engine):
-    trace = llama_engine.generate(Request(prompt_ids=PROMPT, max_new_tokens=8))
+def test_lanes_share_one_prefill(any_engine):
+    trace = any_engine.generate(Request(prompt_ids=PROMPT, max_new_tokens=8))
     first = [lane.events[0] for lane in trace.lanes]
     assert {event.phase for event in first} == {"prefill"}
     assert len({event.positions[0].token for event in first}) == 1
@@ -60,9 +61,9 @@ def test_closing_the_stream_stops_the_model_within_one_forward(llama_engine, mon
     assert llama_engine.generate(Request(prompt_ids=PROMPT, max_new_tokens=2)).lanes[0].finish  # the lock is free again
 
 
-def test_a_time_limit_ends_unfinished_lanes(llama_engine):
+def test_a_time_limit_ends_unfinished_lanes(any_engine):
     request = Request(prompt_ids=PROMPT, max_new_tokens=400, ignore_eos=True, time_limit=0)
-    trace = llama_engine.generate(request)
+    trace = any_engine.generate(request)
     assert {lane.finish for lane in trace.lanes} == {"time"}
 
 
@@ -83,21 +84,26 @@ def test_runs_wait_for_each_other(llama_engine):
     assert finished.is_set()
 
 
-def test_request_is_checked_before_the_first_event(llama_engine):
+def test_request_is_checked_before_the_first_event(any_engine):
     with pytest.raises(RequestError, match="context"):
-        llama_engine.stream(Request(prompt_ids=PROMPT, max_new_tokens=2045))
+        any_engine.stream(Request(prompt_ids=PROMPT, max_new_tokens=2045))
     with pytest.raises(RequestError, match="vocabulary"):
-        llama_engine.stream(Request(prompt_ids=(5, 199)))
-    with pytest.raises(RequestError, match="no tokenizer"):
-        llama_engine.stream(Request(prompt="text"))
-    trace = llama_engine.generate(Request(prompt_ids=PROMPT, max_new_tokens=2044, time_limit=0))
+        any_engine.stream(Request(prompt_ids=(5, 199)))
+    with pytest.raises(RequestError, match="trained sampler"):
+        any_engine.stream(Request(prompt="text", sampler="trained"))
+    trace = any_engine.generate(Request(prompt_ids=PROMPT, max_new_tokens=2044, time_limit=0))
     assert trace.lanes[0].tokens
 
 
-def test_a_branch_goes_on_after_given_tokens(llama_engine):
+def test_text_needs_a_tokenizer(llama_engine):
+    with pytest.raises(RequestError, match="no tokenizer"):
+        llama_engine.stream(Request(prompt="text"))
+
+
+def test_a_branch_goes_on_after_given_tokens(any_engine):
     settings = {"prompt_ids": PROMPT, "modes": ("ar",), "ignore_eos": True}
-    whole = llama_engine.generate(Request(max_new_tokens=12, **settings)).lanes[0]
-    branch = llama_engine.generate(Request(max_new_tokens=7, answer_ids=tuple(whole.tokens[:5]), **settings))
+    whole = any_engine.generate(Request(max_new_tokens=12, **settings)).lanes[0]
+    branch = any_engine.generate(Request(max_new_tokens=7, answer_ids=tuple(whole.tokens[:5]), **settings))
     assert branch.lanes[0].tokens == whole.tokens[5:]
     assert branch.request["answer_ids"] == whole.tokens[:5]
     assert set(whole.tokens[:5]) <= set(branch.vocabulary)

@@ -9,6 +9,7 @@ import pytest
 
 from nemodiff.errors import RequestError
 from ui import blocks, player
+from ui.fields import given, listed, whole
 from ui.settings import Settings
 
 
@@ -31,22 +32,24 @@ def test_every_script_is_in_the_bundle() -> None:
 @pytest.mark.parametrize("value", [1.5, float("inf"), float("nan")])
 def test_whole_refuses_fractions(value: float) -> None:
     with pytest.raises(RequestError, match="block length must be a whole number"):
-        blocks.whole("block length", value)
+        whole("block length", value)
 
 
 def test_whole_and_given() -> None:
-    assert blocks.whole("seed", 3.0) == 3
-    assert blocks.whole("seed", None) is None
+    assert whole("seed", 3.0) == 3
+    assert whole("seed", None) is None
     with pytest.raises(RequestError, match="seed is empty"):
-        blocks.given("seed", None)
+        given("seed", None)
 
 
-def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT", "SPACE_ID", "NEMODIFF_TIME_LIMIT"):
-        monkeypatch.delenv(name, raising=False)
-    assert (Settings.from_environment().host, Settings.from_environment().port) == ("127.0.0.1", 7860)
-    monkeypatch.setenv("SPACE_ID", "someone/space")
-    monkeypatch.setenv("NEMODIFF_TIME_LIMIT", "many")
-    monkeypatch.setenv("GRADIO_SERVER_PORT", "7999")
-    settings = Settings.from_environment()
-    assert (settings.host, settings.port, settings.time_limit) == ("0.0.0.0", 7999, 120.0)
+@pytest.mark.parametrize("value", ["5", [5], {"a": 1}, True])
+def test_whole_refuses_what_is_no_number(value: object) -> None:
+    with pytest.raises(RequestError, match="seed must be a whole number"):
+        whole("seed", value)
+
+
+@pytest.mark.parametrize("value", ["ar", 5, {"ar": 1}, [["ar"]]])
+def test_listed_takes_lists_of_strings_alone(value: object) -> None:
+    assert listed("modes", None) == []
+    with pytest.raises(RequestError, match="modes must be a list"):
+        listed("modes", value)

@@ -89,7 +89,7 @@ def test_stop_ends_a_run_and_returns_all_of_it() -> None:
     assert whole["end"] == {"finish": {"ar": "stopped"}, "events": len(whole["ev"])}
     assert 3 <= len(whole["ev"]) <= 4
     assert engine.closed.is_set()
-    assert stream.stop(runs, "someone else") is None
+    assert json.loads(stream.stop(runs, "someone else")).keys() == {"unwait", "n"}
 
 
 def test_resync_returns_a_recent_run_and_nothing_for_others() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,14 @@ from nemodiff.errors import RequestError, TraceError
 from nemodiff.examples import EXAMPLES
 from nemodiff.request import DRAFTS, SAMPLERS, Request
 from nemodiff.trace import MODES, Trace
+from ui import api, charts, checkpoint, compare, files, light, permalink, picture, player, relay, stream, zero
 from ui import branch as branches
-from ui import charts, checkpoint, compare, files, light, permalink, picture, player, stream
+from ui.fields import given, listed, whole
+from ui.guard import uploaded
+from ui.limits import within
 from ui.runs import Runs
 from ui.settings import Settings
+from ui.turns import Turns
 
 BUSY = "The run could not start: the server is busy or the connection was lost. Try again in a moment."
 STYLES = [Path(__file__).parent / "page.css", checkpoint.STYLE, picture.STYLE, compare.STYLE, player.STYLE]
@@ -47,14 +52,21 @@ def build(
     settings: Settings,
     *,
     problem: str = "",
-    gpu: Callable[[Callable], Callable] = lambda function: function,
+    lend: zero.Lend | None = None,
+    turns: Turns | None = None,
 ) -> gr.Blocks:
     """The page around an engine. Without one (`engine` None) traces still replay, and Generate answers `problem`.
 
-    gpu: a decorator for the function that uses the model, such as `spaces.GPU`.
+    lend: on ZeroGPU `spaces.GPU`; what uses the model is then run by it. turns: the line that runs wait in.
     """
     runs, checkpoints = Runs(), checkpoint.Checkpoints(engine, settings, problem)
     slot = picture.Slot(checkpoints)
+    turns = turns or Turns(settings)
+    turns.engine = lambda: checkpoints.engine
+    decode = zero.decoder(lambda: checkpoints.engine, lend) if lend else None
+    search = light.stream_of(checkpoints, runs)
+    if lend:
+        search = zero.lent(lambda: checkpoints.engine, lend, lambda *_: settings.time_limit, search)
 
     def generate(
         prompt: str,
@@ -80,7 +92,7 @@ def build(
             request = Request(
                 prompt=prompt,
                 images=slot.images(shown),
-                modes=tuple(mode for mode in MODES if mode in (modes or [])),
+                modes=tuple(mode for mode in MODES if mode in listed("modes", modes)),
                 block_length=whole("block length", block_length),
                 sampler=sampler,
                 threshold=threshold,
@@ -111,18 +123,39 @@ def build(
             return
         yield from run(request, visitor)
 
-    def speed_of_light(asked: str) -> Iterator[str]:
-        yield from light.stream(checkpoints, asked, settings.time_limit, runs)
+    def speed_of_light(asked: str, visitor: gr.Request) -> Iterator[str]:
+        yield from turns.take(
+            visitor,
+            lambda _: light.told(search, asked, settings.time_limit),
+            lambda text, ahead: light.progress(asked),
+            lambda text: light.refusal(asked, text),
+        )
 
     def run(request: Request, visitor: gr.Request) -> Iterator[str]:
-        if request.max_new_tokens > settings.max_new_tokens:
-            limit = f"This page makes up to {settings.max_new_tokens} new tokens a run: ask for no more than that."
-            yield stream.failure(limit)
+        try:
+            within(request, settings)
+            checkpoints.engine.encode(request)  # what cannot run need not wait
+        except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
+            yield stream.failure(stream.explain(error))
             return
-        yield from stream.stream(checkpoints.engine, request, runs, visitor.session_hash)
+        asked, session = time.monotonic(), visitor.session_hash
+
+        def work(ticket: Any) -> Iterator[str]:
+            def ended(run: Any) -> None:
+                ticket.leave()
+                turns.ended(run, asked)
+
+            behind = relay.behind(page, session)
+            return stream.stream(checkpoints.engine, request, runs, session, decode=decode, ended=ended, behind=behind)
+
+        yield from turns.take(visitor, work, stream.waiting, stream.failure)
 
     def stop(visitor: gr.Request) -> Any:
-        return stream.stop(runs, visitor.session_hash) or gr.skip()
+        turns.halt(visitor.session_hash)
+        return stream.stop(runs, visitor.session_hash)
+
+    def fail(visitor: gr.Request) -> Any:
+        return stream.failure(BUSY) if turns.lost(visitor.session_hash) else gr.skip()
 
     def resync(run: str) -> str:
         return stream.resync(runs, run)
@@ -133,14 +166,18 @@ def build(
     def draw(trace: str) -> list[Any]:
         try:
             run = Trace.from_json(trace)
-        except TraceError:
+            with files.making():
+                return [chart(run) for chart in CHARTS]
+        except (TraceError, TypeError):
             return [gr.skip()] * len(CHARTS)
-        return [chart(run) for chart in CHARTS]
 
-    def open_trace(path: str | None) -> Any:
-        if not path:
+    def open_trace(sent: Any) -> Any:
+        path = sent.get("path") if isinstance(sent, dict) else None
+        if path is None:
             return gr.skip()
         try:
+            if not uploaded(path):
+                raise TraceError("The file was not uploaded to this server: load it again.")
             return stream.replay(stream.read_trace(path))
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
             return stream.failure(stream.explain(error))
@@ -233,8 +270,8 @@ def build(
         def make_link(*values: Any) -> tuple[str, Any]:
             try:
                 return permalink.query(list(values[:-1]), defaults(), slot.link(values[-1])), gr.skip()
-            except RequestError as error:
-                return "", stream.failure(str(error))
+            except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
+                return "", stream.failure(stream.explain(error))
 
         def follow_link(visitor: gr.Request) -> list[Any]:
             values, wrong = permalink.read(dict(visitor.query_params))
@@ -249,39 +286,47 @@ def build(
                 wrong, notice, chosen = [permalink.PICTURE], str(error), slot.state()
             return [*updates, stream.failure(notice) if wrong else gr.skip(), checkpoints.state(), chosen]
 
-        model: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "trigger_mode": "once", **quiet}
+        # Who waits is in our own line (`ui.line`), so Gradio's lets everybody in. Values come as they were sent and
+        # are checked in one place, where what is wrong becomes a sentence.
+        model: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": None, "trigger_mode": "once", **quiet}
+        model |= {"preprocess": False}
         # The page knows where the picture's upload lies; `held` only lends it a place among the inputs.
         with_picture = (
             "async (...fields) => [...fields.slice(0, -1), (await document.querySelector('#picture').path) || '']"
         )
-        going = gr.on([start.click, prompt.submit], gpu(generate), [*fields, held], stage, js=with_picture, **model)
-        forked = fork.click(gpu(branch), held, stage, js="() => document.querySelector('#stage').branch", **model)
-        lit = lighter.click(
-            gpu(speed_of_light), held, stage, js="() => document.querySelector('#stage').light", **model
+        going = gr.on(
+            [start.click, prompt.submit], generate, [*fields, held], stage, js=with_picture, api_name="watch", **model
         )
+        forked = fork.click(branch, held, stage, js="() => document.querySelector('#stage').branch", **model)
+        lit = lighter.click(speed_of_light, held, stage, js="() => document.querySelector('#stage').light", **model)
         # A run that is asked for does not wait for a search that goes on.
         gr.on([start.click, prompt.submit], None, cancels=[lit], queue=False, **quiet)
         for runs_on in (going, forked, lit):
-            runs_on.failure(lambda: stream.failure(BUSY), None, stage, queue=False, **quiet)
+            runs_on.failure(fail, None, stage, queue=False, **quiet)
         halt.click(stop, None, stage, cancels=[going, forked, lit], queue=False, **quiet)
         link.click(make_link, [*fields, held], [held, stage], js=with_picture, queue=False, **quiet).then(
             None, held, None, js=(Path(__file__).parent / "link.js").read_text(encoding="utf-8"), queue=False, **quiet
         )
         page.load(follow_link, None, [*fields, stage, top, pictured], queue=False, **quiet)
         if settings.choose:
-            swapped = choice(checkpoints, [top, block, limit], held, model)
+            swapped = choice(checkpoints, turns, [top, block, limit], held, model)
             swapped.then(lambda: slot.state(), None, pictured, queue=False, **quiet)
         for draws in (panel.expand, redraw.click):
             draws(draw, held, plots, js="() => document.querySelector('#stage').trace()", queue=False, **quiet)
-        opener.upload(open_trace, opener, stage, **quiet)
-        examples.click(lambda index: EXAMPLES[index].prompt, examples, prompt, queue=False, **quiet)
+        # As it was sent: the button's own conversion would leave an empty file on the disk each time.
+        opener.upload(open_trace, opener, stage, preprocess=False, **quiet)
+        examples.click(lambda index: EXAMPLES[index % len(EXAMPLES)].prompt, examples, prompt, queue=False, **quiet)
         draft.change(lambda name: gr.update(visible=name == "quadratic"), draft, weight, queue=False, **quiet)
         sampler.change(_shown, sampler, [limit, bound, steps], queue=False, **quiet)
-    compare.add(page, tabs, checkpoints, settings, gpu=gpu, model=model)
+    shared = {key: model[key] for key in ("concurrency_id", "concurrency_limit")}
+    api.add(page, checkpoints, settings, turns, decode, **shared)
+    compare.add(page, tabs, checkpoints, settings, turns=turns, model=model)
     return page
 
 
-def choice(checkpoints: checkpoint.Checkpoints, shows: list[Any], held: Any, model: dict[str, Any]) -> Any:
+def choice(
+    checkpoints: checkpoint.Checkpoints, turns: Turns, shows: list[Any], held: Any, model: dict[str, Any]
+) -> Any:
     """Wire the header's choice of a checkpoint. Only where the owner lets visitors make it: nothing is there else.
 
     shows: the header, then the fields whose defaults are the checkpoint's. model: how events that need the model queue.
@@ -293,7 +338,13 @@ def choice(checkpoints: checkpoint.Checkpoints, shows: list[Any], held: Any, mod
 
     def swap(visitor: gr.Request) -> Iterator[list[Any]]:
         before = checkpoints.engine
-        for state in checkpoints.swap(visitor.session_hash):
+        states = turns.take(
+            visitor,
+            lambda _: checkpoints.swap(visitor.session_hash),
+            lambda *_: checkpoints.waits(visitor.session_hash),
+            lambda text: checkpoints.state(error=text),
+        )
+        for state in states:
             new = checkpoints.engine is not before
             yield [state, *((checkpoints.block_length, checkpoints.threshold) if new else [gr.skip()] * 2)]
 
@@ -332,19 +383,3 @@ def _dropdown(label: str, choices: Any, value: str, name: str) -> gr.Dropdown:
 def _shown(sampler: str) -> list[dict[str, Any]]:
     uses = (("confidence", "trained"), ("entropy",), ("fixed",))
     return [gr.update(visible=sampler in names) for names in uses]
-
-
-def whole(name: str, value: float | None) -> int | None:
-    """A number field's value as an int; None stays None. Raises RequestError when it is no whole number."""
-    if value is None:
-        return None
-    if isinstance(value, float) and not value.is_integer():
-        raise RequestError(f"{name} must be a whole number, not {value}.")
-    return int(value)
-
-
-def given(name: str, value: Any) -> Any:
-    """Raises RequestError when a field was left empty."""
-    if value is None:
-        raise RequestError(f"{name} is empty: give a number.")
-    return value

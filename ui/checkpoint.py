@@ -78,7 +78,8 @@ class Checkpoints:
         """
         engine = self.engine
         running = engine and {
-            "name": self._name,
+            # A folder's whole path is for those alone who may choose.
+            "name": self._name if self._settings.choose else engine.checkpoint,
             "checkpoint": engine.checkpoint,
             "device": engine.device,
             "dtype": engine.dtype,
@@ -134,6 +135,11 @@ class Checkpoints:
             yield self.state(step={"what": "wait", "name": name})
         finally:
             job.cancel()  # a closed tab or Cancel; sets a flag only
+
+    def waits(self, session: str | None = None) -> str:
+        """What the header shows while a run that goes on has to end before the swap."""
+        name = self._ready.get(session)
+        return self.state(step={"what": "wait", "name": name}) if name else self.state()
 
     def swap(self, session: str | None = None) -> Iterator[str]:
         """Load what this visitor fetched and free the old one. When that fails the page runs what it ran before."""

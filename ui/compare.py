@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,15 @@ import gradio as gr
 from nemodiff.analysis.sweep import Point
 from nemodiff.errors import RequestError
 from nemodiff.examples import EXAMPLES
+from ui import zero
 from ui.charts.compare import seconds_a_token, tokens_a_forward
 from ui.checkpoint import Checkpoints
 from ui.figure import LANES, plural
+from ui.line import Ticket
 from ui.settings import Settings
 from ui.stream import explain
 from ui.sweeps import Plan, Results, Sweep
+from ui.turns import Turns
 
 STYLE = Path(__file__).parent / "compare.css"
 BUSY = "The sweep could not go on: the server is busy or the connection was lost. What was measured is kept."
@@ -39,12 +42,18 @@ def add(
     checkpoints: Checkpoints,
     settings: Settings,
     *,
-    gpu: Callable[[Callable], Callable],
+    turns: Turns,
     model: dict[str, Any],
 ) -> None:
-    """Lay out and wire the tab. model: the event options that all uses of the model share."""
+    """Lay out and wire the tab. turns: the line for the model, which a sweep joins anew after a run when others wait.
+    model: the event options that all uses of the model share."""
     sweeps: OrderedDict[str, Sweep] = OrderedDict()
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
+    quiet: dict[str, Any] = {
+        "show_progress": "hidden",
+        "api_visibility": "private",
+        "queue": False,
+        "preprocess": False,
+    }
 
     def plan_of(labels: list[str], blocks: str, thresholds: str, tokens: float | None) -> Plan:
         return Plan.of(labels, blocks, thresholds, tokens, settings.max_new_tokens)
@@ -52,8 +61,8 @@ def add(
     def count(*fields: Any) -> str:
         try:
             plan = plan_of(*fields)
-        except RequestError as error:
-            return _sentence(str(error), "plan")
+        except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
+            return _sentence(explain(error), "plan")
         return _sentence(f"{plan.runs} runs of at most {plural(plan.max_new_tokens, 'token')}", "plan")
 
     def compare(
@@ -65,9 +74,24 @@ def add(
         visitor: gr.Request,
     ) -> Iterator[list[Any]]:
         try:
-            engine = checkpoints.loaded("nothing can be measured")
+            checkpoints.loaded("nothing can be measured")
+            if settings.zero:
+                raise RequestError(zero.COMPARE)
             plan = plan_of(labels, blocks, thresholds, tokens)
-            sweep = Sweep(engine, plan, LIMIT * settings.time_limit)
+        except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
+            yield [_status("error", explain(error)), *_unchanged()]
+            return
+        yield from turns.take(
+            visitor,
+            lambda ticket: measure(plan, earlier, visitor, ticket),
+            lambda text, _: [_status("going", text), *_unchanged()],
+            lambda text: [_status("error", text), *_unchanged()],
+        )
+
+    def measure(plan: Plan, earlier: Any, visitor: gr.Request, ticket: Ticket) -> Iterator[list[Any]]:
+        engine = checkpoints.engine
+        try:
+            sweep = Sweep(engine, plan, LIMIT * settings.time_limit, ticket)
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
             yield [_status("error", explain(error)), *_unchanged()]
             return
@@ -133,7 +157,7 @@ def add(
 
         drawn = [status, *plots, figures, kept]
         asked = start.click(begin, None, status, **quiet)
-        going = asked.then(gpu(compare), [*fields, kept], drawn, **model)
+        going = asked.then(compare, [*fields, kept], drawn, **model)
         going.failure(fail, None, status, **quiet)
         halt.click(stop, None, status, cancels=[going], **quiet)
         for field in fields:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,14 +54,30 @@ FORMATS = {
 }
 
 
+#: Files and charts made at once, and seconds that one waits for its turn: making a video keeps a core busy.
+_making, _PATIENCE = threading.BoundedSemaphore(2), 20.0
+
+
+@contextmanager
+def making() -> Iterator[None]:
+    """One of the places for what is made of a visitor's trace. Raises TraceError when none is free for long."""
+    if not _making.acquire(timeout=_PATIENCE):
+        raise TraceError("Others' files are being made: try again in a minute.")
+    try:
+        yield
+    finally:
+        _making.release()
+
+
 def make(asked: str) -> str:
     """A file from "kind, newline, text of a trace", which is untrusted: {ending, media, data (base64)} or {error}."""
     try:
         kind, _, text = asked.partition("\n") if isinstance(asked, str) else ("", "", "")
         if kind not in FORMATS:
             raise TraceError(f"There is no such file format: choose {', '.join(FORMATS)}.")
-        form = FORMATS[kind]
-        data = form.make(Trace.from_json(text))
+        form, trace = FORMATS[kind], Trace.from_json(text)
+        with making():
+            data = form.make(trace)
         return pack({"ending": form.ending, "media": form.media, "data": base64.b64encode(data).decode()})
     except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
         return pack({"error": explain(error)})

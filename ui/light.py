@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 
 from nemodiff.analysis.speed_of_light import speed_of_light
@@ -28,6 +28,10 @@ def stream(checkpoints: Checkpoints, asked: str, seconds: float, runs: Runs | No
     name = _id(asked)
     try:
         engine = checkpoints.loaded("no ceiling can be searched")
+        if elsewhere := getattr(engine, "light", None):
+            for message in elsewhere(asked, seconds):
+                yield message or progress(asked)
+            return
         request = branch.request_of(asked, engine.checkpoint, seconds, runs)
         ceiling, end, told = Ceiling(), time.monotonic() + seconds, 0.0
         with closing(speed_of_light(engine, request)) as steps:
@@ -40,11 +44,37 @@ def stream(checkpoints: Checkpoints, asked: str, seconds: float, runs: Runs | No
                     raise RequestError(f"{limit}: ask for fewer tokens or a shorter block.")
                 if now - told > PAUSE:
                     told = now
-                    progress = {"id": name, "tokens": step.tokens, "most": step.most, "forwards": step.forwards}
-                    yield pack({"light": progress})
+                    so_far = {"id": name, "tokens": step.tokens, "most": step.most, "forwards": step.forwards}
+                    yield pack({"light": so_far})
         yield pack({"light": {"id": name, "ceiling": ceiling.to_json()}})
     except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
         yield pack({"light": {"id": name, "error": explain(error)}})
+
+
+def stream_of(checkpoints: Checkpoints, runs: Runs | None = None) -> Callable[[str, float], Iterator[str]]:
+    """`stream` of a page: a generator function, which ZeroGPU can lend to."""
+
+    def search(asked: str, seconds: float) -> Iterator[str]:
+        yield from stream(checkpoints, asked, seconds, runs)
+
+    return search
+
+
+def told(search: Callable[[str, float], Iterator[str]], asked: str, seconds: float) -> Iterator[str]:
+    """A search whose refusal, as ZeroGPU's, is a message too."""
+    try:
+        yield from search(asked, seconds)
+    except RequestError as error:
+        yield refusal(asked, explain(error))
+
+
+def progress(asked: str) -> str:
+    """Nothing yet: another run comes first."""
+    return pack({"light": {"id": _id(asked), "tokens": 0, "most": 0, "forwards": 0}})
+
+
+def refusal(asked: str, sentence: str) -> str:
+    return pack({"light": {"id": _id(asked), "error": sentence}})
 
 
 def _id(asked: str) -> int:

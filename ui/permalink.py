@@ -37,7 +37,8 @@ class _Number:
         return value
 
     def write(self, value: Any) -> str:
-        return f"{value:g}" if isinstance(value, float) else str(value)
+        whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+        return str(int(value)) if whole else str(value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import secrets
 import threading
+import time
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
 from nemodiff.errors import NemodiffError
 from nemodiff.recorder import Recorder
 from nemodiff.request import Request
+from nemodiff.trace import Event
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +28,17 @@ class Run:
     The engine's generator is advanced and closed by one thread alone; everything else reads what that thread left.
     """
 
-    def __init__(self, engine: Any, request: Request) -> None:
-        """Raises RequestError when the engine refuses the request."""
+    def __init__(
+        self,
+        engine: Any,
+        request: Request,
+        decode: Callable[[Request], Iterator[Event | str | None]] | None = None,
+        ended: Callable[[Run], None] = lambda run: None,
+    ) -> None:
+        """decode: in place of `engine.stream`; it may yield one sentence, as its last value, when it cannot go on,
+        and None while nothing has happened.
+        ended: called in the model's thread once the model is free again. Raises RequestError when the engine refuses
+        the request."""
         self.id = secrets.token_urlsafe(12)
         self.recorder: Recorder = engine.recorder(request)
         self.head = self.recorder.trace.head()
@@ -37,12 +50,17 @@ class Run:
         given = self.recorder.trace.to_dict()
         self._given = {name: given[name] for name in ("tokens", "byte_pieces") if given.get(name)}
         self.error = ""
-        self._stream = engine.stream(request)
+        self.began = time.monotonic()
+        self.first: float | None = None  # when the first event came
+        self._stream = (decode or engine.stream)(request)
+        self._tell = ended
         self._events: list[tuple[dict[str, Any], dict[str, dict[str, str]]]] = []
         self._changed = threading.Condition()
         self._stopping = threading.Event()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._work, name=f"run-{self.id}", daemon=True)
+        # The context knows which visitor's request this is, which ZeroGPU's scheduler asks for.
+        work = contextvars.copy_context().run
+        self._thread = threading.Thread(target=work, args=(self._work,), name=f"run-{self.id}", daemon=True)
 
     @property
     def ended(self) -> bool:
@@ -115,6 +133,15 @@ class Run:
         try:
             with closing(self._stream) as stream:
                 for event in stream:
+                    if event is None:  # nothing from a replica for a while
+                        if self._stopping.is_set():
+                            reason = "stopped"
+                            break
+                        continue
+                    if isinstance(event, str):
+                        self.error, reason = event, "stopped"
+                        break
+                    self.first = self.first or time.monotonic()
                     fresh = self.recorder.add(event)
                     with self._changed:
                         wire = {"q": len(self._events) + 1, "mode": event.mode, **event.to_json()}
@@ -126,11 +153,16 @@ class Run:
         except NemodiffError as error:
             self.error, reason = str(error), "stopped"
         except Exception:  # A visitor gets one sentence, the log gets the reason.
-            logger.exception("run %s failed", self.id)
+            logger.exception("a run failed", extra={"run": self.id})
             self.error, reason = UNEXPECTED, "stopped"
         finally:
             with self._changed:
                 self.recorder.finish(reason)
+            try:
+                self._tell(self)
+            except Exception:
+                logger.exception("a run's end was not counted", extra={"run": self.id})
+            with self._changed:
                 self._ended.set()
                 self._changed.notify_all()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,12 @@ logger = logging.getLogger(__name__)
 PAUSE = 0.04
 #: A yield at least this often, so that a closed tab or Stop is noticed while a forward is long.
 PATIENCE = 1.0
+#: Messages that a page may be behind; one that is slower gets no events until it has caught up.
+BEHIND = 24
+#: Seconds after a run's end that such a page is given; then it gets the end, sees what it missed and asks for it.
+LINGER = 20.0
+#: Characters of a sentence: some repeat what was sent.
+MAX_SENTENCE = 400
 
 _numbers = count(1)
 
@@ -35,25 +41,42 @@ def failure(sentence: str) -> str:
     return pack({"error": sentence, "n": next(_numbers)})
 
 
+def waiting(sentence: str, ahead: int) -> str:
+    """How a run stands in the line, for the stage. ahead: how many runs come first."""
+    return pack({"wait": sentence, "ahead": ahead, "n": next(_numbers)})
+
+
 def explain(error: Exception) -> str:
     """A person's sentence for any error; what was not expected goes to the log instead."""
     if isinstance(error, NemodiffError):
-        return str(error)
+        text = str(error)
+        return text if len(text) <= MAX_SENTENCE else f"{text[:MAX_SENTENCE]}…"
     logger.error("unexpected error", exc_info=error)
     return UNEXPECTED
 
 
-def stream(engine: Any, request: Request, runs: Runs, session: str | None = None) -> Iterator[str]:
+def stream(
+    engine: Any,
+    request: Request,
+    runs: Runs,
+    session: str | None = None,
+    *,
+    decode: Callable[[Request], Iterator[Any]] | None = None,
+    ended: Callable[[Run], None] = lambda run: None,
+    behind: Callable[[], int] = lambda: 0,
+) -> Iterator[str]:
     """Decode a request; yields batches of events, then each lane's answer, then a small end message.
 
     Closing this generator stops the model within one forward. Errors are yielded as one sentence, never raised.
+    decode, ended: see Run. behind: messages that were yielded and that the page has not taken yet. The model never
+    waits for the page: it writes to the Run, whose length the request bounds.
     """
     run = None
     try:
-        run = Run(engine, request)
+        run = Run(engine, request, decode, ended)
         runs.add(run, session)
         run.start()
-        yield from _batches(run)
+        yield from _batches(run, behind)
     except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
         yield failure(explain(error))
     finally:
@@ -61,10 +84,20 @@ def stream(engine: Any, request: Request, runs: Runs, session: str | None = None
             run.stop()
 
 
-def _batches(run: Run) -> Iterator[str]:
-    sent = 0
+def _batches(run: Run, behind: Callable[[], int]) -> Iterator[str]:
+    sent, patience = 0, LINGER
     while True:
         there = run.wait(sent, PATIENCE)
+        slow = behind() >= BEHIND
+        if slow and run.ended:
+            if patience <= 0:
+                break
+            patience -= PATIENCE
+        if slow:
+            time.sleep(PATIENCE)
+            if not run.ended:
+                yield pack({"n": next(_numbers)})  # so that a page that is gone is noticed
+            continue
         if there > sent:
             yield pack(run.batch(sent, there))
             sent = there
@@ -73,22 +106,26 @@ def _batches(run: Run) -> Iterator[str]:
         if run.ended and run.wait(sent, 0) == sent:
             break
         time.sleep(PAUSE)
-    if not sent:
+    if not run.wait(0, 0):
         yield failure(run.error or "The run was stopped before its first token.")
         return
-    yield pack({"run": run.id, "ev": [], "lanes": run.answers()})
+    if run.wait(sent, 0) == sent:
+        yield pack({"run": run.id, "ev": [], "lanes": run.answers()})
     yield pack(run.end())
 
 
-def stop(runs: Runs, session: str | None, seconds: float = 10.0) -> str | None:
-    """End a visitor's run and return all of it, for the page whose stream was cancelled; None without a run."""
-    run = runs.latest(session)
+def stop(runs: Runs, session: str | None, seconds: float = 10.0) -> str:
+    """End a visitor's run and return all of it, for the page whose stream was cancelled. "unwait" tells the stage that
+    messages of waiting with a lower number are old: they may come later."""
+    run, said = runs.latest(session), {"unwait": True, "n": next(_numbers)}
     if run is None:
-        return None
+        return pack(said)
     run.stop()
     run.join(seconds)
     data = run.everything()
-    return pack(data) if data["ev"] else failure("The run was stopped before its first token.")
+    if not data["ev"]:
+        data = {"error": "The run was stopped before its first token."}
+    return pack(data | said)
 
 
 def resync(runs: Runs, run: str) -> str:

@@ -16,6 +16,8 @@ from nemodiff.analysis.sweep import Point, sweep
 from nemodiff.errors import NemodiffError, RequestError
 from nemodiff.examples import EXAMPLES
 from nemodiff.trace import MODES
+from ui.fields import listed, whole
+from ui.line import Ticket
 from ui.runs import UNEXPECTED
 
 logger = logging.getLogger(__name__)
@@ -47,16 +49,20 @@ class Plan:
     @classmethod
     def of(cls, labels: Sequence[str] | None, blocks: str, thresholds: str, tokens: float | None, most: int) -> Plan:
         """A plan from the page's fields. Raises RequestError with a sentence when it cannot be run."""
-        known = [one.label for one in EXAMPLES if one.label in (labels or ())]
+        known = [one.label for one in EXAMPLES if one.label in listed("prompts", labels)]
         if not known:
             raise RequestError("No prompt is chosen: choose at least one to sweep over.")
-        if tokens is None or tokens != int(tokens) or not 1 <= tokens <= most:
+        try:
+            tokens = whole("new tokens", tokens)
+        except RequestError:
+            tokens = None
+        if tokens is None or not 1 <= tokens <= most:
             raise RequestError(f"New tokens must be a whole number from 1 to {most}.")
         plan = cls(
             tuple(known),
             _numbers("block lengths", blocks, int, 2, 64),
             _numbers("thresholds", thresholds, float, 0, 1),
-            int(tokens),
+            tokens,
         )
         if plan.runs > MAX_RUNS:
             raise RequestError(f"That would be {plan.runs} runs, at most {MAX_RUNS} are possible: choose fewer values.")
@@ -126,7 +132,7 @@ class Results:
             labels = tuple(one.label for one in EXAMPLES if one.label in data["labels"])
             points = [_point(one) for one in data["points"][:MAX_POINTS]]
             return cls(*texts, labels, int(data["max_new_tokens"]), points) if points else None
-        except (TypeError, ValueError, KeyError, OverflowError):
+        except (TypeError, ValueError, KeyError, OverflowError, RecursionError):
             return None
 
 
@@ -153,8 +159,9 @@ class _Ended(Exception):
 class Sweep:
     """A sweep that goes on in its own thread; `stop` ends it within one forward."""
 
-    def __init__(self, engine: Any, plan: Plan, seconds: float) -> None:
-        """seconds: of wall time that it may take. Raises RequestError when the engine refuses the plan."""
+    def __init__(self, engine: Any, plan: Plan, seconds: float, ticket: Ticket | None = None) -> None:
+        """seconds: of wall time that it may take, without what it waits. ticket: its place in the line. Raises
+        RequestError when the engine refuses the plan."""
         self.done, self.total = 0, plan.runs
         self.error = ""
         self.finished = self.ended = False
@@ -162,6 +169,7 @@ class Sweep:
         self.began = time.monotonic()
         self._deadline = self.began + seconds
         self._seconds = seconds
+        self._ticket = ticket
         self._points: list[Point] = []
         self._steps = sweep(engine, plan.prompts, plan.block_lengths, plan.thresholds, plan.max_new_tokens, self._check)
         self._changed = threading.Condition()
@@ -208,6 +216,8 @@ class Sweep:
                         if step.point:
                             self._points.append(step.point)
                         self._changed.notify_all()
+                    if self._ticket:
+                        self._deadline += self._ticket.give_way(self._stopping.is_set)
                     if self._stopping.is_set():
                         return
             self.finished = True
@@ -219,6 +229,8 @@ class Sweep:
             logger.exception("a sweep failed")
             self.error = UNEXPECTED
         finally:
+            if self._ticket:
+                self._ticket.leave()
             with self._changed:
                 self.ended = True
                 self._changed.notify_all()

@@ -6,6 +6,10 @@ import json
 
 from playwright.sync_api import Page, expect
 
+from tests.browser.made import PATIENCE
+
+expect.set_options(timeout=PATIENCE)
+
 
 def test_a_run_branches_from_a_pinned_token_and_comes_back(page: Page) -> None:
     page.locator("#max-new-tokens input").fill("6")

@@ -8,6 +8,7 @@ const REST = 100; // ms
 function mount(root, hooks = {}) {
   let log = null;
   let run = null;
+  let unwaited = 0; // number of the newest Stop: messages of waiting before it are old
   let frame = 0;
   let rest = 0;
   let earlier = []; // logs of the runs that this one branched from, oldest first
@@ -135,6 +136,15 @@ function mount(root, hooks = {}) {
       light.take(data.light);
       return;
     }
+    if (data.wait) {
+      if (data.n > unwaited) wait(data.wait, data.ahead);
+      return;
+    }
+    if (data.unwait) {
+      unwaited = data.n;
+      unwait();
+      if (!data.run && !data.error) return;
+    }
     if (data.trace) {
       run = data.run || null;
       earlier = [];
@@ -227,12 +237,12 @@ function mount(root, hooks = {}) {
     }
   }
 
-  /** Between Generate and the first forward: the earlier run stays, one line says what is going on. */
-  function wait(text) {
+  /** Between Generate and the first forward: the earlier run stays, one line says what is going on. ahead: how many runs come first. */
+  function wait(text, ahead = "") {
     if (root.dataset.state === "live") return;
     if (root.dataset.state === "error") setData(root, "state", log ? (log.kind === "live" ? "done" : "replay") : "idle");
     say(text);
-    setData(root, "waiting", "");
+    setData(root, "waiting", ahead);
   }
 
   /** Stop was pressed: a run that only waited leaves its line. */

@@ -1,0 +1,156 @@
+"""Described: what can be done with an engine without running its model: check requests, fill in defaults, record."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from nemodiff.checkpoints import SEEING
+from nemodiff.errors import RequestError
+from nemodiff.recorder import Recorder
+from nemodiff.request import MAX_QUADRATIC_LENGTH, Request
+from nemodiff.tokenizer import Tokenizer
+from nemodiff.trace import Event, Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What a Request's None means for this checkpoint."""
+
+    block_length: int = 8
+    threshold: float = 0.9
+    #: The threshold of the trained sampler, on its own scale.
+    trained_threshold: float = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a request must keep to. static: the model runs fixed shapes. trained: a trained sampler came with it."""
+
+    vocab_size: int
+    context_length: int
+    mask_token_id: int | None
+    static: bool
+    trained: bool
+
+
+class Described(ABC):
+    """A checkpoint that answers requests, here or elsewhere.
+
+    exact, versions: as a Trace carries them; attention: which one runs in block-shaped forwards.
+    """
+
+    checkpoint: str
+    device: str
+    dtype: str
+    attention: str
+    exact: bool
+    versions: dict[str, str]
+    tokenizer: Tokenizer
+    defaults: Defaults
+
+    @property
+    @abstractmethod
+    def bounds(self) -> Bounds:
+        """Raises RequestError when there is no model any more."""
+
+    @abstractmethod
+    def stream(self, request: Request) -> Iterator[Event]:
+        """One Event a forward; closing the generator stops the model within one. Raises RequestError here."""
+
+    @property
+    def context_length(self) -> int:
+        """Most tokens, prompt and answer together, that the model was made for."""
+        return self.bounds.context_length
+
+    def encode(self, request: Request) -> list[int]:
+        """The prompt's token ids. Raises RequestError when it does not fit the model."""
+        bounds = self.bounds
+        tokens = self._prompt(request)
+        tokens += request.answer_ids
+        if not tokens:
+            raise RequestError("The prompt is empty: write something for the model to answer.")
+        if bad := [token for token in tokens if not 0 <= token < bounds.vocab_size]:
+            raise RequestError(f"Token id {bad[0]} is not in the vocabulary (0 to {bounds.vocab_size - 1}).")
+        if len(tokens) + request.max_new_tokens > bounds.context_length:
+            raise RequestError(
+                f"The prompt's {len(tokens):,} tokens and {request.max_new_tokens:,} new ones exceed the "
+                f"model's context of {bounds.context_length:,}: shorten the prompt or ask for fewer."
+            )
+        if bounds.mask_token_id is None and set(request.modes) != {"ar"}:
+            raise RequestError(f"{self.checkpoint} has no mask token, so it decodes in mode ar only.")
+        if request.sampler == "trained" and not bounds.trained:
+            raise RequestError(f"{self.checkpoint} has no trained sampler: choose confidence, entropy or fixed.")
+        if request.draft == "quadratic" and bounds.static:  # they know plain blocks only
+            raise RequestError("draft quadratic does not run on static shapes: load the checkpoint without graphs.")
+        return tokens
+
+    def _prompt(self, request: Request) -> list[int]:
+        """Ids of the prompt, without those that an answer begins with."""
+        if request.images:
+            raise RequestError(
+                f"{self.checkpoint} sees no pictures: leave them out, or choose a checkpoint that does ({SEEING})."
+            )
+        if request.prompt_ids is not None:
+            return list(request.prompt_ids)
+        return self.tokenizer.encode(request.prompt, request.raw)
+
+    @property
+    def sees(self) -> bool:
+        """Whether prompts may bring pictures."""
+        return False
+
+    def grids(self, request: Request) -> list[tuple[int, int]]:
+        """(rows, columns) of the tokens that each picture of a request becomes."""
+        return []
+
+    def threshold(self, sampler: str) -> float:
+        """The threshold that a request without one gets."""
+        return self.defaults.trained_threshold if sampler == "trained" else self.defaults.threshold
+
+    def fill(self, request: Request) -> Request:
+        """The request with this checkpoint's defaults in place of None."""
+        block_length = request.block_length or self.defaults.block_length
+        if request.draft == "quadratic":
+            block_length = min(block_length, MAX_QUADRATIC_LENGTH)
+        return dataclasses.replace(
+            request,
+            block_length=block_length,
+            threshold=self.threshold(request.sampler) if request.threshold is None else request.threshold,
+            steps=min(request.steps or max(1, block_length // 2), block_length - 1),
+        )
+
+    def recorder(self, request: Request) -> Recorder:
+        """A Recorder for this request: its trace has everything but events."""
+        filled = self.fill(request)
+        head = Trace(
+            checkpoint=self.checkpoint,
+            tokenizer=self.tokenizer.name,
+            device=self.device,
+            dtype=self.dtype,
+            exact=self.exact,
+            versions=self.versions,
+            request=filled.to_json(),
+            special=self.tokenizer.special_ids,
+            image_grids=self.grids(filled),
+        )
+        return Recorder(head, filled.modes, self.tokenizer.decode, self.tokenizer.token_text)
+
+    def generate(self, request: Request, on_event: Callable[[Event], Any] | None = None) -> Trace:
+        """Run a request to its end, or its time limit, and return the whole trace.
+
+        on_event: called after every forward; what it raises ends the run at once.
+        """
+        recorder = self.recorder(request)
+        with closing(self.stream(request)) as events:
+            for event in events:
+                if event is None:  # of an engine elsewhere: nothing has come for a while
+                    continue
+                recorder.add(event)
+                if on_event:
+                    on_event(event)
+        return recorder.finish("time")

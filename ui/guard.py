@@ -1,0 +1,275 @@
+"""Guard: what no request gets past, whichever route it asks for. An ASGI middleware in front of Gradio's routes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from gradio.route_utils import FnIndexInferError
+from gradio.utils import get_upload_folder
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ui.settings import LOOPBACK
+
+logger = logging.getLogger(__name__)
+
+#: Bytes of a body. The largest honest one is a trace inside a JSON string.
+MAX_BODY = 48 * 2**20
+#: Levels of JSON; no honest value comes near it.
+MAX_DEPTH = 200
+#: Bytes of uploads within KEPT seconds, after which Gradio has deleted them (`delete_cache`); an upload counts as LEAST
+#: at the least.
+MAX_UPLOADS, KEPT, LEAST = 2 * 2**30, 7200.0, 2**16
+#: Gradio's routes that this page does not use.
+UNUSED = re.compile(
+    r"(/gradio_api)?/(proxy=|stream/|dev/|vibe|undo-vibe|process_recording|run-history|runs\b|deep_link|profiling"
+    r"|custom_component|monitoring|login/?$|logout|token/?$)"
+)
+#: Gradio's own scripts are inline, and gr.HTML makes functions of strings: so much a policy for it has to allow.
+POLICY = "; ".join(
+    (
+        "default-src 'self'",
+        "script-src 'self' 'unsafe-inline' 'unsafe-eval'",
+        "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' data: blob:",
+        "media-src 'self' data: blob:",
+        "font-src 'self' data:",
+        "connect-src 'self' data: blob:",
+        "worker-src 'self' blob:",
+        "object-src 'none'",
+        "base-uri 'self'",
+        "form-action 'self'",
+        "frame-ancestors 'self' https://huggingface.co https://*.huggingface.co https://*.hf.space",
+    )
+)
+#: What anybody may ask of a private page: a container's own check comes by any name.
+OPEN = ("/health",)
+UNKNOWN = "There is no endpoint of that name: see /gradio_api/info."
+UNANSWERED = "The request could not be answered: it may not be one of this page's."
+HEADERS = (
+    (b"content-security-policy", POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"strict-origin-when-cross-origin"),
+    (b"permissions-policy", b"camera=(), microphone=(), geolocation=()"),
+)
+
+
+class Refusal(Exception):
+    """A request that goes no further: an HTTP status and a sentence."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status, self.sentence = status, sentence
+
+
+class Guard:
+    """Bounds bodies before anything parses them, keeps addresses and foreign paths out of file values, and sets
+    headers.
+
+    closed: asked before every new run; True once the server is going down. private: the page is for the machine's own
+    people, so only its own pages may ask, by a loopback name: no foreign site, and no name made to point here.
+    misread: what is wrong with a POST's path and body, as a sentence, where something is.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        closed: Callable[[], bool] = lambda: False,
+        private: bool = False,
+        misread: Callable[[str, bytes], str | None] = lambda path, body: None,
+        limit: int = MAX_BODY,
+        uploads: int = MAX_UPLOADS,
+    ) -> None:
+        self._app, self._closed, self._private, self._misread = app, closed, private, misread
+        self._limit, self._uploads = limit, Uploads(uploads)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = ended = False
+
+        async def answer(message: Message) -> None:
+            nonlocal started, ended
+            started = True
+            ended = message["type"] == "http.response.body" and not message.get("more_body", False)
+            if message["type"] == "http.response.start":
+                taken = {name for name, _ in HEADERS} | {b"server"}
+                kept = [pair for pair in message.get("headers", []) if pair[0].lower() not in taken]
+                message = {**message, "headers": [*kept, *HEADERS]}
+            await send(message)
+
+        try:
+            if UNUSED.match(scope["path"]):
+                raise Refusal(404, "There is nothing here.")
+            if self._private and scope["path"] not in OPEN:
+                _own(scope)
+            if scope["method"] in ("POST", "PUT", "PATCH", "DELETE"):
+                receive = await self._checked(scope, receive)
+            await self._app(scope, receive, answer)
+        except Refusal as refusal:
+            if not started:
+                await _refuse(answer, refusal)
+        except Exception as error:  # Gradio's own checks fail in many ways; a log of them would hold what was sent
+            logger.warning("a request could not be answered: %s", type(error).__name__)
+            if not started:
+                unknown = "/call/" in scope["path"] and isinstance(error, KeyError | FnIndexInferError)
+                await _refuse(answer, Refusal(404, UNKNOWN) if unknown else Refusal(500, UNANSWERED))
+            elif not ended:
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _checked(self, scope: Scope, receive: Receive) -> Receive:
+        headers = {name.lower(): value for name, value in scope["headers"]}
+        path, kind = scope["path"], headers.get(b"content-type", b"")
+        if self._closed() and ("/call/" in path or path.rstrip("/").endswith("/queue/join")):
+            raise Refusal(503, "The server is being restarted: try again in a minute.")
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > self._limit:
+            raise Refusal(413, f"The request is larger than {self._limit // 2**20} MB: send less.")
+        if kind.startswith(b"multipart/"):
+            self._uploads.admit(int(length))
+            return self._counted(receive)
+        body = await self._body(receive)
+        if sentence := self._misread(path, body):
+            raise Refusal(422, sentence)
+        return _again(_without_addresses(body), receive)
+
+    async def _body(self, receive: Receive) -> bytes:
+        parts, size, more = [], 0, True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Refusal(400, "The request ended early.")
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > self._limit:
+                raise Refusal(413, f"The request is larger than {self._limit // 2**20} MB: send less.")
+            more = message.get("more_body", False)
+        return b"".join(parts)
+
+    def _counted(self, receive: Receive) -> Receive:
+        """An upload streams to disk; Gradio bounds each file, this the whole."""
+        size = 0
+
+        async def counted() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            self._uploads.count(len(message.get("body", b"")))
+            if size > self._limit:  # the application is at work already, and knows this error
+                raise HTTPException(413, f"The request is larger than {self._limit // 2**20} MB: send less.")
+            return message
+
+        return counted
+
+
+class Uploads:
+    """How many bytes were uploaded lately, so what may lie on the disk; counted while they come."""
+
+    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most, self._clock = most, clock
+        self._lately: deque[list[float]] = deque()  # when, bytes
+        self._sum = 0
+
+    def admit(self, announced: int) -> None:
+        """Raises Refusal when there is no room for another upload."""
+        while self._lately and self._clock() - self._lately[0][0] > KEPT:
+            self._sum -= int(self._lately.popleft()[1])
+        if self._sum + max(announced, LEAST) > self._most:
+            raise Refusal(503, "The server holds too many files just now: try again in an hour.")
+        self._lately.append([self._clock(), LEAST])
+        self._sum += LEAST
+
+    def count(self, size: int) -> None:
+        self._lately[-1][1] += size
+        self._sum += size
+
+
+def _own(scope: Scope) -> None:
+    """Raises Refusal unless a request names this machine by a loopback name and comes from one of its own pages."""
+    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+    origin = headers.get("origin")
+    if _name(f"//{headers.get('host', '')}") not in LOOPBACK or (origin is not None and _name(origin) not in LOOPBACK):
+        raise Refusal(
+            403,
+            "This page answers its own machine alone. If it stands behind a proxy, set NEMODIFF_PROXIES to how many.",
+        )
+
+
+def _name(address: str) -> str | None:
+    try:
+        return urlsplit(address).hostname
+    except ValueError:
+        return None
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """The body that was read, once more, then what the connection goes on to say."""
+    given = False
+
+    async def once() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return once
+
+
+def _without_addresses(body: bytes) -> bytes:
+    """The body with no address in a file value, so that Gradio fetches none: it would for any component.
+
+    Raises Refusal for a file that was not uploaded to this server. Most bodies hold no file and are not parsed.
+    """
+    if b"FileData" not in body and b"\\u" not in body:
+        return body
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError):
+        return body  # Gradio refuses it
+    return json.dumps(data).encode() if _clean(data) else body
+
+
+def _clean(data: Any) -> bool:
+    """Take addresses out of every file value in place; whether there was a file value."""
+    found = False
+    waiting = [(data, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        if depth > MAX_DEPTH:
+            raise Refusal(400, "The request is nested too deeply.")
+        if isinstance(value, dict):
+            meta = value.get("meta")
+            if isinstance(meta, dict) and meta.get("_type") == "gradio.FileData":
+                found = True
+                value.pop("url", None)
+                if not uploaded(value.get("path")):
+                    raise Refusal(400, "A file in the request was not uploaded to this server: upload it first.")
+            waiting += [(part, depth + 1) for part in value.values()]
+        elif isinstance(value, list):
+            waiting += [(part, depth + 1) for part in value]
+    return found
+
+
+def uploaded(path: Any) -> bool:
+    """Whether a path names something in the folder of uploads; only its text is looked at, nothing is opened."""
+    if not isinstance(path, str) or "\0" in path or ".." in Path(path).parts:
+        return False
+    return Path(path).is_absolute() and Path(path).is_relative_to(Path(get_upload_folder()).absolute())
+
+
+async def _refuse(send: Callable[[Message], Awaitable[None]], refusal: Refusal) -> None:
+    body = json.dumps({"error": refusal.sentence}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

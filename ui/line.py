@@ -1,0 +1,228 @@
+"""Line: who may use the model now, and who comes next. One place a model; the order is fair between visitors."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from statistics import fmean
+from typing import Any
+
+from nemodiff.errors import RequestError
+
+#: Past runs that the expected wait is a mean of.
+REMEMBERED = 20
+#: Visitors whose starts are remembered for the limit a minute; those that came longest ago are forgotten first.
+VISITORS = 10_000
+MINUTE = 60.0
+
+
+class Refused(RequestError):
+    """A run that may not even wait. reason: full, visitor, rate or closed."""
+
+    def __init__(self, reason: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.reason = reason
+
+
+class Line:
+    """Start-time fair queueing with a run as the unit: a visitor's second waiting run comes after everybody's first.
+
+    places: runs at once. most: how many may wait. visitor_runs: of one visitor, running and waiting; visitor_rate: that
+    one visitor may ask for a minute; 0 is no limit. longest: seconds that a run may take.
+    """
+
+    def __init__(
+        self,
+        places: int = 1,
+        most: int = 32,
+        visitor_runs: int = 0,
+        visitor_rate: int = 0,
+        longest: float = math.inf,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._longest = longest
+        self._places, self._most = places, most
+        self._visitor_runs, self._visitor_rate = visitor_runs, visitor_rate
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._running: list[Ticket] = []
+        self._waiting: list[Ticket] = []
+        self._round = 0  # of the run that was let in last
+        self._count = 0
+        self._took: deque[float] = deque(maxlen=REMEMBERED)
+        self._asked: OrderedDict[str, deque[float]] = OrderedDict()
+        self.closed = False
+        self.refused: dict[str, int] = dict.fromkeys(("full", "visitor", "rate", "closed"), 0)
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def enter(self, visitor: str) -> Ticket:
+        """A place in the line, to be left with `Ticket.leave`. Raises Refused."""
+        with self._changed:
+            try:
+                self._admit(visitor)
+            except Refused as refusal:
+                self.refused[refusal.reason] += 1
+                raise
+            ticket = Ticket(self, visitor)
+            self._join(ticket)
+            return ticket
+
+    def close(self) -> None:
+        """Take nobody any more; who waits is sent away, who runs may end."""
+        with self._changed:
+            self.closed = True
+            self._changed.notify_all()
+
+    def drain(self, seconds: float) -> bool:
+        """Wait until nobody runs; False when somebody still does after `seconds`."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._running, seconds)
+
+    def _admit(self, visitor: str) -> None:
+        if self.closed:
+            raise Refused("closed", "The server is being restarted: try again in a minute.")
+        if self._visitor_rate and self._recent(visitor) >= self._visitor_rate:
+            raise Refused(
+                "rate", f"You started {self._visitor_rate} within a minute, as many as one may: wait a little."
+            )
+        mine = sum(ticket.visitor == visitor for ticket in (*self._running, *self._waiting))
+        if self._visitor_runs and mine >= self._visitor_runs:
+            runs = "a run" if mine == 1 else f"{mine} runs"
+            raise Refused("visitor", f"You have {runs} going or waiting: let one end, or stop it, first.")
+        if len(self._waiting) >= self._most:
+            raise Refused("full", f"{self._most} runs are waiting already: try again in a few minutes.")
+        if self._visitor_rate:
+            self._asked.setdefault(visitor, deque(maxlen=self._visitor_rate)).append(self._clock())
+            self._asked.move_to_end(visitor)
+            while len(self._asked) > VISITORS:
+                self._asked.popitem(last=False)
+
+    def _recent(self, visitor: str) -> int:
+        asked = self._asked.get(visitor, ())
+        return sum(self._clock() - then < MINUTE for then in asked)
+
+    def _join(self, ticket: Ticket) -> None:
+        """Queue a ticket one round after the visitor's last one. The lock is held."""
+        others = [one.round for one in (*self._running, *self._waiting) if one.visitor == ticket.visitor]
+        self._count += 1
+        ticket.round, ticket.number = max([self._round, *(one + 1 for one in others)]), self._count
+        self._waiting.append(ticket)
+        self._waiting.sort(key=lambda one: (one.round, one.number))
+        self._let_in()
+
+    def _let_in(self) -> None:
+        while self._waiting and len(self._running) < self._places and not self.closed:
+            ticket = self._waiting.pop(0)
+            ticket.since = self._clock()
+            self._round = max(self._round, ticket.round)
+            self._running.append(ticket)
+        self._changed.notify_all()
+
+    def _leave(self, ticket: Ticket) -> None:
+        if ticket in self._running:
+            self._running.remove(ticket)
+            self._took.append(self._clock() - ticket.since)
+        elif ticket in self._waiting:
+            self._waiting.remove(ticket)
+        self._let_in()
+
+    def _expected(self, position: int) -> float | None:
+        """Seconds until the ticket at `position` (1 is next) is let in, going by recent runs; None before the first."""
+        if not self._took:
+            return None
+        mean, now = fmean(self._took), self._clock()
+        left = sorted(self._left(now - ticket.since) for ticket in self._running)
+        rounds, place = divmod(position - 1, self._places)
+        return (left[place] if place < len(left) else 0.0) + rounds * mean
+
+    def _left(self, since: float) -> float:
+        """Seconds that a run goes on which began `since` seconds ago: as past ones did that lasted longer than that;
+        without one, as long again, up to the limit of a run."""
+        longer = [seconds for seconds in self._took if seconds > since]
+        return fmean(longer) - since if longer else max(0.0, min(since, self._longest - since))
+
+
+class Ticket:
+    """One visitor's place in the line."""
+
+    def __init__(self, line: Line, visitor: str) -> None:
+        self.visitor = visitor
+        self.round = self.number = 0
+        self.since = 0.0
+        self._line = line
+
+    @property
+    def mine(self) -> bool:
+        """Whether it is this one's turn."""
+        return self in self._line._running
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the turn; False when it has not come after `seconds`. Raises Refused when the line was closed."""
+        line = self._line
+        with line._changed:
+            line._changed.wait_for(lambda: self.mine or line.closed, seconds)
+            if line.closed and not self.mine:
+                line.refused["closed"] += 1
+                raise Refused("closed", "The server is being restarted: try again in a minute.")
+            return self.mine
+
+    def ahead(self) -> tuple[int, float | None]:
+        """How many runs come before this one, running ones too, and seconds until its turn, if they can be guessed."""
+        line = self._line
+        with line._changed:
+            if self not in line._waiting:
+                return 0, 0.0
+            position = line._waiting.index(self) + 1
+            return position - 1 + len(line._running), line._expected(position)
+
+    def leave(self) -> None:
+        """Give the place back. May be called from anywhere, and twice."""
+        with self._line._changed:
+            self._line._leave(self)
+
+    def give_way(self, stopped: Callable[[], bool], seconds: float = 0.2) -> float:
+        """Between two parts of long work: let those who wait go first. Returns the seconds until it was on again.
+
+        stopped: asked every `seconds`; True ends the wait without a turn. Raises Refused when the line was closed.
+        """
+        line = self._line
+        with line._changed:
+            if not line._waiting or line.closed:
+                return 0.0
+            line._running.remove(self)
+            self._round_after_all()
+        began = line._clock()
+        while not self.wait(seconds):
+            if stopped():
+                break
+        return line._clock() - began
+
+    def _round_after_all(self) -> None:
+        line = self._line
+        line._round = max(line._round, *(one.round for one in line._waiting))
+        line._join(self)
+
+    def __enter__(self) -> Ticket:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.leave()
+
+
+def sentence(ahead: int, seconds: float | None) -> str:
+    """What a waiting visitor reads."""
+    runs = "1 run comes first" if ahead == 1 else f"{ahead} runs come first"
+    if seconds is None:
+        return f"Waiting for the model: {runs}."
+    about = f"{max(1, round(seconds))} s" if seconds < 90 else f"{round(seconds / 60)} min"
+    return f"Waiting for the model: {runs}, about {about}."

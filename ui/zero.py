@@ -1,0 +1,88 @@
+"""ZeroGPU: decoding in the process that the GPU is lent to. State set there does not come back; only what is yielded.
+
+So the lent generator yields Events, and the Run in the page's own process records and relays them: Stop closes the
+generator here, which ends it there at its next yield, and a resync is answered from what was relayed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import gradio as gr
+
+from nemodiff.errors import RequestError
+from nemodiff.model.weights import settle_rows
+from nemodiff.request import Request
+from nemodiff.trace import Event
+from ui.stream import explain
+
+#: Seconds of a lent GPU: before the first forward, and a new token of a lane. A guess that was never measured on one.
+START, TOKEN = 15.0, 0.06
+COMPARE = (
+    "A sweep needs the model for minutes, which ZeroGPU does not lend: duplicate this Space on hardware of its own."
+)
+
+T = TypeVar("T")
+#: duration → decorator: `spaces.GPU`.
+Lend = Callable[..., Callable[[Callable], Callable]]
+
+
+def duration(request: Request) -> int:
+    """Seconds of GPU that a request is given, its time limit at most."""
+    wanted = START + TOKEN * request.max_new_tokens * len(request.modes)
+    return math.ceil(min(wanted, request.time_limit or wanted))
+
+
+def decoder(engine: Callable[[], Any], lend: Lend) -> Callable[[Request], Iterator[Event | str]]:
+    """`engine().stream` on a lent GPU: Events, or a sentence as the last value where it could not go on."""
+
+    def stream(request: Request) -> Iterator[Event | str]:
+        try:
+            yield from engine().stream(request)
+        except Exception as error:  # noqa: BLE001 - the class would come back, the sentence would not
+            yield explain(error)
+
+    on_gpu = lent(engine, lend, duration, stream)
+
+    def decode(request: Request) -> Iterator[Event | str]:
+        yield from on_gpu(dataclasses.replace(request, time_limit=float(duration(request))))
+
+    return decode
+
+
+def lent(
+    engine: Callable[[], Any], lend: Lend, seconds: Callable[..., float], work: Callable[..., Iterator[T]]
+) -> Callable[..., Iterator[T]]:
+    """A generator function, run in the process that a GPU is lent to for `seconds` of the same arguments.
+
+    Rows that round alike are found anew there: the ones found on loading are another machine's. lend: `spaces.GPU`; it
+    is used here, since ZeroGPU wants it before the page is launched. What is made raises RequestError.
+    """
+    settled: set[int] = set()
+
+    @lend(duration=seconds)
+    def on_gpu(*values: Any) -> Iterator[T]:
+        if os.getpid() not in settled:
+            settled.add(os.getpid())
+            settle_rows(engine().model)
+        yield from work(*values)
+
+    def run(*values: Any) -> Iterator[T]:
+        with told():
+            yield from on_gpu(*values)
+
+    return run
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """What ZeroGPU refuses with (no GPU, no quota left, aborted) as a RequestError."""
+    try:
+        yield
+    except gr.Error as error:
+        raise RequestError(f"ZeroGPU: {str(error.message).rstrip('.')}.") from error
