@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nemodiff.errors import CheckpointError
+from nemodiff.ranking import largest
 
 #: How many predictions a position's features describe.
 TOP = 3
@@ -116,7 +117,7 @@ def block_features(probabilities: Tensor, masked: Tensor, table: Tensor) -> Tens
 
     probabilities: [positions, vocab]. masked: bool [positions]. table: compressed embeddings [vocab, components].
     """
-    values, tokens = probabilities.topk(TOP, dim=-1)
+    values, tokens = largest(probabilities, TOP)
     positions = len(probabilities)
     order = torch.arange(1, positions + 1, device=values.device, dtype=values.dtype)
     figures = torch.stack(
@@ -124,13 +125,19 @@ def block_features(probabilities: Tensor, masked: Tensor, table: Tensor) -> Tens
             values[:, 0],
             values[:, 0] - values[:, 1],
             values.sum(-1),
-            torch.special.entr(probabilities).sum(-1),
+            entropies(probabilities),
             order / (positions + 1),
             (masked.sum() / positions).to(values.dtype).expand(positions),
         ),
         -1,
     )
     return torch.cat((table[tokens].flatten(1), figures), -1)
+
+
+def entropies(probabilities: Tensor) -> Tensor:
+    """Entropy in nats of every row of probabilities [rows, vocab], zeros allowed: [rows]. Twice as fast as torch's
+    entr."""
+    return probabilities.clamp_min(1e-30).log_().mul_(probabilities).sum(-1).neg_()
 
 
 def principal_components(embedding: Tensor, components: int) -> tuple[Tensor, Tensor]:

@@ -30,13 +30,14 @@ def collect(
     block_length: int,
     table: Tensor,
     *,
+    max_new_tokens: int = 96,
     seconds: float = math.inf,
     report: Callable[[str], None] = lambda line: None,
 ) -> States:
     """States of the prompts' trajectories, of as many prompts as fit into `seconds`."""
     parts, began = [], time.monotonic()
     for done, prompt in enumerate(prompts, 1):
-        parts += trajectories(engine, prompt, block_length, table)
+        parts += trajectories(engine, prompt, block_length, table, max_new_tokens=max_new_tokens)
         if done % 20 == 0:
             report(f"{done} of {len(prompts)} prompts, {sum(map(len, parts)):,} forwards")
         if time.monotonic() - began > seconds:
