@@ -81,7 +81,8 @@ def run(args: argparse.Namespace) -> int:
         if not 1 <= prompts <= 1000:
             raise RequestError(f"--prompts must be from 1 to 1,000, not {prompts}.")
         settings = {"max_new_tokens": args.max_new_tokens, "prompts": prompts, "block_length": args.block_length}
-        print(bench_beyond.run(args.checkpoint, **settings, device=args.device, dtype=args.dtype))
+        for part in bench_beyond.run(args.checkpoint, **settings, device=args.device, dtype=args.dtype):
+            print(part, end="\n\n", flush=True)
         return 0
     if args.quality:
         open_prompts = 60 if args.prompts is None else args.prompts

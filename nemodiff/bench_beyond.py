@@ -4,7 +4,7 @@ against linear drafts, the samplers, the speed of light."""
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -54,24 +54,23 @@ def run(
     block_length: int | None = None,
     device: str | None = None,
     dtype: str | None = None,
-) -> str:
-    """All tables as markdown. prompts: held-out ones, for the samplers. Raises CheckpointError, RequestError."""
+) -> Iterator[str]:
+    """The tables as markdown, each as soon as it is measured. prompts: held-out ones, for the samplers. Raises
+    CheckpointError, RequestError."""
+    asked = Request(prompt_ids=(0,), block_length=block_length, max_new_tokens=max_new_tokens)
     engine = load(checkpoint, device=device, dtype=dtype)
-    length = engine.fill(
-        Request(prompt_ids=(0,), block_length=block_length, max_new_tokens=max_new_tokens)
-    ).block_length
-    parts = [
-        f"{engine.checkpoint} · {engine.device} · {engine.dtype} · exact · greedy",
-        "**Quadratic drafts**",
-        drafts_report(measure_drafts(engine, EXAMPLES, length, LENGTHS, max_new_tokens), max_new_tokens),
-        costs(engine, length, LENGTHS),
-        "**Samplers**",
-        bench_samplers.compare(engine, prompts, length, min(max_new_tokens, HELD_OUT_TOKENS)),
-    ]
+    length = engine.fill(asked).block_length
+    yield f"{engine.checkpoint} · {engine.device} · {engine.dtype} · exact · greedy"
+    yield "**Quadratic drafts**"
+    yield drafts_report(measure_drafts(engine, EXAMPLES, length, LENGTHS, max_new_tokens), max_new_tokens)
+    yield costs(engine, length, LENGTHS)
+    yield "**Samplers**"
     if engine.sampler:
-        parts += [ranking(engine, prompts, length), sampler_cost(engine, length)]
-    tokens = min(max_new_tokens, LIGHT_TOKENS)
-    return "\n\n".join([*parts, "**Speed of light**", light(engine, EXAMPLES, LIGHT_LENGTHS, tokens)])
+        yield ranking(engine, prompts, length)
+        yield sampler_cost(engine, length)
+    yield bench_samplers.compare(engine, prompts, length, min(max_new_tokens, HELD_OUT_TOKENS))
+    yield "**Speed of light**"
+    yield light(engine, EXAMPLES, LIGHT_LENGTHS, min(max_new_tokens, LIGHT_TOKENS))
 
 
 def _progress(line: str) -> None:

@@ -124,7 +124,8 @@ def test_one_run_prints_every_table(with_sampler, llama_folder, monkeypatch, cap
         assert part in text
     assert len(cells(text, "| trained | 0.")) in (6, 7)
 
-    bare = run(str(llama_folder), max_new_tokens=8, prompts=1, block_length=4, device="cpu", dtype="float32")
+    settings = {"max_new_tokens": 8, "prompts": 1, "block_length": 4, "device": "cpu", "dtype": "float32"}
+    bare = "\n".join(run(str(llama_folder), **settings))
     assert "| confidence | 0.9 |" in bare and "trained" not in bare
 
 
