@@ -6,7 +6,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from nemodiff import bench_cpu, bench_perplexity, bench_quality, bench_samplers, bench_shape, bench_vision
+from nemodiff import (
+    bench_beyond,
+    bench_cpu,
+    bench_perplexity,
+    bench_quality,
+    bench_samplers,
+    bench_shape,
+    bench_vision,
+)
 from nemodiff.analysis.agreement import agreement, speed_up
 from nemodiff.bench_shape import BLOCK, CONTEXT, SHAPES
 from nemodiff.checkpoints import DEFAULT, SEEING
@@ -34,6 +42,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--samplers", action="store_true", help="instead: every sampler against serial denoising on held-out prompts"
     )
     parser.add_argument(
+        "--beyond", action="store_true", help="instead: quadratic drafts, samplers and speed of light, all tables"
+    )
+    parser.add_argument(
         "--cpu", action="store_true", help="instead: forwards, AR and self-speculation on this CPU in every dtype"
     )
     parser.add_argument("--peer", choices=bench_cpu.PEERS, help="for --cpu: AR of this engine too, where installed")
@@ -42,7 +53,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--workers", type=int, default=2, help="for --quality: processes of one thread each")
     parser.add_argument("--per-family", type=int, default=1, help="for --quality: instances a trained family")
-    parser.add_argument("--prompts", type=int, default=60, help="for --quality: open prompts, 1 to 60")
+    parser.add_argument(
+        "--prompts", type=int, help="for --quality: open prompts (60); for --beyond: held-out ones (16)"
+    )
     parser.add_argument(
         "--results", type=Path, help="for --quality and --vision: also write every result to this JSONL file"
     )
@@ -84,11 +97,20 @@ def run(args: argparse.Namespace) -> int:
     if args.samplers:
         print(bench_samplers.run(args.checkpoint, block_length=args.block_length, device=args.device, dtype=args.dtype))
         return 0
+    if args.beyond:
+        prompts = 16 if args.prompts is None else args.prompts
+        if not 1 <= prompts <= 1000:
+            raise RequestError(f"--prompts must be from 1 to 1,000, not {prompts}.")
+        settings = {"max_new_tokens": args.max_new_tokens, "prompts": prompts, "block_length": args.block_length}
+        for part in bench_beyond.run(args.checkpoint, **settings, device=args.device, dtype=args.dtype):
+            print(part, end="\n\n", flush=True)
+        return 0
     if args.quality:
+        open_prompts = 60 if args.prompts is None else args.prompts
         for name, value, low, high in (
             ("--workers", args.workers, 1, 64),
             ("--per-family", args.per_family, 1, 100),
-            ("--prompts", args.prompts, 1, 60),
+            ("--prompts", open_prompts, 1, 60),
         ):
             if not low <= value <= high:
                 raise RequestError(f"{name} must be from {low} to {high}, not {value}.")
@@ -99,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
                 dtype=args.dtype,
                 workers=args.workers,
                 per_family=args.per_family,
-                prompts=args.prompts,
+                prompts=open_prompts,
                 out=args.results,
             )
         )

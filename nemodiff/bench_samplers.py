@@ -26,13 +26,17 @@ def run(
     """Run every sampler at every setting on held-out prompts; the tables as markdown. Raises CheckpointError,
     RequestError."""
     engine = load(checkpoint, device=device, dtype=dtype)
+    return compare(engine, prompts, block_length or engine.defaults.block_length, max_new_tokens)
+
+
+def compare(engine: Engine, prompts: int, length: int, max_new_tokens: int) -> str:
+    """The same for a loaded engine."""
     samplers = ["confidence", "entropy", *(["trained"] if engine.sampler else [])]
-    length = block_length or engine.defaults.block_length
     total = 1 + sum(len(ENTROPY_BOUNDS) if name == "entropy" else len(THRESHOLDS) for name in samplers)
     points = []
     for point in pareto(engine, prompts_of(prompts, held_out=True), samplers, length, max_new_tokens):
         points.append(point)
-        print(f"\r{len(points)} of {total} settings", end="", file=sys.stderr, flush=True)
+        print(f"\rsamplers: {len(points)} of {total} settings", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     return tables(engine, points, prompts, length)
 

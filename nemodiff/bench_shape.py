@@ -182,7 +182,7 @@ def _engine_figures(model: Transformer, prompt: Tensor, block: int, new_tokens: 
 
     def forward(rows: int, **how: bool) -> float:
         tokens = torch.full((rows,), model.config.mask_token_id, device=model.device)
-        return _milliseconds(lambda: model(tokens, cache, **how), model.device)
+        return milliseconds(lambda: model(tokens, cache, **how), model.device)
 
     return {
         "attention": engine.attention,
@@ -267,12 +267,12 @@ def _bandwidths(device: torch.device) -> tuple[float, float]:
     size = 2**30 if device.type == "cuda" else 2**28
     source = torch.zeros(size // 4, device=device)
     target = torch.empty_like(source)
-    copy = _milliseconds(lambda: target.copy_(source), device)
-    read = _milliseconds(lambda: source.sum(), device)
+    copy = milliseconds(lambda: target.copy_(source), device)
+    read = milliseconds(lambda: source.sum(), device)
     return 2 * size / (copy / 1000), size / (read / 1000)
 
 
-def _milliseconds(call: Callable[[], object], device: torch.device) -> float:
+def milliseconds(call: Callable[[], object], device: torch.device) -> float:
     """The median time of twenty calls, or of as many as ten seconds take, after three that do not count."""
     times: list[float] = []
     while len(times) < 3 or (len(times) < 23 and sum(times) < 10_000):

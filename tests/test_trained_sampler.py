@@ -97,7 +97,7 @@ def separable(count: int, positions: int = 5, features: int = 21) -> States:
     x = torch.randn(count, positions, features, generator=generator)
     masked = torch.rand(count, positions, generator=generator) < 0.7
     flipped = torch.rand(count, positions, generator=generator) < 0.1
-    right = (x[..., 3] > 0) ^ flipped
+    right = (x[..., 15] > 0) ^ flipped
     return States(x.half(), masked, right, masked.clone(), torch.rand(count, positions, generator=generator).half())
 
 

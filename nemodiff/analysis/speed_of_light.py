@@ -228,10 +228,10 @@ def main(args: argparse.Namespace) -> int:
     engine = load(args.checkpoint, device=args.device, dtype=args.dtype)
     if not args.json:
         threshold = engine.fill(plan[lengths[0]][0]).threshold
-        print(_HEAD.format(engine=engine, prompts=len(prompts), tokens=args.max_new_tokens, threshold=threshold))
+        print(heading(engine, len(prompts), args.max_new_tokens, threshold))
     for length, requests in plan.items():
-        row = _row(engine, length, requests, args.budget)
-        print(json.dumps(row) if args.json else _line(row), flush=True)
+        figures = row(engine, length, requests, args.budget)
+        print(json.dumps(figures) if args.json else line(figures), flush=True)
     return 0
 
 
@@ -244,7 +244,12 @@ simulated forwards a block | searches cut | sampler agrees with serial | seconds
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
 
 
-def _row(engine: Engine, length: int, requests: list[Request], budget: int | None) -> dict[str, float]:
+def heading(engine: Engine, prompts: int, tokens: int, threshold: float) -> str:
+    """What stands above the lines."""
+    return _HEAD.format(engine=engine, prompts=prompts, tokens=tokens, threshold=threshold)
+
+
+def row(engine: Engine, length: int, requests: list[Request], budget: int | None) -> dict[str, float]:
     """Sums over the prompts, as figures of one block length."""
     begin = time.perf_counter()
     ceilings, lanes = [], []
@@ -280,7 +285,8 @@ def _agreement(lane: Lane, ceiling: Ceiling) -> float:
     return agreement(lane, Lane("diffusion", tokens=ceiling.tokens))
 
 
-def _line(row: dict[str, float]) -> str:
+def line(row: dict[str, float]) -> str:
+    """A row of the table."""
     return (
         f"| {row['block_length']} | {row['serial_tpf']:.2f} | {row['sampler_tpf']:.2f} | {row['ceiling_tpf']:.2f} | "
         f"{row['share']:.0%} | {row['ceiling_per_denoising']:.2f} | {row['simulated']:.0f} | {row['exhausted']:.0%} | "

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from nemodiff.decode.noise import Noise
-from nemodiff.decode.ranking import best, largest
 from nemodiff.model.cache import KVCache
 from nemodiff.model.layout import Layout
 from nemodiff.model.transformer import Transformer
+from nemodiff.ranking import best, largest
 from nemodiff.samplers import Sampler
 from nemodiff.trace import Event, Position
 

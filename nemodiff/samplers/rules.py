@@ -6,10 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from nemodiff.samplers.trained import TrainedSampler
+from nemodiff.samplers.trained import TrainedSampler, entropies
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,7 @@ def entropy(bound: float) -> Sampler:
         return sorted(chosen)
 
     def measure(probabilities: Tensor, masked: list[bool]) -> Tensor:
-        return torch.special.entr(probabilities).sum(-1)
+        return entropies(probabilities)
 
     return Sampler("entropy", choose, measure)
 

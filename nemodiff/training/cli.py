@@ -154,7 +154,7 @@ def _add_steps(parser: argparse.ArgumentParser) -> None:
     sampler.add_argument("--out", type=Path, default=DEFAULT_ADAPTER / "sampler")
     sampler.add_argument("--size", choices=SIZES, default="small")
     sampler.add_argument("--minutes", type=float, default=12.0, help="of collecting trajectories")
-    sampler.add_argument("--steps", type=int, default=3000, help="of training")
+    sampler.add_argument("--steps", type=int, default=600, help="of training")
     sampler.add_argument("--block-length", type=int)
     sampler.add_argument("--states", type=Path, help="file to keep the trajectories in, or to take them from")
     sampler.add_argument("--device")

@@ -9,8 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nemodiff.engine import Engine
-from nemodiff.samplers.trained import SIZES, SamplerConfig, TrainedSampler, principal_components
+from nemodiff.samplers.trained import FIGURES, SIZES, SamplerConfig, TrainedSampler, principal_components, with_logs
 from nemodiff.training.trajectories import States, trajectories
+
+#: Steps of training between two looks at the tuning states.
+CHECK = 50
 
 
 def new_sampler(engine: Engine, size: str, seed: int = 0) -> TrainedSampler:
@@ -30,13 +33,14 @@ def collect(
     block_length: int,
     table: Tensor,
     *,
+    max_new_tokens: int = 96,
     seconds: float = math.inf,
     report: Callable[[str], None] = lambda line: None,
 ) -> States:
     """States of the prompts' trajectories, of as many prompts as fit into `seconds`."""
     parts, began = [], time.monotonic()
     for done, prompt in enumerate(prompts, 1):
-        parts += trajectories(engine, prompt, block_length, table)
+        parts += trajectories(engine, prompt, block_length, table, max_new_tokens=max_new_tokens)
         if done % 20 == 0:
             report(f"{done} of {len(prompts)} prompts, {sum(map(len, parts)):,} forwards")
         if time.monotonic() - began > seconds:
@@ -45,18 +49,31 @@ def collect(
 
 
 def train_sampler(
-    sampler: TrainedSampler, states: States, *, steps: int = 2000, batch: int = 256, rate: float = 1e-3, seed: int = 0
+    sampler: TrainedSampler,
+    states: States,
+    *,
+    tuning: States | None = None,
+    steps: int = 600,
+    batch: int = 256,
+    rate: float = 1e-3,
+    seed: int = 0,
 ) -> list[float]:
-    """Fit the sampler to `states` by binary cross-entropy over the counted positions; the loss of every step."""
+    """Fit the sampler to `states` by binary cross-entropy over the counted positions; the loss of every step.
+
+    tuning: states whose loss, taken every CHECK steps, decides which weights are kept (without: the last ones). Half of
+    the states hide their embeddings and the others' are blurred: a few thousand blocks would be learned by heart.
+    """
     generator = torch.Generator().manual_seed(seed)
-    flat = states.features[states.masked].float()
+    flat = with_logs(states.features[states.masked].float())
     sampler.spread[0], sampler.spread[1] = flat.mean(0), flat.std(0).clamp_min(1e-3)
-    optimizer = torch.optim.AdamW(sampler.parameters(), lr=rate, weight_decay=0.01)
-    losses = []
+    optimizer = torch.optim.AdamW(sampler.parameters(), lr=rate, weight_decay=0.05)
+    losses, best = [], (math.inf, {})
     sampler.train().requires_grad_(True)
     for step in range(steps):
         chosen = torch.randint(len(states), (batch,), generator=generator)
-        loss = _loss(sampler, states, chosen)
+        features = _blurred(sampler, states.features[chosen].float(), generator)
+        logits, counted = sampler(features, states.masked[chosen]), states.counted[chosen]
+        loss = F.binary_cross_entropy_with_logits(logits[counted], states.right[chosen][counted].float())
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1.0, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / steps))
         optimizer.zero_grad()
@@ -64,14 +81,24 @@ def train_sampler(
         torch.nn.utils.clip_grad_norm_(sampler.parameters(), 1.0)
         optimizer.step()
         losses.append(loss.item())
+        if tuning and (step + 1) % CHECK == 0:
+            logits, _, right = scores(sampler, tuning)
+            held_out = F.binary_cross_entropy_with_logits(logits, right.float()).item()
+            if held_out < best[0]:
+                best = held_out, {name: tensor.clone() for name, tensor in sampler.state_dict().items()}
+    if best[1]:
+        sampler.load_state_dict(best[1])
     sampler.eval().requires_grad_(False)
     return losses
 
 
-def _loss(sampler: TrainedSampler, states: States, chosen: Tensor) -> Tensor:
-    logits = sampler(states.features[chosen].float(), states.masked[chosen])
-    counted = states.counted[chosen]
-    return F.binary_cross_entropy_with_logits(logits[counted], states.right[chosen][counted].float())
+def _blurred(sampler: TrainedSampler, features: Tensor, generator: torch.Generator) -> Tensor:
+    """features [batch, positions, features] whose embeddings are noisy, and those of half the batch their mean."""
+    width = sampler.config.features - FIGURES
+    mean, deviation = sampler.spread[:, :width]
+    noisy = features[..., :width] + deviation * torch.randn(*features.shape[:-1], width, generator=generator)
+    hidden = torch.rand(len(features), 1, 1, generator=generator) < 0.5
+    return torch.cat((torch.where(hidden, mean, noisy), features[..., width:]), -1)
 
 
 @torch.no_grad()

@@ -73,10 +73,10 @@ def run(
         if states_file:
             torch.save([{name: getattr(part, name) for name in part.__slots__} for part in parts], states_file)
     trained, held_out = parts
-    # Calibration and report look at different held-out forwards.
+    # The choice of weights and calibration look at some held-out forwards, the report at others.
     half = len(held_out) // 2
     tuning, report = held_out[:half], held_out[half:]
-    losses = train_sampler(sampler, trained, steps=steps, seed=seed)
+    losses = train_sampler(sampler, trained, tuning=tuning, steps=steps, seed=seed)
     calibrate(sampler, tuning)
     logits, confidence, right = scores(sampler, report)
     probability = torch.sigmoid(logits)

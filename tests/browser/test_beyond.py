@@ -160,3 +160,24 @@ def test_a_quadratic_block_longer_than_16_gives_one_sentence(page: Page) -> None
     page.locator("#block-length input").fill("17")
     page.locator("#generate").click()
     expect(page.locator("#stage .message")).to_have_text("block_length may be up to 16 with draft quadratic, not 17.")
+
+
+def test_the_trained_sampler_scores_and_commits(page: Page, tmp_path: Path) -> None:
+    choose(page, "sampler", "trained")
+    expect(page.locator("#threshold")).to_be_visible()
+    page.locator("#max-new-tokens input").fill("12")
+    page.locator("#generate").click()
+    expect(page.locator("#stage")).to_have_attribute("data-state", "done")
+    with page.expect_download() as pending:
+        take_away(page, "Trace")
+    path = tmp_path / "trace.json"
+    pending.value.save_as(path)
+    trace = Trace.from_json(path.read_bytes())
+    assert trace.request["sampler"] == "trained"
+    denoised = [event for event in trace.lane("diffusion").events if event.phase == "denoise"]
+    assert denoised
+    for event in denoised:
+        scores = {p.index: p.score for p in event.positions if p.score is not None}
+        committed = {p.index for p in event.positions if p.state == "committed"}
+        above = {index for index, score in scores.items() if score >= trace.request["threshold"]}
+        assert committed <= (above or {max(scores, key=scores.get)})

@@ -1,0 +1,224 @@
+"""`python -m nemodiff bench --beyond`: what the paper describes and nobody released, measured in one run: quadratic
+against linear drafts, the samplers, the speed of light."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import torch
+
+from nemodiff import bench_samplers
+from nemodiff.analysis import speed_of_light
+from nemodiff.analysis.agreement import speed_up
+from nemodiff.analysis.samplers import auc, calibration_error, recall_at
+from nemodiff.bench_shape import milliseconds
+from nemodiff.decode import Prefill, quadratic_layouts
+from nemodiff.engine import Engine
+from nemodiff.examples import EXAMPLES, Example
+from nemodiff.loading import load
+from nemodiff.request import Request
+from nemodiff.training.sampler import collect, scores
+from nemodiff.training.sampler_run import PRECISIONS, prompts_of
+
+#: Block lengths of quadratic drafts, and of the speed of light.
+LENGTHS, LIGHT_LENGTHS = (2, 3, 4, 6, 8, 16), (4, 8, 16, 32)
+#: Most new tokens of a held-out prompt and of a speed-of-light search.
+HELD_OUT_TOKENS, LIGHT_TOKENS = 96, 64
+#: Positions kept before the forwards that are timed.
+CONTEXT = 128
+KINDS = {"structured": True, "open-ended": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Drafts:
+    """Self-speculation of one prompt with one way to draft, beside AR in the same run: acceptance length, tokens a
+    forward, AR's model seconds a token over its own, whether the text is AR's."""
+
+    example: Example
+    draft: str
+    block_length: int
+    acceptance: float
+    tpf: float
+    speed_up: float
+    identical: bool
+
+
+def run(
+    checkpoint: str,
+    *,
+    max_new_tokens: int = 128,
+    prompts: int = 16,
+    block_length: int | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+) -> Iterator[str]:
+    """The tables as markdown, each as soon as it is measured. prompts: held-out ones, for the samplers. Raises
+    CheckpointError, RequestError."""
+    asked = Request(prompt_ids=(0,), block_length=block_length, max_new_tokens=max_new_tokens)
+    engine = load(checkpoint, device=device, dtype=dtype)
+    length = engine.fill(asked).block_length
+    yield f"{engine.checkpoint} · {engine.device} · {engine.dtype} · exact · greedy"
+    yield "**Quadratic drafts**"
+    yield drafts_report(measure_drafts(engine, EXAMPLES, length, LENGTHS, max_new_tokens), max_new_tokens)
+    yield costs(engine, length, LENGTHS)
+    yield "**Samplers**"
+    if engine.sampler:
+        yield ranking(engine, prompts, length)
+        yield sampler_cost(engine, length)
+    yield bench_samplers.compare(engine, prompts, length, min(max_new_tokens, HELD_OUT_TOKENS))
+    yield "**Speed of light**"
+    yield light(engine, EXAMPLES, LIGHT_LENGTHS, min(max_new_tokens, LIGHT_TOKENS))
+
+
+def _progress(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def measure_drafts(
+    engine: Engine, examples: Sequence[Example], block_length: int, lengths: Sequence[int], max_new_tokens: int
+) -> list[Drafts]:
+    """Linear drafts in blocks of `block_length`, then quadratic ones of every length, each in a race against AR."""
+    ways = [("linear", block_length), *(("quadratic", length) for length in lengths)]
+    measured = []
+    for example in examples:
+        _progress(f"drafts: {example.label} …")
+        for draft, length in ways:
+            request = Request(
+                prompt=example.prompt,
+                modes=("ar", "self-speculation"),
+                draft=draft,
+                block_length=length,
+                max_new_tokens=max_new_tokens,
+                alternatives=0,
+            )
+            ar, lane = engine.generate(request).lanes
+            acceptance = fmean(lane.acceptance_lengths or [1])
+            same = lane.tokens == ar.tokens
+            measured.append(
+                Drafts(example, draft, length, acceptance, lane.tpf or 0.0, speed_up(lane, ar) or 0.0, same)
+            )
+    return measured
+
+
+def drafts_report(measured: Sequence[Drafts], max_new_tokens: int) -> str:
+    """Means by way to draft, for structured and for open-ended prompts; then every prompt at the fastest length."""
+    ways = list(dict.fromkeys((one.draft, one.block_length) for one in measured))
+    by_way = {way: [one for one in measured if (one.draft, one.block_length) == way] for way in ways}
+    linear = ways[0]
+    kinds = {name: kind for name, kind in KINDS.items() if any(one.example.structured is kind for one in measured)}
+    columns = "acceptance length | TPF | × linear's | × AR | × linear | identical to AR |"
+    lines = [
+        f"Self-speculation on the example prompts, at most {max_new_tokens} new tokens; × in model seconds a token, "
+        "every way to draft in a race against AR (× linear: one such ratio over the other).",
+        "",
+        f"| prompts | drafts, block | {columns}",
+        "| --- | --- |" + " --- |" * 6,
+    ]
+    for name, kind in kinds.items():
+        base = [one for one in by_way[linear] if one.example.structured is kind]
+        for way, rows in by_way.items():
+            chosen = [one for one in rows if one.example.structured is kind]
+            lines.append(f"| {name} | {way[0]}, {way[1]} | {' | '.join(_cells(chosen, base))} |")
+    quadratic = ways[1:]
+    if quadratic:
+        best = max(quadratic, key=lambda way: fmean(one.speed_up for one in by_way[way]))
+        lines += ["", f"| prompt, {best[0]} drafts, block {best[1]} | {columns}", "| --- |" + " --- |" * 6]
+        for one, base in zip(by_way[best], by_way[linear], strict=True):
+            lines.append(f"| {one.example.label} | {' | '.join(_cells([one], [base]))} |")
+    return "\n".join(lines)
+
+
+def _cells(rows: Sequence[Drafts], base: Sequence[Drafts]) -> list[str]:
+    def mean(name: str, of: Sequence[Drafts] = rows) -> float:
+        return fmean(getattr(one, name) for one in of)
+
+    return [
+        f"{mean('acceptance'):.2f}",
+        f"{mean('tpf'):.2f}",
+        f"{mean('tpf') / max(mean('tpf', base), 1e-9):.2f}×",
+        f"{mean('speed_up'):.2f}×",
+        f"{mean('speed_up') / max(mean('speed_up', base), 1e-9):.2f}×",
+        f"{mean('identical'):.0%}",
+    ]
+
+
+def costs(engine: Engine, block_length: int, lengths: Sequence[int]) -> str:
+    """Milliseconds of forwards after CONTEXT kept positions: one row, linear verify and draft, every quadratic one."""
+    _progress("forwards …")
+    model = engine.model
+    most = max(block_length, *(length * (length + 1) for length in lengths))
+    tokens = [token % model.config.vocab_size for token in range(max(CONTEXT, most))]
+    cache = Prefill(model, tokens[:CONTEXT], CONTEXT + most).copy_cache("bench")
+
+    def forward(rows: int, **how) -> float:
+        inputs = torch.tensor(tokens[:rows], device=model.device)
+        return milliseconds(lambda: model(inputs, cache, **how), model.device)
+
+    measured = [("one token (AR)", 1, forward(1, causal=True))]
+    measured.append((f"linear verify, block {block_length}", block_length, forward(block_length, causal=True)))
+    measured.append(
+        (f"linear draft, block {block_length}", block_length, forward(block_length, causal=False, adapter=True))
+    )
+    for length in lengths:
+        layout = quadratic_layouts(model, length)[length - 1]
+        ms = forward(layout.rows, causal=True, adapter=True, layout=layout)
+        measured.append((f"quadratic, block {length}", layout.rows, ms))
+    lines = [f"| forward, after {CONTEXT} tokens | rows | ms | × one row |", "| --- | --- | --- | --- |"]
+    lines += [f"| {label} | {rows} | {ms:.1f} | {ms / measured[0][2]:.2f} |" for label, rows, ms in measured]
+    return "\n".join(lines)
+
+
+def ranking(engine: Engine, prompts: int, block_length: int, max_new_tokens: int = HELD_OUT_TOKENS) -> str:
+    """How well the trained sampler and raw confidence tell final guesses from others, on trajectories of held-out
+    prompts (others than those it was calibrated on)."""
+    _progress("ranking: trajectories …")
+    chosen = prompts_of(prompts, seed=1, held_out=True)
+    states = collect(engine, chosen, block_length, engine.sampler.table, max_new_tokens=max_new_tokens)
+    logits, confidence, right = scores(engine.sampler, states)
+    return ranking_table({"trained": torch.sigmoid(logits), "confidence": confidence}, right)
+
+
+def ranking_table(scores_of: dict[str, torch.Tensor], right: torch.Tensor) -> str:
+    """AUC, expected calibration error and recall by precision of every score [n], against bool [n]."""
+    lines = [
+        f"{len(right):,} guesses on the way, {float(right.float().mean()):.0%} of them final",
+        "",
+        "| score | AUC | calibration error | " + " | ".join(f"recall at precision {p:g}" for p in PRECISIONS) + " |",
+        "| --- |" + " --- |" * (2 + len(PRECISIONS)),
+    ]
+    for name, score in scores_of.items():
+        cells = [f"{auc(score, right):.4f}", f"{calibration_error(score, right):.4f}"]
+        cells += [f"{recall_at(score, right, precision):.1%}" for precision in PRECISIONS]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def sampler_cost(engine: Engine, block_length: int) -> str:
+    """What the trained sampler adds to a denoising forward of a block."""
+    model = engine.model
+    cache = Prefill(model, list(range(CONTEXT)), CONTEXT + block_length).copy_cache("bench")
+    inputs = torch.zeros(block_length, dtype=torch.long, device=model.device)
+    forward = milliseconds(lambda: model(inputs, cache, causal=False), model.device)
+    probabilities = model(inputs, cache, causal=False)[1:].float().softmax(-1)
+    masked = [True] * (block_length - 1)
+    score = milliseconds(lambda: engine.sampler.score(probabilities, masked), model.device)
+    count = sum(parameter.numel() for parameter in engine.sampler.parameters())
+    return (
+        f"The trained sampler has {count:,} parameters and takes {score:.2f} ms a forward, {score / forward:.1%} of "
+        f"the {forward:.1f} ms of a denoising forward of {block_length} rows."
+    )
+
+
+def light(engine: Engine, examples: Sequence[Example], lengths: Sequence[int], max_new_tokens: int) -> str:
+    """The table of `speed-of-light` over the example prompts."""
+    rows = []
+    for length in lengths:
+        _progress(f"speed of light: block {length} …")
+        settings = {"modes": ("diffusion",), "block_length": length, "max_new_tokens": max_new_tokens}
+        requests = [Request(prompt=example.prompt, alternatives=0, **settings) for example in examples]
+        rows.append(speed_of_light.line(speed_of_light.row(engine, length, requests, None)))
+    head = speed_of_light.heading(engine, len(examples), max_new_tokens, engine.defaults.threshold)
+    return "\n".join((head, *rows))
