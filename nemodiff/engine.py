@@ -117,7 +117,9 @@ class Engine(Described):
         return tokens
 
     def grids(self, request: Request) -> list[tuple[int, int]]:
-        """(rows, columns) of the tokens that each picture of a request becomes."""
+        """(rows, columns) of the tokens that each picture of a request becomes; none where they are not seen."""
+        if not self.sees:
+            return []
         return [grid(self.model.config.vision, picture.width, picture.height) for picture in request.images]
 
     def _encode_with_pictures(self, request: Request) -> list[int]:
