@@ -14,8 +14,10 @@ import httpx
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
+from PIL import Image
 
 from nemodiff.errors import CheckpointError, RequestError
+from nemodiff.pictures import Picture
 from nemodiff.request import Request
 from tests.browser.conftest import running
 from tests.conftest import open_engine
@@ -133,6 +135,12 @@ def test_hanging_up_ends_with_the_forward_that_goes_on(local, monkeypatch):
 def test_a_replicas_refusal_is_the_same_sentence(near):
     with pytest.raises(RequestError, match="no </think> token"):
         near.generate(asked(max_thinking_tokens=3))
+
+
+def test_pictures_are_refused_without_a_word_about_the_checkpoint(near):
+    picture = Picture.of(Image.new("RGB", (8, 8)))
+    with pytest.raises(RequestError, match="Pictures do not travel to replicas"):
+        near.stream(Request(prompt="w20", images=(picture,)))
 
 
 def test_the_ceiling_is_searched_on_the_replica(near, local):

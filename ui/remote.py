@@ -105,6 +105,13 @@ class RemoteEngine(Described):
     def bounds(self) -> Bounds:
         return self._bounds
 
+    def _prompt(self, request: Request) -> list[int]:
+        if request.images:
+            raise RequestError(
+                "Pictures do not travel to replicas: leave them out, or load the checkpoint in the page."
+            )
+        return super()._prompt(request)
+
     def close(self) -> None:
         """The replicas stay: others may use them."""
 
