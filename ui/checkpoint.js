@@ -105,9 +105,10 @@ function confirm(offer) {
 
 function take(next) {
   const done = state.step && !next.step;
+  const loaded = next.running?.checkpoint !== state.running?.checkpoint;
   state = next;
   if (state.error) show(true);
-  else if (done) show(false);
+  else if (done && loaded) show(false); // after Cancel the list stays for another choice
   paint();
   if (done) refresh();
 }

@@ -217,7 +217,7 @@ class Run:
         self.optimizers = {
             "codes": self._optimizer((8e-3, [self.codes]), (1.5e-3, [self.update])),
             "seeing": self._optimizer((1.2e-3, [*self.vision.parameters(), *self.heads.parameters()])),
-            "answers": self._optimizer((2e-4, [*self.vision.parameters()]), (3e-4, [self.update])),
+            "answers": self._optimizer((1e-4, [*self.vision.parameters()]), (1.5e-3, [self.update])),
         }
         self.rates = {
             name: [group["lr"] for group in optimizer.param_groups] for name, optimizer in self.optimizers.items()
