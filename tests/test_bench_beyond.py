@@ -68,7 +68,7 @@ def test_forwards_have_the_rows_that_decoding_runs(llama_engine):
     text = costs(llama_engine, 4, (2, 3))
     rows = [re.split(r" *\| *", line)[2] for line in text.splitlines()[2:]]
     request = Request(
-        prompt="1 2 3", modes=("self-speculation",), draft="quadratic", block_length=3, max_new_tokens=16,
+        prompt="1 2 3", modes=("self-speculation",), draft="quadratic", block_length=3, max_new_tokens=12,
         ignore_eos=True,
     )  # fmt: skip
     last = llama_engine.generate(request).lanes[0].events[-1]
