@@ -64,6 +64,13 @@ def test_a_remote_trace_is_the_local_one(near, local):
     assert (near.threshold("confidence"), near.context_length) == (local.threshold("confidence"), local.context_length)
 
 
+def test_a_run_where_another_loop_runs(near, local):
+    async def generate():
+        return near.generate(asked(6))
+
+    assert asyncio.run(generate()).lanes[0].tokens == local.generate(asked(6)).lanes[0].tokens
+
+
 def test_the_page_streams_a_remote_run(near, local):
     messages = [json.loads(text) for text in stream.stream(near, asked(60), Runs(), "visitor")]
     events = [event["q"] for message in messages for event in message.get("ev", [])]

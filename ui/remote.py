@@ -7,7 +7,8 @@ import json
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -146,7 +147,7 @@ class RemoteEngine(Described):
         try:
             while True:
                 waiting = waiting or loop.create_task(anext(lines))
-                done, _ = loop.run_until_complete(asyncio.wait({waiting}, timeout=TICK))
+                done, _ = _run(loop, asyncio.wait({waiting}, timeout=TICK))
                 if not done:
                     yield None
                     continue
@@ -188,6 +189,16 @@ class RemoteEngine(Described):
                     except asyncio.TimeoutError as error:
                         raise httpx.ReadTimeout("silence") from error
                     yield line
+
+
+def _run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
+    """What `work` gives on `loop`; in a thread that runs another loop already, by way of one that runs none."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return loop.run_until_complete(work)
+    with ThreadPoolExecutor(1) as beside:
+        return beside.submit(loop.run_until_complete, work).result()
 
 
 def _end(loop: asyncio.AbstractEventLoop, lines: AsyncIterator[str], waiting: asyncio.Task | None) -> None:
