@@ -39,7 +39,7 @@ def find_chromium() -> str | None:
     return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium() -> str:
     path = find_chromium()
     if not path:
@@ -47,7 +47,7 @@ def chromium() -> str:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a running app whose bundled recording is a small made one."""
     folder = tmp_path_factory.mktemp("recordings")
@@ -98,7 +98,8 @@ def _answers(address: str) -> bool:
         return False
 
 
-@pytest.fixture(scope="session")
+# Not for the whole session: while Playwright lives, an event loop runs in this thread, and other tests need their own.
+@pytest.fixture(scope="package")
 def browser(chromium: str) -> Iterator[playwright_api.Browser]:
     with playwright_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
