@@ -138,13 +138,13 @@ class Meanwhile:
 
 def end_gracefully(line: Line, seconds: float) -> None:
     """On SIGTERM: take no more runs, let those that run end within `seconds`, then end as Ctrl-C does. A second
-    SIGTERM ends at once."""
+    SIGTERM ends at once, and is what ends it: SIGINT is ignored in what a shell started in the background."""
 
     def wait() -> None:
         ended = line.drain(seconds)
         logger.info("ending", extra={"reason": "all runs ended" if ended else f"a run went on after {seconds:g} s"})
         threading.Event().wait(GRACE)
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
 
     def on_signal(number: int, _: Any) -> None:
         busy = line.running
