@@ -120,7 +120,7 @@ def text_config(tmp_path_factory):
 def test_many_pictures_are_seen_as_one_by_one(text_config):
     vision = new_vision(text_config).eval()
     scenes = [scene(kind, 1, canvas=(80, 64)) for kind in KINDS]
-    *_, features = see(vision, pixels([one.image for one in scenes]))
+    *_, features = see(vision, pixels(scenes))
     for one, own in zip(scenes, features, strict=True):
         picture = Picture.of(one.image)
         assert preprocess(picture, vision.config).shape == (3, 64, 80)
@@ -134,7 +134,7 @@ def test_a_tower_learns_to_name(text_config):
     parameters = [*vision.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=1e-3)
     scenes = drawn("test", 4, 0)
-    wanted, batch = torch.stack([attributes(one) for one in scenes]), pixels([one.image for one in scenes])
+    wanted, batch = torch.stack([attributes(one) for one in scenes]), pixels(scenes)
     losses = []
     for _ in range(12):
         seen, inner, _ = see(vision, batch)

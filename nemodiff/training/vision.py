@@ -21,7 +21,6 @@ from collections.abc import Sequence as Many
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -32,7 +31,8 @@ from nemodiff.engine import Engine
 from nemodiff.loading import load
 from nemodiff.model.config import ModelConfig, VisionConfig
 from nemodiff.model.int8 import quantise_rows
-from nemodiff.model.vision import MEAN, STD, Vision
+from nemodiff.model.vision import Vision, preprocess
+from nemodiff.pictures import Picture
 from nemodiff.training.data import Sequence, noisy_copy, pack
 from nemodiff.training.drawings import CANVASES, KINDS, SIDE, Scene, scene
 from nemodiff.training.drawn_codes import ATTRIBUTES, GROUPS, attributes, covered
@@ -55,10 +55,9 @@ TOWER = VisionConfig(
 )
 
 
-def pixels(images: list) -> Tensor:
-    """[pictures, 3, height, width] of pictures of one size from CANVASES, normalised as `preprocess` does."""
-    array = torch.from_numpy(np.stack([np.asarray(image, dtype=np.float32) for image in images])) / 255
-    return ((array - torch.tensor(MEAN)) / torch.tensor(STD)).permute(0, 3, 1, 2).contiguous()
+def pixels(scenes: list[Scene]) -> Tensor:
+    """[pictures, 3, height, width] of scenes of one size, as the tower takes them."""
+    return torch.stack([preprocess(Picture.of(one.image), TOWER) for one in scenes])
 
 
 def see(vision: Vision, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -300,7 +299,7 @@ class Run:
         scenes = drawn(f"seeing/{number}", self.settings.pictures, self.settings.seed)
         wanted = torch.stack([attributes(one) for one in scenes])
         with torch.autocast("cpu", torch.bfloat16):
-            seen, inner, features = see(self.vision, pixels([one.image for one in scenes]))
+            seen, inner, features = see(self.vision, pixels(scenes))
             named = self.heads.loss(seen, inner, scenes, wanted)
         far = self._distance(features, wanted)
         return named + far, {"named": round(named.item(), 4), "distance": round(far.item(), 4)}
@@ -313,7 +312,7 @@ class Run:
     def _answers(self, number: int) -> tuple[Tensor, dict]:
         scenes = drawn(f"answers/{number}", self.settings.answers, self.settings.seed)
         with torch.autocast("cpu", torch.bfloat16):
-            *_, features = see(self.vision, pixels([one.image for one in scenes]))
+            *_, features = see(self.vision, pixels(scenes))
         far = self._distance(features, torch.stack([attributes(one) for one in scenes]))
         loss, figures = self._answered(scenes, features.flatten(0, 1), f"answers/{number}")
         return loss + 0.3 * far, figures | {"distance": round(far.item(), 4)}
