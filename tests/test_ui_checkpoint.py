@@ -163,6 +163,16 @@ def test_nothing_is_swapped_that_was_not_fetched(folders) -> None:
     assert list(page.swap("one visitor")) == [] and page.engine.checkpoint == "first"
 
 
+def test_what_cancel_cut_off_is_no_failure(folders) -> None:
+    page = open_page(*folders)
+    list(page.fetch(str(folders[1]), "owner"))
+    page.cancel("owner")
+    assert "error" not in json.loads(page.failed("It was lost.", "owner"))
+    assert json.loads(page.failed("It was lost.", "another visitor"))["error"] == "It was lost."
+    list(page.fetch(str(folders[1]), "owner"))
+    assert json.loads(page.failed("It was lost.", "owner"))["error"] == "It was lost."
+
+
 @pytest.fixture
 def hub(tmp_path, folders, monkeypatch):
     with serve(folders[1]) as running:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -56,6 +57,8 @@ def test_a_plan_refuses_in_a_sentence(fields: tuple, sentence: str) -> None:
 def test_results_survive_the_browser_and_nothing_else_does() -> None:
     kept = results(AR, point())
     assert Results.from_json(kept.to_json()) == kept
+    odd = results(AR, replace(point(), speed_up=0.9249999999))  # would be 0.93 if it were rounded twice
+    assert compare.table(Results.from_json(odd.to_json())) == compare.table(odd)
     data = json.loads(kept.to_json())
     for damage in (
         {"points": [data["points"][0] | {"mode": "<b>"}]},

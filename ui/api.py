@@ -135,11 +135,10 @@ def misread(path: str, body: bytes) -> str | None:
 
 
 def _request(checkpoints: Checkpoints, settings: Settings, **values: Any) -> Request:
-    if checkpoints.engine is None:
-        raise RequestError(checkpoints.problem or "No model is loaded, so nothing can be generated.")
+    engine = checkpoints.loaded("nothing can be generated")
     request = Request(**values, time_limit=settings.time_limit)
     within(request, settings)
-    checkpoints.engine.encode(request)  # what cannot run need not wait
+    engine.encode(request)  # what cannot run need not wait
     return request
 
 

@@ -351,13 +351,16 @@ def choice(
     def cancel(visitor: gr.Request) -> str:
         return checkpoints.cancel(visitor.session_hash)
 
+    def fail(visitor: gr.Request) -> str:
+        return checkpoints.failed(BUSY, visitor.session_hash)
+
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     switch, halt = gr.Button("Load", elem_id="switch"), gr.Button("Cancel", elem_id="cancel-switch")
     chosen = "() => document.querySelector('#checkpoint').chosen"
     fetching = switch.click(fetch, held, shows[0], js=chosen, concurrency_id="checkpoint", concurrency_limit=1, **quiet)
     swapping = fetching.then(swap, None, shows, **model)
     for part in (fetching, swapping):
-        part.failure(lambda: checkpoints.state(error=BUSY), None, shows[0], queue=False, **quiet)
+        part.failure(fail, None, shows[0], queue=False, **quiet)
     halt.click(
         cancel,
         None,

@@ -46,6 +46,7 @@ class Checkpoints:
         self._name = settings.checkpoint
         self._fetches: dict[str | None, _Fetch] = {}
         self._ready: dict[str | None, str] = {}
+        self._halted: set[str | None] = set()
 
     def loaded(self, without: str) -> Any:
         """The engine. Raises RequestError that says why there is none, or what cannot be done `without` one."""
@@ -113,6 +114,7 @@ class Checkpoints:
 
     def fetch(self, name: str, session: str | None = None) -> Iterator[str]:
         """Bring a checkpoint's files to this machine; the running one goes on meanwhile. What arrived is kept."""
+        self._halted.discard(session)
         try:
             if not self._settings.choose:
                 raise CheckpointError("This page does not let its visitors choose the checkpoint.")
@@ -158,10 +160,16 @@ class Checkpoints:
 
     def cancel(self, session: str | None = None) -> str:
         """End this visitor's fetch, or its wait for a run to end; a load that has begun goes on."""
+        self._halted.add(session)
         self._ready.pop(session, None)
         if job := self._fetches.pop(session, None):
             job.cancel()
         return self.state()
+
+    def failed(self, sentence: str, session: str | None = None) -> str:
+        """What the header shows when Gradio calls a fetch or a swap failed: the sentence, or, after Cancel, what runs:
+        what is cut off while its generator is at work counts as failed, too."""
+        return self.state() if session in self._halted else self.state(error=sentence)
 
     def _load(self, name: str, replacing: Any = None) -> Any:
         settings = self._settings

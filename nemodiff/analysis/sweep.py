@@ -39,7 +39,8 @@ class Point:
     prompts: int
 
     def to_json(self) -> dict[str, Any]:
-        return {name: round(v, 4) if isinstance(v, float) else v for name, v in asdict(self).items()}
+        # Not rounded: a figure read back and printed must look as it did before.
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
