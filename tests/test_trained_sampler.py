@@ -150,7 +150,7 @@ def test_padding_does_not_change_a_score(fresh):
 
 
 def test_the_engine_commits_what_the_network_is_sure_of(engine, fresh):
-    """Every forward commits the masked positions whose recomputed score reaches the threshold, or the best one."""
+    """Every forward commits the masked positions whose recomputed score reaches the threshold, and the surest one."""
     request = Request(
         prompt="hello", modes=("diffusion",), max_new_tokens=24, block_length=6, sampler="trained", ignore_eos=True
     )
@@ -170,9 +170,15 @@ def test_the_engine_commits_what_the_network_is_sure_of(engine, fresh):
         assert all(0 <= score <= 1 for score in scores.values())
         committed = {p.index for p in event.positions if p.state == "committed"}
         above = {index for index, score in scores.items() if score >= bold - 1e-6}
-        assert committed == (above or {max(scores, key=scores.get)})
+        masked = [p for p in event.positions if p.index in scores]
+        assert committed == above | {max(masked, key=lambda p: p.confidence).index}
         several += len(committed) > 1
     assert several  # it is no serial denoising
+    strict, serial = (
+        own.generate(dataclasses.replace(request_of_ids(request), **setting)).lanes[0]
+        for setting in ({"threshold": 1.0}, {"sampler": "fixed", "steps": 5})
+    )
+    assert strict.tokens == serial.tokens and strict.forwards == serial.forwards  # but at the strictest it is
     # The first forward's scores, by hand: the network over the model's own probabilities.
     first = next(e for e in lane.events if e.phase == "denoise")
     block = [lane.tokens[0], *[engine.model.config.mask_token_id] * 5]

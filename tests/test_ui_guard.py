@@ -194,3 +194,22 @@ def test_an_answer_that_breaks_off_ends_and_says_nothing() -> None:
     assert TestClient(Guard(broken)).get("/").text == "half"
     answer = TestClient(Guard(broken)).get("/at-once")
     assert (answer.status_code, answer.json()) == (500, {"error": guard.UNANSWERED})
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "error", "status"),
+    [
+        ("POST", "/gradio_api/queue/join", TypeError("secret"), 400),
+        ("DELETE", "/gradio_api/reset", KeyError("secret"), 400),
+        ("POST", "/gradio_api/call/none", KeyError("secret"), 404),
+        ("POST", "/gradio_api/queue/join", OSError("secret"), 500),
+        ("GET", "/gradio_api/info", TypeError("secret"), 500),
+        ("POST", "/metrics", TypeError("secret"), 500),
+    ],
+)
+def test_what_gradio_cannot_read_is_the_senders_fault(method: str, path: str, error: Exception, status: int) -> None:
+    async def broken(scope: Any, receive: Any, send: Any) -> None:
+        raise error
+
+    answer = TestClient(Guard(broken)).request(method, path)
+    assert answer.status_code == status and "secret" not in answer.text and answer.json()["error"].endswith(".")

@@ -318,6 +318,8 @@ def build(
         examples.click(lambda index: EXAMPLES[index % len(EXAMPLES)].prompt, examples, prompt, queue=False, **quiet)
         draft.change(lambda name: gr.update(visible=name == "quadratic"), draft, weight, queue=False, **quiet)
         sampler.change(_shown, sampler, [limit, bound, steps], queue=False, **quiet)
+        # By hand only: a link that names a sampler names its threshold, too.
+        sampler.input(checkpoints.threshold_of, sampler, limit, queue=False, **quiet)
     shared = {key: model[key] for key in ("concurrency_id", "concurrency_limit")}
     api.add(page, checkpoints, settings, turns, decode, **shared)
     compare.add(page, tabs, checkpoints, settings, turns=turns, model=model)

@@ -67,6 +67,10 @@ class Checkpoints:
     def threshold(self) -> float:
         return self.engine.defaults.threshold if self.engine else 0.9
 
+    def threshold_of(self, sampler: str) -> float:
+        """The threshold that the checkpoint recommends for a sampler: scores of the trained one are no confidences."""
+        return self.engine.threshold(sampler) if self.engine else self.threshold
+
     @property
     def samplers(self) -> list[str]:
         """What the page offers; the trained one where the checkpoint that it starts with has one."""

@@ -54,6 +54,9 @@ POLICY = "; ".join(
 OPEN = ("/health",)
 UNKNOWN = "There is no endpoint of that name: see /gradio_api/info."
 UNANSWERED = "The request could not be answered: it may not be one of this page's."
+UNREADABLE = "The request is not of the form that this address takes: see /gradio_api/info."
+#: What Gradio's own routes raise while they read a body; what the page's functions raise never comes this way.
+MISREADINGS = (AssertionError, AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError)
 HEADERS = (
     (b"content-security-policy", POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
@@ -121,8 +124,7 @@ class Guard:
         except Exception as error:  # Gradio's own checks fail in many ways; a log of them would hold what was sent
             logger.warning("a request could not be answered: %s", type(error).__name__)
             if not started:
-                unknown = "/call/" in scope["path"] and isinstance(error, KeyError | FnIndexInferError)
-                await _refuse(answer, Refusal(404, UNKNOWN) if unknown else Refusal(500, UNANSWERED))
+                await _refuse(answer, _refusal_of(error, scope))
             elif not ended:
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -265,6 +267,15 @@ def uploaded(path: Any) -> bool:
     if not isinstance(path, str) or "\0" in path or ".." in Path(path).parts:
         return False
     return Path(path).is_absolute() and Path(path).is_relative_to(Path(get_upload_folder()).absolute())
+
+
+def _refusal_of(error: Exception, scope: Scope) -> Refusal:
+    """What the sender of a request is told that Gradio could not answer."""
+    if "/call/" in scope["path"] and isinstance(error, KeyError | FnIndexInferError):
+        return Refusal(404, UNKNOWN)
+    if scope["path"].startswith("/gradio_api/") and scope["method"] != "GET" and isinstance(error, MISREADINGS):
+        return Refusal(400, UNREADABLE)
+    return Refusal(500, UNANSWERED)
 
 
 async def _refuse(send: Callable[[Message], Awaitable[None]], refusal: Refusal) -> None:

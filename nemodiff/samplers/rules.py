@@ -84,13 +84,14 @@ def entropy(bound: float) -> Sampler:
 
 
 def trained(network: TrainedSampler, threshold: float) -> Sampler:
-    """Commit every position whose top-1 is final with probability >= threshold, and always the single best.
+    """Commit every position whose top-1 is final with probability >= threshold, and always the most confident one.
 
-    The network judges the model's top-1; at a temperature a position may propose another token.
+    So the strictest threshold leaves serial denoising in order of confidence, whose results the network learnt to
+    foresee. The network judges the model's top-1; at a temperature a position may propose another token.
     """
 
     def choose(proposal: Proposal) -> list[int]:
-        best = _best_first(proposal.measured)[0]
+        best = _best_first(proposal.confidence)[0]
         return [i for i, p in enumerate(proposal.measured) if p >= threshold or i == best]
 
     return Sampler("trained", choose, network.score)

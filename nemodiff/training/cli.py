@@ -1,4 +1,4 @@
-"""`python -m nemodiff train …`: distil chat from the base, train jointly, export an adapter, train the sampler."""
+"""`python -m nemodiff train …`: distil chat from the base, train jointly, export, train the sampler and the tower."""
 
 import argparse
 from pathlib import Path
@@ -98,15 +98,16 @@ def _vision(args: argparse.Namespace) -> int:
     from nemodiff.training.vision import Run, Settings
 
     minutes = tuple(args.minutes)
-    run = Run(Settings(args.checkpoint, str(args.out), minutes, args.seed), resume=args.resume)
+    start = str(args.start) if args.start else None
+    run = Run(Settings(args.checkpoint, str(args.out), minutes, start, args.seed), resume=args.resume)
     run.train()
     print(f"{args.to} ({run.export(args.to) / 1e6:.1f} MB)")
     return 0
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
-    """Add `train` with its steps `distill`, `joint` and `export` to the command line; each sets func(args) -> exit
-    code."""
+    """Add `train` with its steps `distill`, `joint`, `sampler`, `vision` and `export` to the command line; each sets
+    func(args) -> exit code."""
     parser = subparsers.add_parser("train", help="make the small tri-mode checkpoint")
     _add_steps(parser)
     return parser
@@ -175,6 +176,7 @@ def _add_steps(parser: argparse.ArgumentParser) -> None:
         help="of each of its three parts",
     )
     vision.add_argument("--resume", action="store_true", help="go on from the state in --out")
+    vision.add_argument("--start", type=Path, help="folder of an exported checkpoint to go on from")
     vision.add_argument("--seed", type=int, default=0)
     vision.set_defaults(func=_vision)
 

@@ -25,7 +25,8 @@ def ask(scene: Scene, seed: int | str, *, held_out: bool = False) -> Question:
     """One question about a scene, the topic and the wording drawn by the seed; `held_out`: in a wording that training
     never uses."""
     questions = questions_of(scene, random.Random(f"ask/{seed}"), held_out=held_out)
-    return questions[random.Random(f"topic/{seed}").randrange(len(questions))]
+    shares = [SHARES.get(question.topic, 1) for question in questions]
+    return random.Random(f"topic/{seed}").choices(questions, shares)[0]
 
 
 def questions_of(scene: Scene, rng: random.Random, *, held_out: bool = False) -> list[Question]:
@@ -36,6 +37,9 @@ def questions_of(scene: Scene, rng: random.Random, *, held_out: bool = False) ->
     ]
 
 
+#: How often a topic is asked about, where not 1: to find one thing among several takes the most learning.
+SHARES = {"shape": 6, "colour": 6, "size": 3, "presence": 2, "relation": 2, "topmost": 2, "digit": 3}
+SHARES |= {"tallest": 3, "shortest": 3, "value": 3}
 #: Topic → wordings; the last of each is held out.
 WORDINGS: dict[str, tuple[str, ...]] = {
     "count": (

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -32,6 +32,7 @@ from nemodiff.loading import load
 from nemodiff.model.config import ModelConfig, VisionConfig
 from nemodiff.model.int8 import quantise_rows
 from nemodiff.model.vision import Vision, preprocess
+from nemodiff.model.weights import read_json, unpack
 from nemodiff.pictures import Picture
 from nemodiff.training.data import Sequence, noisy_copy, pack
 from nemodiff.training.drawings import CANVASES, KINDS, SIDE, Scene, scene
@@ -88,6 +89,7 @@ class Settings:
     checkpoint: str
     out: str
     minutes: Many[float] = (10.0, 60.0, 15.0)
+    start: str | None = None  # folder of exported files to go on from
     seed: int = 0
     answers: int = 12  # a step through the model
     pictures: int = 16  # a step of the tower alone
@@ -189,11 +191,16 @@ def _cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
     return loss / wanted[..., 0].numel()
 
 
+#: How often each of KINDS is drawn: the tower needs digits most, the model shapes among others.
+SHARES = {"seeing": (3, 1, 2, 6)}
+_SHARES = (6, 3, 1, 1)
+
+
 def drawn(step: str, count: int, seed: int) -> list[Scene]:
-    """The scenes of a step, all of one size."""
+    """The scenes of a step ("part/number"), all of one size."""
     rng = random.Random(f"{seed}/{step}")
     canvas = rng.choices(CANVASES, (3, 1, 1))[0]
-    kinds = rng.choices(KINDS, (5, 2, 2, 4), k=count)
+    kinds = rng.choices(KINDS, SHARES.get(step.partition("/")[0], _SHARES), k=count)
     return [scene(kind, f"{seed}/{step}/{i}", canvas=canvas) for i, kind in enumerate(kinds)]
 
 
@@ -213,6 +220,7 @@ class Run:
         self.vision = new_vision(engine.model.config, settings.seed)
         self.heads = Heads(TOWER.hidden_size, engine.model.config.hidden_size)
         self.steps, self.seconds = dict.fromkeys(STEPS, 0), dict.fromkeys(STEPS, 0.0)
+        self.before: dict[str, dict] = {}  # what the files that this run goes on from had learnt
         self.optimizers = {
             "codes": self._optimizer((8e-3, [self.codes]), (1.5e-3, [self.update])),
             "seeing": self._optimizer((1.2e-3, [*self.vision.parameters(), *self.heads.parameters()])),
@@ -223,6 +231,8 @@ class Run:
         }
         if resume:
             self._restore(torch.load(self.out / "state.pt", weights_only=True))
+        elif settings.start:
+            self._start(Path(settings.start))
 
     @staticmethod
     def _optimizer(*groups: tuple[float, list[nn.Parameter]]) -> torch.optim.AdamW:
@@ -235,6 +245,7 @@ class Run:
             "settings": asdict(self.settings),
             "steps": self.steps,
             "seconds": self.seconds,
+            "before": self.before,
             "codes": self.codes.data,
             "update": self.lora.values,
             "vision": self.vision.state_dict(),
@@ -245,7 +256,7 @@ class Run:
         (self.out / "state.tmp").rename(self.out / "state.pt")
 
     def _restore(self, state: dict) -> None:
-        self.steps, self.seconds = state["steps"], state["seconds"]
+        self.steps, self.seconds, self.before = state["steps"], state["seconds"], state["before"]
         self.codes.data.copy_(state["codes"])
         self.lora.values.copy_(state["update"])
         self.lora.merge()
@@ -253,6 +264,23 @@ class Run:
         self.heads.load_state_dict(state["heads"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
+
+    @torch.no_grad()
+    def _start(self, folder: Path) -> None:
+        """Take exported files. They hold neither heads, which are learnt anew, nor codes, which are fitted to what the
+        tower writes."""
+        self.before = read_json(folder / "adapter_config.json")["trained"]
+        self.lora.load(folder)
+        parameters = {f"encoder.{name}": parameter for name, parameter in self.vision.named_parameters()}
+        unpack(load_file(folder / "vision.safetensors"), parameters)
+        count = len(ATTRIBUTES)
+        both, written = 0.1 * torch.eye(count), torch.zeros(count, self.codes.shape[1])
+        for i in range(60):
+            scenes = drawn(f"codes/fit {i}", 16, self.settings.seed)
+            wanted = torch.cat([attributes(one) for one in scenes]).float()
+            both += wanted.T @ wanted
+            written += wanted.T @ see(self.vision, pixels(scenes))[2].flatten(0, 1)
+        self.codes.copy_(torch.linalg.solve(both, written))
 
     def train(self, report: Callable[[str], None] = print) -> None:
         """All steps, each for what is left of its minutes; a line of log.jsonl every 20 steps."""
@@ -345,7 +373,11 @@ class Run:
             "image_break_token_id": BREAK,
             "image_end_token_id": END,
             "trained": {
-                name: {"steps": self.steps[name], "minutes": round(self.seconds[name] / 60, 1)} for name in STEPS
+                name: {
+                    "steps": self.steps[name] + self.before.get(name, {}).get("steps", 0),
+                    "minutes": round(self.seconds[name] / 60 + self.before.get(name, {}).get("minutes", 0), 1),
+                }
+                for name in STEPS
             },
         }
         export_adapter(self.lora, folder, config)

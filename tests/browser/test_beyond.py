@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from playwright.sync_api import Page, expect
 
+from nemodiff.checkpoints import DEFAULT, resolve
 from nemodiff.trace import Trace
 from tests.browser.made import PATIENCE, take_away, trace_of
 
@@ -163,6 +164,12 @@ def test_a_quadratic_block_longer_than_16_gives_one_sentence(page: Page) -> None
 
 
 def test_the_trained_sampler_scores_and_commits(page: Page, tmp_path: Path) -> None:
+    own = json.loads((resolve(DEFAULT).adapter / "sampler" / "sampler_config.json").read_text())["threshold"]
+    usual = page.locator("#threshold input").input_value()
+    choose(page, "sampler", "trained")
+    expect(page.locator("#threshold input")).to_have_value(str(own))
+    choose(page, "sampler", "confidence")
+    expect(page.locator("#threshold input")).to_have_value(usual)
     choose(page, "sampler", "trained")
     expect(page.locator("#threshold")).to_be_visible()
     page.locator("#max-new-tokens input").fill("12")

@@ -90,7 +90,7 @@ def test_a_pinned_token_tells_its_history_and_what_ar_put_there(alone: Page) -> 
     expect(steps).to_have_count(3)
     expect(steps.nth(0)).to_contain_text("waits: confidence < 0.90")
     expect(steps.nth(0)).to_contain_text("0.300")
-    expect(steps.nth(2)).to_contain_text("committed: the single best of its forward")
+    expect(steps.nth(2)).to_contain_text("committed: the most confident of its forward")
     expect(pin.locator('dd[data-of="ar"]')).to_contain_text("·three")
     expect(pin.locator('dd[data-of="ar"]')).to_contain_text("= the same")
     steps.nth(1).click()

@@ -187,7 +187,7 @@ function ruleOf(log, lane, position) {
   const request = log.head.request || {};
   const { state, confidence } = position;
   if (state === "committed" && lane.mode === "ar") return request.temperature > 0 ? `drawn at temperature ${request.temperature}` : "the most probable next token";
-  if (state === "committed") return commitRule(request, confidence);
+  if (state === "committed") return commitRule(request, position);
   if (state === "masked") return waitRule(request);
   if (state === "rejected") return position.verifier == null ? "rejected by the AR pass" : `rejected: the AR pass says ${log.table.name(position.verifier)}`;
   if (state === "discarded" && lane.mode === "self-speculation") return "cut: behind a mismatch or the end";
@@ -203,18 +203,20 @@ const RULES = {
   discarded: "cut: after EOS or beyond the limit",
 };
 
-function commitRule(request, confidence) {
+function commitRule(request, { confidence, score }) {
   const sampler = request.sampler || "confidence";
   if (sampler === "fixed") return `committed: among the best of ${plural(request.steps || 0, "step")} a block`;
   if (sampler === "entropy") return `committed: entropies sum to ≤ ${request.entropy_bound}`;
-  if (sampler !== "confidence" || request.threshold == null || confidence == null) return "committed by the sampler";
+  const [name, judged] = sampler === "trained" ? ["score", score] : ["confidence", confidence];
+  if (request.threshold == null || judged == null) return "committed by the sampler";
   const limit = Number(request.threshold).toFixed(2);
-  return confidence >= request.threshold ? `committed: confidence ≥ ${limit}` : "committed: the single best of its forward";
+  return judged >= request.threshold ? `committed: ${name} ≥ ${limit}` : "committed: the most confident of its forward";
 }
 
 function waitRule(request) {
   const sampler = request.sampler || "confidence";
-  if (sampler === "confidence" && request.threshold != null) return `waits: confidence < ${Number(request.threshold).toFixed(2)}`;
+  const name = { confidence: "confidence", trained: "score" }[sampler];
+  if (name && request.threshold != null) return `waits: ${name} < ${Number(request.threshold).toFixed(2)}`;
   if (sampler === "entropy") return "waits: beyond the entropy bound";
   return sampler === "fixed" ? "waits: others were surer" : "waits";
 }
