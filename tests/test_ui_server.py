@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -15,13 +16,14 @@ from typing import Any
 
 import httpx
 import pytest
+from gradio.state_holder import SessionState
 from gradio.utils import get_upload_folder
 
 from nemodiff.engine import Engine
 from tests.conftest import open_engine
 from tests.official import random_ministral, write_nvidia
 from tests.served import LEAKS, WAIT, Visitor, free_port, sentence, serving, stage, values
-from ui import guard
+from ui import guard, server
 from ui.guard import UNANSWERED
 from ui.server import name_of
 from ui.turns import Turns
@@ -296,6 +298,20 @@ def test_the_time_limit_ends_a_run_and_keeps_what_was_made(engine: Engine) -> No
         messages = Visitor(address).generate(tokens=600)
     assert messages[-1]["end"]["finish"] == {"ar": "time"}
     assert messages[-1]["end"]["events"] < 600
+
+
+def test_visitors_who_are_gone_leave_nothing_behind(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "SESSIONS", 4)
+
+    def states() -> int:
+        gc.collect()
+        return sum(type(one) is SessionState for one in gc.get_objects())
+
+    before = states()
+    with serving(engine, visitor_rate=0) as (address, _):
+        for k in range(12):
+            assert Visitor(address, f"gone {k}").generate(tokens=1)[-1]["end"]
+        assert 0 < states() - before <= 5
 
 
 def test_metrics_can_be_closed(engine: Engine) -> None:

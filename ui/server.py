@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 #: Seconds after the last run in which its end still reaches the page.
 GRACE = 1.0
+#: Visitors of whom Gradio keeps a copy of the page's configuration (0.15 MB each, and what their components last held);
+#: this page keeps nothing there that it needs.
+SESSIONS = 128
 LOADING = b"""<!doctype html><meta charset=utf-8><meta http-equiv=refresh content=5><title>nemodiff</title>
 <p style="font: 16px system-ui; margin: 15vh auto; max-width: 30em">The model is being loaded. This page opens by itself
 when it is there; the first start fetches it and may take some minutes.</p>"""
@@ -77,6 +80,7 @@ def launch(page: gr.Blocks, turns: Turns, settings: Settings, **more: Any) -> No
         "strict_cors": True,
         "enable_monitoring": False,
         "run_history": False,
+        "state_session_capacity": SESSIONS,
         "ssr_mode": False,
         "pwa": False,
         "mcp_server": True,
