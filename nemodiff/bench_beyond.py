@@ -14,7 +14,7 @@ from nemodiff import bench_samplers
 from nemodiff.analysis import speed_of_light
 from nemodiff.analysis.agreement import speed_up
 from nemodiff.analysis.samplers import auc, calibration_error, recall_at
-from nemodiff.bench_shape import milliseconds
+from nemodiff.bench_parts import milliseconds
 from nemodiff.decode import Prefill, quadratic_layouts
 from nemodiff.engine import Engine
 from nemodiff.examples import EXAMPLES, Example

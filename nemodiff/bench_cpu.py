@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from nemodiff.bench_parts import generate_rate, milliseconds
 from nemodiff.checkpoints import fetch_base_gguf
 from nemodiff.decode import Prefill
 from nemodiff.engine import Engine
@@ -119,18 +120,9 @@ def _forwards(engine: Engine) -> dict[int, float]:
     tokens = [token % model.config.vocab_size for token in range(CONTEXT)]
     cache = Prefill(model, tokens, CONTEXT + max(ROWS)).copy_cache("bench")
     return {
-        rows: _milliseconds(lambda rows=rows: model(torch.tensor(tokens[:rows]), cache, causal=True)) for rows in ROWS
+        rows: milliseconds(lambda rows=rows: model(torch.tensor(tokens[:rows]), cache, causal=True), model.device)
+        for rows in ROWS
     }
-
-
-def _milliseconds(call: Callable[[], object]) -> float:
-    """The median time of twenty calls, after three that do not count."""
-    times = []
-    for _ in range(23):
-        begin = time.perf_counter()
-        call()
-        times.append(1000 * (time.perf_counter() - begin))
-    return statistics.median(times[3:])
 
 
 def _transformers_rate(engine: Engine, ids: list[int], new_tokens: int) -> float | None:
@@ -160,17 +152,7 @@ def _transformers_rate(engine: Engine, ids: list[int], new_tokens: int) -> float
     reference.load_state_dict(targets_of(model), assign=True, strict=False)
     reference.tie_weights()
     reference.model.rotary_emb = type(reference.model.rotary_emb)(settings)  # frequencies are no weights
-    prompt = torch.tensor([ids])
-    how = {"attention_mask": torch.ones_like(prompt), "do_sample": False, "pad_token_id": 0}
-
-    def seconds(tokens: int) -> float:
-        begin = time.perf_counter()
-        reference.eval().generate(prompt, min_new_tokens=tokens, max_new_tokens=tokens, **how)
-        return time.perf_counter() - begin
-
-    seconds(2)  # so that nothing is set up while it is timed
-    first = seconds(1)
-    return (new_tokens - 1) / max(seconds(new_tokens) - first, 1e-9)
+    return generate_rate(reference, torch.tensor([ids]), new_tokens)
 
 
 def _peer(name: str) -> Callable[[list[int], int], float]:

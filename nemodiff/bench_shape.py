@@ -6,16 +6,15 @@ depends on them: that is taken from the published figures and said to be.
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from nemodiff.decode.lane import Prefill, synchronise
+from nemodiff.bench_parts import generate_rate, milliseconds
+from nemodiff.decode.lane import Prefill
 from nemodiff.engine import Defaults, Engine, describe_device
 from nemodiff.errors import CheckpointError, RequestError
 from nemodiff.loading import loaded_dtype, pick_device, pick_dtype
@@ -247,19 +246,7 @@ def _transformers_rate(model: Transformer, prompt: Tensor, new_tokens: int) -> f
     reference.load_state_dict(targets_of(model), assign=True)
     with torch.device(model.device):  # its frequencies are no weights, so they are made once more
         reference.model.rotary_emb = type(reference.model.rotary_emb)(settings)
-    ids = prompt[None].to(model.device)
-    how = {"attention_mask": torch.ones_like(ids), "do_sample": False, "pad_token_id": 0}
-
-    def seconds(tokens: int) -> float:
-        synchronise(model.device)
-        begin = time.perf_counter()
-        reference.eval().generate(ids, min_new_tokens=tokens, max_new_tokens=tokens, **how)
-        synchronise(model.device)
-        return time.perf_counter() - begin
-
-    seconds(2)  # so that nothing is set up while it is timed
-    first = seconds(1)
-    return (new_tokens - 1) / max(seconds(new_tokens) - first, 1e-9)
+    return generate_rate(reference, prompt[None].to(model.device), new_tokens)
 
 
 def _bandwidths(device: torch.device) -> tuple[float, float]:
@@ -270,18 +257,6 @@ def _bandwidths(device: torch.device) -> tuple[float, float]:
     copy = milliseconds(lambda: target.copy_(source), device)
     read = milliseconds(lambda: source.sum(), device)
     return 2 * size / (copy / 1000), size / (read / 1000)
-
-
-def milliseconds(call: Callable[[], object], device: torch.device) -> float:
-    """The median time of twenty calls, or of as many as ten seconds take, after three that do not count."""
-    times: list[float] = []
-    while len(times) < 3 or (len(times) < 23 and sum(times) < 10_000):
-        synchronise(device)
-        begin = time.perf_counter()
-        call()
-        synchronise(device)
-        times.append(1000 * (time.perf_counter() - begin))
-    return statistics.median(times[3:] or times[-1:])
 
 
 def report(name: str, costs: Costs, where: str) -> str:

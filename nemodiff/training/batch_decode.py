@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nemodiff.training.dual_stream import Backbone
+from nemodiff.training.dual_stream import Backbone, rotate
 
 #: Most tokens that a sampled one is drawn from.
 RANKED = 2048
@@ -17,11 +17,6 @@ RANKED = 2048
 
 def _norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return functional.rms_norm(x, (x.shape[-1],), weight, eps)
-
-
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    left, right = x.float().chunk(2, -1)
-    return torch.cat((left * cos - right * sin, right * cos + left * sin), -1).to(x.dtype)
 
 
 def _sample(logits: Tensor, temperature: float, top_p: float, generator: torch.Generator) -> Tensor:
@@ -168,7 +163,7 @@ class BatchDecoder:
     def _qkv(self, x: Tensor, layer: dict[str, Tensor], cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         b = self.backbone
         qkv = functional.linear(_norm(x, layer["input_norm"], b.eps), layer["qkv"]).view(len(x), -1, b.head_dim)
-        qk = _rotate(qkv[:, : b.heads + b.kv_heads], cos, sin)
+        qk = rotate(qkv[:, : b.heads + b.kv_heads], cos, sin)
         return qk[:, : b.heads], qk[:, b.heads :], qkv[:, b.heads + b.kv_heads :]
 
     def _rest(self, x: Tensor, mixed: Tensor, layer: dict[str, Tensor]) -> Tensor:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nemodiff.training.distill import NEUTRAL, read_answers
+from nemodiff.training.distill import NEUTRAL, chat_ids, read_answers
 from nemodiff.training.dual_stream import Span, Stream
 from nemodiff.training.families import TRAINED_FAMILIES, WEIGHTS, instance
 
@@ -306,22 +306,15 @@ class Mixture:
                 continue
             ids, neutral = record["answer_ids"], record["kind"] == NEUTRAL
             prompt = record["prompt"]
-            begun = tokenizer.encode(prompt, add_special_tokens=False) if neutral else self.prompt_ids(prompt)
+            begun = tokenizer.encode(prompt, add_special_tokens=False) if neutral else chat_ids(tokenizer, prompt)
             sequence = Sequence(begun, ids, chat=True, ended=ids[-1] == self.end_id, neutral=neutral)
             (self.neutral if neutral else self.chat).append(sequence)
-
-    def prompt_ids(self, prompt: str) -> list[int]:
-        """Ids of the chat template around one user message, up to where the answer begins."""
-        text = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-        )
-        return self.tokenizer.encode(text, add_special_tokens=False)
 
     def structured(self, name: str, seed: int | str, *, held_out: bool = False) -> Sequence:
         """One instance of a family as a Sequence."""
         prompt, answer = instance(name, seed, held_out=held_out)
         return Sequence(
-            self.prompt_ids(prompt), [*self.tokenizer.encode(answer, add_special_tokens=False), self.end_id]
+            chat_ids(self.tokenizer, prompt), [*self.tokenizer.encode(answer, add_special_tokens=False), self.end_id]
         )
 
     def vocabulary(self, size: int, *, instances: int = 120, frequent: int = 4000) -> Tensor:

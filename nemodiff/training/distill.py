@@ -73,7 +73,11 @@ def distill(
         (open_prompts(seed)[:limit], {}),
     ):
         waiting = [item for item in items if item[1] not in prompts_done]
-        passes.append((waiting, [_prompt_ids(tokenizer, kind, prompt) for kind, prompt in waiting], sampling))
+        encoded = [
+            tokenizer.encode(prompt, add_special_tokens=False) if kind == NEUTRAL else chat_ids(tokenizer, prompt)
+            for kind, prompt in waiting
+        ]
+        passes.append((waiting, encoded, sampling))
     room = max_new_tokens + max((len(ids) for _, encoded, _ in passes for ids in encoded), default=0)
     decoder = BatchDecoder(backbone, tokenizer.eos_token_id, slots=slots, room=room)
     total, answered = sum(len(waiting) for waiting, _, _ in passes), 0
@@ -98,9 +102,8 @@ def distill(
     return kept
 
 
-def _prompt_ids(tokenizer, kind: str, prompt: str) -> list[int]:
-    if kind != NEUTRAL:
-        prompt = tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-        )
-    return tokenizer.encode(prompt, add_special_tokens=False)
+def chat_ids(tokenizer, prompt: str) -> list[int]:
+    """Ids of the chat template around one user message, up to where the answer begins."""
+    message = [{"role": "user", "content": prompt}]
+    text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+    return tokenizer.encode(text, add_special_tokens=False)

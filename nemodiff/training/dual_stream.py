@@ -54,7 +54,8 @@ def _norm_backward(grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> Tenso
 
 
 @fused
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding of x [tokens, heads, dim], halves against halves; cos, sin: [tokens, 1, dim / 2]."""
     left, right = x.float().chunk(2, -1)
     return torch.cat((left * cos - right * sin, right * cos + left * sin), -1).to(x.dtype)
 
@@ -93,12 +94,12 @@ class _Rotary(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        return _rotate(x, cos, sin)
+        return rotate(x, cos, sin)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
         cos, sin = ctx.saved_tensors
-        return _rotate(grad, cos, -sin), None, None
+        return rotate(grad, cos, -sin), None, None
 
 
 class _Glu(torch.autograd.Function):
