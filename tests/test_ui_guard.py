@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from gradio.route_utils import FnIndexInferError
 from gradio.utils import get_upload_folder
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -202,6 +203,7 @@ def test_an_answer_that_breaks_off_ends_and_says_nothing() -> None:
         ("POST", "/gradio_api/queue/join", TypeError("secret"), 400),
         ("DELETE", "/gradio_api/reset", KeyError("secret"), 400),
         ("POST", "/gradio_api/call/none", KeyError("secret"), 404),
+        ("POST", "/gradio_api/run/predict", FnIndexInferError("secret"), 404),
         ("POST", "/gradio_api/queue/join", OSError("secret"), 500),
         ("GET", "/gradio_api/info", TypeError("secret"), 500),
         ("POST", "/metrics", TypeError("secret"), 500),

@@ -271,7 +271,7 @@ def uploaded(path: Any) -> bool:
 
 def _refusal_of(error: Exception, scope: Scope) -> Refusal:
     """What the sender of a request is told that Gradio could not answer."""
-    if "/call/" in scope["path"] and isinstance(error, KeyError | FnIndexInferError):
+    if isinstance(error, FnIndexInferError) or ("/call/" in scope["path"] and isinstance(error, KeyError)):
         return Refusal(404, UNKNOWN)
     if scope["path"].startswith("/gradio_api/") and scope["method"] != "GET" and isinstance(error, MISREADINGS):
         return Refusal(400, UNREADABLE)
