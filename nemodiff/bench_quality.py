@@ -108,7 +108,7 @@ def _measure(task: Task, settings: dict) -> list[Result]:
 def tables(results: Sequence[Result], block_length: int, threshold: float) -> list[str]:
     """The markdown tables: modes by group, block lengths of self-speculation, thresholds of diffusion."""
     first = by_group(results, GROUPS, block_length, threshold)
-    return [first, _blocks(results, block_length), _thresholds(results, threshold)]
+    return [first, _blocks(results), _thresholds(results)]
 
 
 def by_group(results: Sequence[Result], groups: Iterable[str], block_length: int, threshold: float) -> str:
@@ -160,7 +160,7 @@ def _full(results: Sequence[Result], mode: str, group: str) -> tuple[list[Result
     )
 
 
-def _blocks(results: Sequence[Result], default: int) -> str:
+def _blocks(results: Sequence[Result]) -> str:
     lines = [
         "| self-speculation, block length | " + " | ".join(map(str, BLOCKS)) + " |",
         "| --- |" + " --- |" * len(BLOCKS),
@@ -178,7 +178,7 @@ def _blocks(results: Sequence[Result], default: int) -> str:
     return "\n".join(lines)
 
 
-def _thresholds(results: Sequence[Result], default: float) -> str:
+def _thresholds(results: Sequence[Result]) -> str:
     lines = [
         "| diffusion, threshold | " + " | ".join(f"{bound:g}" for bound in THRESHOLDS) + " |",
         "| --- |" + " --- |" * len(THRESHOLDS),
