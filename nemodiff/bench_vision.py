@@ -6,7 +6,9 @@ import json
 import random
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 from nemodiff.analysis.quality import Result, Task, figures, result_of
 from nemodiff.bench_quality import by_group
@@ -15,8 +17,9 @@ from nemodiff.errors import RequestError
 from nemodiff.loading import load
 from nemodiff.pictures import Picture
 from nemodiff.request import Request
+from nemodiff.trace import MODES
 from nemodiff.training.drawings import KINDS, scene
-from nemodiff.training.drawn_questions import WORDINGS, questions_of
+from nemodiff.training.drawn_questions import WORDINGS, is_right, questions_of
 
 #: Most tokens of an answer; the longest right one has 70.
 _ANSWER = 96
@@ -36,6 +39,7 @@ def run(
     Raises CheckpointError, and RequestError where the checkpoint sees no pictures.
     """
     engine, began = load(checkpoint, device=device, dtype=dtype), time.monotonic()
+    right: dict[str, list[dict[str, bool]]] = {}
     if not engine.sees:
         raise RequestError(f"{engine.checkpoint} sees no pictures: choose a checkpoint that does ({SEEING}).")
     results: list[Result] = []
@@ -48,12 +52,14 @@ def run(
             topic = f"{kind}: {question.topic}"
             task = Task(topic, f"{index}{' new wording' * (index % 2)}", question.text, question.answer, False)
             results += [result_of(task, lane, trace.lane("ar"), trace) for lane in trace.lanes]
+            given = {lane.mode: is_right(question.topic, lane.text, question.answer) for lane in trace.lanes}
+            right.setdefault(topic, []).append(given)
         print(f"\r{done} of {scenes * len(KINDS)} drawings", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     if out:
         out.write_text("".join(json.dumps(one.to_json()) + "\n" for one in results), encoding="utf-8")
     settings = (engine.defaults.block_length, engine.defaults.threshold)
-    topics = [f"{kind}: {topic}" for kind in KINDS for topic in WORDINGS]
+    topics = [topic for topic in (f"{kind}: {topic}" for kind in KINDS for topic in WORDINGS) if topic in right]
     worded = [
         (name, [one for one in results if one.mode == "ar" and (" new" in one.name) is new])
         for name, new in (("wordings that training used", False), ("held-out wordings", True))
@@ -63,4 +69,13 @@ def run(
         f"{engine.checkpoint} · {engine.device} · {engine.dtype} · exact · greedy, block {settings[0]}, threshold "
         f"{settings[1]:g}; {scenes * len(KINDS)} held-out drawings, {(time.monotonic() - began) / 60:.0f} minutes"
     )
-    return "\n\n".join((head, by_group(results, topics, *settings), f"{shares}."))
+    return "\n\n".join((head, _right(right, topics), by_group(results, topics, *settings), f"{shares}, word for word."))
+
+
+def _right(right: dict[str, list[dict[str, bool]]], topics: Sequence[str]) -> str:
+    """Shares of right answers, in whatever words, a topic and mode."""
+    lines = [f"| right answers | n | {' | '.join(MODES)} |", "| --- |" + " --- |" * (1 + len(MODES))]
+    for topic in topics:
+        shares = [fmean(answer[mode] for answer in right[topic]) for mode in MODES]
+        lines.append(f"| {topic} | {len(right[topic])} | {' | '.join(f'{share:.0%}' for share in shares)} |")
+    return "\n".join(lines)

@@ -14,7 +14,7 @@ from nemodiff.model.weights import read_config, unpack
 from nemodiff.pictures import Picture
 from nemodiff.training.drawings import CANVASES, COLOURS, HELD_OUT_WORDS, KINDS, scene
 from nemodiff.training.drawn_codes import ATTRIBUTES, attributes, covered
-from nemodiff.training.drawn_questions import NUMBERS, WORDINGS, ask, questions_of
+from nemodiff.training.drawn_questions import NUMBERS, WORDINGS, ask, is_right, questions_of
 from nemodiff.training.vision import TOWER, Heads, drawn, new_vision, pixels, see
 from tests.official import random_ministral, write_nvidia
 
@@ -79,6 +79,27 @@ def test_answers_are_true(kind):
             assert asked["word"].answer == f"The word is {'-'.join(thing.name for thing in things)}."
         if kind == "digit":
             assert asked["digit"].answer == f"The digit is {things[0].name}."
+
+
+def test_an_answer_is_right_in_whatever_words():
+    assert is_right("shape", "The blue one is a ring.", "The blue shape is a ring.")
+    assert not is_right("shape", "The blue one is a ring or a star.", "The blue shape is a ring.")
+    assert not is_right("shape", "The blue one is round.", "The blue shape is a ring.")
+    assert is_right("topmost", "The green cross is the tallest.", "The green cross is at the top.")
+    assert not is_right("topmost", "The green star is at the top.", "The green cross is at the top.")
+    assert not is_right("relation", "To the right or to the left.", "The red star is to the left of the pink ring.")
+    assert not is_right("json", '{"digit": 3,"color": "red"}', '{"digit": 3, "color": "red"}')
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_a_scenes_own_answer_is_right(kind):
+    for seed in range(40):
+        own, other = ({q.topic: q for q in questions_of(scene(kind, s), random.Random(seed))} for s in (seed, seed + 1))
+        for topic in own.keys() & other.keys():
+            expected = own[topic].answer
+            assert is_right(topic, expected, expected)
+            if topic in ("describe", "json", "digit", "count", "letters", "bars"):
+                assert is_right(topic, other[topic].answer, expected) == (other[topic].answer == expected)
 
 
 def test_held_out_wordings_are_never_trained_on():

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from nemodiff.training.drawings import SHAPES, Scene, Thing
+from nemodiff.training.drawings import COLOURS, SHAPES, SIZES, Scene, Thing
 
 NUMBERS = ("no", "one", "two", "three", "four")
 
@@ -38,8 +39,8 @@ def questions_of(scene: Scene, rng: random.Random, *, held_out: bool = False) ->
 
 
 #: How often a topic is asked about, where not 1: to find one thing among several takes the most learning.
-SHARES = {"shape": 6, "colour": 6, "size": 3, "presence": 2, "relation": 2, "topmost": 2, "digit": 3}
-SHARES |= {"tallest": 3, "shortest": 3, "value": 3}
+SHARES = {"shape": 8, "colour": 6, "size": 3, "presence": 2, "relation": 2, "topmost": 3, "digit": 3}
+SHARES |= {"tallest": 3, "shortest": 4, "value": 3}
 #: Topic → wordings; the last of each is held out.
 WORDINGS: dict[str, tuple[str, ...]] = {
     "count": (
@@ -120,6 +121,26 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "Read the digit.",
     ),
 }
+
+
+#: Topic → the words, some of which an answer gives. What is not here is right as a whole or not at all.
+_GIVEN: dict[str, frozenset[str]] = (
+    dict.fromkeys(("count", "bars", "letters"), frozenset(NUMBERS))
+    | dict.fromkeys(("tallest", "shortest", "colour"), frozenset(COLOURS))
+    | dict.fromkeys(("leftmost", "rightmost", "topmost"), frozenset(COLOURS) | frozenset(SHAPES))
+    | dict.fromkeys(("digit", "value"), frozenset(map(str, range(10))))
+    | {"shape": frozenset(SHAPES), "size": frozenset(SIZES)}
+    | {"relation": frozenset(("left", "right")), "presence": frozenset(("yes", "no"))}
+)
+
+
+def is_right(topic: str, answer: str, expected: str) -> bool:
+    """Whether an answer gives what the expected one gives, in whatever sentence: "The red one is a ring." for "The red
+    shape is a ring." An answer that gives more than one thing to choose from is wrong."""
+    if topic not in _GIVEN:
+        return answer.strip() == expected
+    said, wanted = ({word.lower() for word in re.findall(r"[A-Za-z]+|\d+", text)} for text in (answer, expected))
+    return said & _GIVEN[topic] == wanted & _GIVEN[topic]
 
 
 def _worded(topic: str, rng: random.Random, held_out: bool) -> str:
