@@ -3,7 +3,9 @@
 import json
 from xml.etree import ElementTree
 
-from nemodiff.training.curve import curve
+import torch
+
+from nemodiff.training.curve import curve, ranking_curve
 from nemodiff.training.objective import BUCKET_NAMES
 
 SPACE = "{http://www.w3.org/2000/svg}"
@@ -29,3 +31,15 @@ def test_measured_acceptance_is_drawn_below(tmp_path):
     drawn = picture(tmp_path, rows)
     assert len(drawn.findall(f".//{SPACE}circle")) == 4
     assert "structured: 6.25" in "".join(drawn.itertext())
+
+
+def test_a_ranking_is_drawn_with_its_figures():
+    right = torch.tensor([True] * 30 + [False] * 10)
+    scores = {"sure": right.float(), "blind": torch.full((40,), 0.75)}
+    drawn = ElementTree.fromstring(ranking_curve(scores, right))
+    told = "".join(drawn.itertext())
+    assert "AUC 1.000" in told and "AUC 0.500" in told and told.count("error 0.000") == 2
+    roc = [line.get("points").split() for line in drawn.findall(f".//{SPACE}polyline")[:2]]
+    assert roc[0][0] == roc[1][0] and roc[0][-1] == roc[1][-1]  # from none to all
+    heights = [float(point.split(",")[1]) for point in roc[0]]
+    assert heights == sorted(heights, reverse=True)

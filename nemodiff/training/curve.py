@@ -1,4 +1,4 @@
-"""The learning curves of a run, from its log, as a small self-contained SVG for the checkpoint's card."""
+"""Small self-contained SVGs for a checkpoint's card: the learning curves of a run, and how well scores rank."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
+from nemodiff.analysis.samplers import auc, calibration, calibration_error
 from nemodiff.training.objective import BUCKET_NAMES
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _RIGHT, _BOTTOM = 720, 270, 52, 24, 118, 40
@@ -15,11 +19,13 @@ _SMOOTH = 15
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """One curve: its name, points (minute, value), and whether each point was a measurement of its own."""
+    """One curve: its name, points (x, value), whether each point was a measurement of its own, and the figure beside
+    its name (None: the last value, at whose height both then stand)."""
 
     name: str
     points: list[tuple[float, float]]
     dots: bool = False
+    figure: str | None = None
 
 
 def curve(log: Path) -> str:
@@ -36,6 +42,28 @@ def curve(log: Path) -> str:
         lines = [_Line(name, [(minute, one[name]) for minute, one in measured], True) for name in measured[0][1]]
         title = "Acceptance length at block 8 on held-out prompts: new tokens a draft-verify cycle"
         panels.append(_panel(title, lines, minutes[-1], [0, 2, 4, 6, 8], "{:g}"))
+    return _svg(panels)
+
+
+def ranking_curve(scores: dict[str, Tensor], right: Tensor) -> str:
+    """SVG of the ROC curve and the calibration of probabilities [n] that guesses are right, against bool [n]."""
+    wrong, roc, calibrated = int((~right).sum()), [], []
+    for name, score in scores.items():
+        ranked = right[score.argsort(descending=True)]
+        places = torch.linspace(0, len(right) - 1, min(len(right), 200)).long()
+        hits, misses = (kind.cumsum(0)[places].double() for kind in (ranked, ~ranked))
+        points = [(0.0, 0.0), *zip((misses / wrong).tolist(), (hits / right.sum()).tolist(), strict=True)]
+        roc.append(_Line(name, points, figure=f"AUC {auc(score, right):.3f}"))
+        bins = [(probability, share) for probability, share, _ in calibration(score, right)]
+        calibrated.append(_Line(name, bins, True, f"error {calibration_error(score, right):.3f}"))
+    calibrated.append(_Line("exact", [(0.0, 0.0), (1.0, 1.0)], figure="error 0"))
+    shares = [0, 0.25, 0.5, 0.75, 1]
+    ranked = _panel("Right guesses found", roc, 1.0, shares, "{:.0%}", "wrong guesses let through", "{:.0%}")
+    title = "Share of guesses that are right"
+    return _svg([ranked, _panel(title, calibrated, 1.0, shares, "{:.0%}", "what the score says", "{:.0%}")])
+
+
+def _svg(panels: list[str]) -> str:
     height = _HEIGHT * len(panels)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" '
@@ -52,8 +80,16 @@ def _smooth(minutes: list[float], values: list[float]) -> list[tuple[float, floa
     return list(zip(minutes, means, strict=True))
 
 
-def _panel(title: str, lines: list[_Line], end: float, ticks: list[float], form: str) -> str:
-    """One plot over minutes 0 to `end`, its values from the first to the last of `ticks`."""
+def _panel(
+    title: str,
+    lines: list[_Line],
+    end: float,
+    ticks: list[float],
+    form: str,
+    axis: str = "minutes",
+    axis_form: str = "{:.0f}",
+) -> str:
+    """One plot over 0 to `end` of its axis, its values from the first to the last of `ticks`."""
     end = max(end, 1e-9)
 
     def x(minute: float) -> float:
@@ -68,13 +104,13 @@ def _panel(title: str, lines: list[_Line], end: float, ticks: list[float], form:
             f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" stroke="#e1e5ea"/>'
             f'<text x="{_LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end" fill="#5c6570">{form.format(tick)}</text>'
         )
+    middle = (_WIDTH - _RIGHT + _LEFT) / 2
     for tick in range(6):
         minute = end * tick / 5
-        parts.append(
-            f'<text x="{x(minute):.1f}" y="{_HEIGHT - 22}" text-anchor="middle" fill="#5c6570">{minute:.0f}</text>'
-        )
-    parts.append(f'<text x="{(_WIDTH - _RIGHT + _LEFT) / 2}" y="{_HEIGHT - 7}" fill="#5c6570">minutes</text>')
-    for line, colour in zip(lines, _COLOURS, strict=False):
+        told = axis_form.format(minute)
+        parts.append(f'<text x="{x(minute):.1f}" y="{_HEIGHT - 22}" text-anchor="middle" fill="#5c6570">{told}</text>')
+    parts.append(f'<text x="{middle}" y="{_HEIGHT - 7}" text-anchor="middle" fill="#5c6570">{axis}</text>')
+    for place, (line, colour) in enumerate(zip(lines, _COLOURS, strict=False)):
         points = " ".join(f"{x(minute):.1f},{y(value):.1f}" for minute, value in line.points)
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
         if line.dots:
@@ -83,7 +119,10 @@ def _panel(title: str, lines: list[_Line], end: float, ticks: list[float], form:
                 for minute, value in line.points
             ]
         last = line.points[-1][1]
-        parts.append(
-            f'<text x="{_WIDTH - _RIGHT + 6}" y="{y(last) + 4:.1f}" fill="{colour}">{line.name}: {last:.2f}</text>'
-        )
+        at, lead = _WIDTH - _RIGHT + 6, f'fill="{colour}">{line.name}'
+        if line.figure is None:
+            parts.append(f'<text x="{at}" y="{y(last) + 4:.1f}" {lead}: {last:.2f}</text>')
+        else:
+            top = _TOP + 12 + 40 * place
+            parts.append(f'<text x="{at}" y="{top}" {lead}<tspan x="{at}" dy="15">{line.figure}</tspan></text>')
     return "\n".join(parts)

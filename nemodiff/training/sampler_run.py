@@ -10,6 +10,7 @@ import torch
 from nemodiff.analysis.samplers import auc, calibration_error, recall_at
 from nemodiff.loading import load
 from nemodiff.samplers.trained import save_sampler
+from nemodiff.training.curve import ranking_curve
 from nemodiff.training.families import TRAINED_FAMILIES, instance
 from nemodiff.training.prompts import HELD_OUT_PROMPTS, open_prompts
 from nemodiff.training.sampler import calibrate, collect, new_sampler, scores, train_sampler
@@ -94,4 +95,6 @@ def run(
         "recall_confidence": {f"{p:g}": round(recall_at(confidence, right, p), 4) for p in PRECISIONS},
     }
     path = save_sampler(sampler, out, {"checkpoint": engine.checkpoint, "block_length": length, "trained": figures})
+    drawn = ranking_curve({"trained": probability, "confidence": confidence}, right)
+    (out / "ranking.svg").write_text(drawn, encoding="utf-8")
     return f"{json.dumps(figures, indent=2)}\n{path} ({path.stat().st_size / 1e6:.2f} MB)"
