@@ -191,11 +191,18 @@ class RemoteEngine(Described):
                     yield line
 
 
-def _run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
-    """What `work` gives on `loop`; in a thread that runs another loop already, by way of one that runs none."""
+def _another_runs() -> bool:
+    """Whether this thread runs an event loop already, so that it cannot run one of ours."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
+        return False
+    return True
+
+
+def _run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
+    """What `work` gives on `loop`; in a thread that runs another loop already, by way of one that runs none."""
+    if not _another_runs():
         return loop.run_until_complete(work)
     with ThreadPoolExecutor(1) as beside:
         return beside.submit(loop.run_until_complete, work).result()
@@ -212,9 +219,7 @@ def _end(loop: asyncio.AbstractEventLoop, lines: AsyncIterator[str], waiting: as
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
 
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        end()
-    else:
+    if _another_runs():
         threading.Thread(target=end, name="hang-up").start()
+    else:
+        end()

@@ -192,15 +192,14 @@ def _cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
 
 
 #: How often each of KINDS is drawn: the tower needs digits most, the model shapes among others.
-SHARES = {"seeing": (2, 1, 2, 7)}
-_SHARES = (6, 3, 1, 1)
+_TOWER_SHARES, _MODEL_SHARES = (2, 1, 2, 7), (6, 3, 1, 1)
 
 
 def drawn(step: str, count: int, seed: int) -> list[Scene]:
     """The scenes of a step ("part/number"), all of one size."""
     rng = random.Random(f"{seed}/{step}")
     canvas = rng.choices(CANVASES, (3, 1, 1))[0]
-    kinds = rng.choices(KINDS, SHARES.get(step.partition("/")[0], _SHARES), k=count)
+    kinds = rng.choices(KINDS, _TOWER_SHARES if step.startswith("seeing/") else _MODEL_SHARES, k=count)
     return [scene(kind, f"{seed}/{step}/{i}", canvas=canvas) for i, kind in enumerate(kinds)]
 
 
@@ -220,7 +219,8 @@ class Run:
         self.vision = new_vision(engine.model.config, settings.seed)
         self.heads = Heads(TOWER.hidden_size, engine.model.config.hidden_size)
         self.steps, self.seconds = dict.fromkeys(STEPS, 0), dict.fromkeys(STEPS, 0.0)
-        self.before: dict[str, dict] = {}  # what the files that this run goes on from had learnt
+        # What the files that this run goes on from had learnt.
+        self.before: dict[str, dict] = {name: {"steps": 0, "minutes": 0.0} for name in STEPS}
         self.optimizers = {
             "codes": self._optimizer((8e-3, [self.codes]), (1.5e-3, [self.update])),
             "seeing": self._optimizer((1.2e-3, [*self.vision.parameters(), *self.heads.parameters()])),
@@ -374,8 +374,8 @@ class Run:
             "image_end_token_id": END,
             "trained": {
                 name: {
-                    "steps": self.steps[name] + self.before.get(name, {}).get("steps", 0),
-                    "minutes": round(self.seconds[name] / 60 + self.before.get(name, {}).get("minutes", 0), 1),
+                    "steps": self.steps[name] + self.before[name]["steps"],
+                    "minutes": round(self.seconds[name] / 60 + self.before[name]["minutes"], 1),
                 }
                 for name in STEPS
             },
