@@ -146,7 +146,8 @@ def _integer(name: str, value: Any, low: int, high: int) -> None:
 
 
 def _number(name: str, value: Any, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    finite = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+    if isinstance(value, bool) or not finite:
         raise RequestError(f"{name} must be a number from {low} to {high}, not {value!r}.")
     if not low <= value <= high:
         raise RequestError(f"{name} must be from {low} to {high}, not {value}.")

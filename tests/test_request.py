@@ -31,6 +31,7 @@ from nemodiff.request import Request
         ({"threshold": "0.9"}, "threshold"),
         ({"temperature": -1}, "temperature"),
         ({"temperature": float("inf")}, "temperature"),
+        ({"temperature": 10**400}, "temperature"),
         ({"seed": -1}, "seed"),
         ({"steps": 0}, "steps"),
         ({"time_limit": -1}, "time_limit"),

@@ -178,6 +178,16 @@ def test_what_is_no_trace_is_refused(text):
         Trace.from_json(text)
 
 
+@pytest.mark.parametrize("value", ["1" + "0" * 400, "-1", "1e999", "true"])
+def test_a_clock_out_of_range_is_refused_and_named(value):
+    event = {"forward": 0, "phase": "decode", "start": 0, "length": 1, "positions": [], "clock_ms": "CLOCK"}
+    lane = {"mode": "ar", "events": [event], "tokens": [], "finish": "length"}
+    text = json.dumps({"schema": SCHEMA, "checkpoint": "c", "request": {}, "tokens": {}, "lanes": [lane]})
+    Trace.from_json(text.replace('"CLOCK"', "1.5"))
+    with pytest.raises(TraceError, match=r"events\[0\].clock_ms"):
+        Trace.from_json(text.replace('"CLOCK"', value))
+
+
 def test_a_huge_trace_is_refused_before_it_is_parsed():
     with pytest.raises(TraceError, match="larger than"):
         Trace.from_json("x" * (MAX_BYTES + 1))

@@ -5,6 +5,9 @@ from __future__ import annotations
 import copy
 import io
 import json
+from collections import defaultdict
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -56,12 +59,13 @@ def places(value: Any, path: tuple = ()) -> list[tuple]:
     return [path] * bool(path) + [place for key, one in inner for place in places(one, (*path, key))]
 
 
+def at(value: Any, path: tuple) -> Any:
+    return reduce(getitem, path, value)
+
+
 def put(value: Any, path: tuple, new: Any) -> Any:
     value = copy.deepcopy(value)
-    inner = value
-    for key in path[:-1]:
-        inner = inner[key]
-    inner[path[-1]] = new
+    at(value, path[:-1])[path[-1]] = new
     return value
 
 
@@ -72,9 +76,17 @@ def a_sentence(text: str) -> None:
 
 
 def texts(start: Any) -> st.SearchStrategy[str]:
-    """Texts that are nearly `start` as JSON, or JSON, or nothing of the kind."""
-    changed = st.tuples(st.sampled_from(places(start)), anything).map(lambda one: put(start, *one))
-    whole = (changed | anything).map(lambda value: json.dumps(value))
+    """Texts that are nearly `start` as JSON, some so nearly that they are one, or JSON, or nothing of the kind."""
+    everywhere = places(start)
+    changed = st.tuples(st.sampled_from(everywhere), anything).map(lambda one: put(start, *one))
+    # One of its own values in the place of another of its kind: the checks of types let that through.
+    kinds: defaultdict[type, list[Any]] = defaultdict(list)
+    for place in everywhere:
+        kinds[type(at(start, place))].append(at(start, place))
+    moved = st.sampled_from(everywhere).flatmap(
+        lambda to: st.sampled_from(kinds[type(at(start, to))]).map(lambda new: put(start, to, new))
+    )
+    whole = (changed | moved | anything).map(lambda value: json.dumps(value))
     text = json.dumps(start)
     cut = st.integers(0, len(text)).map(lambda end: text[:end])
     return whole | cut | st.text(max_size=40) | st.just("[" * 200_000) | st.just('{"a":' * 50_000)

@@ -41,6 +41,8 @@ def test_a_plan_counts_its_runs_and_sorts_its_values() -> None:
         ((["other"], "4", "0.9", 8), "No prompt is chosen"),
         ((["Sleep"], "four", "0.9", 8), "block lengths must be numbers"),
         ((["Sleep"], "1", "0.9", 8), "block lengths must be from 2 to 64"),
+        ((["Sleep"], "1" + "0" * 400, "0.9", 8), "block lengths must be from 2 to 64"),
+        ((["Sleep"], "4", "inf", 8), "thresholds must be from 0 to 1"),
         ((["Sleep"], "4", "", 8), "There are no thresholds"),
         ((["Sleep"], "4", "nan", 8), "thresholds must be from 0 to 1"),
         ((["Sleep"], "4", "0.9", 65), "whole number from 1 to 64"),

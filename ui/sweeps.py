@@ -78,7 +78,7 @@ def _numbers(name: str, text: str, kind: type, low: int, high: int) -> tuple:
         raise RequestError(f"The {name} must be numbers with commas between them, not {str(text)[:60]!r}.") from None
     if not values:
         raise RequestError(f"There are no {name}: give at least one.")
-    if not all(math.isfinite(value) and low <= value <= high for value in values):
+    if not all(low <= value <= high for value in values):
         raise RequestError(f"The {name} must be from {low} to {high}.")
     return tuple(values)
 
