@@ -1,17 +1,21 @@
-# make demo: the page on http://127.0.0.1:7860.  make test: everything that is checked.
+# make demo: the page on http://127.0.0.1:7860.  make check: style and unit tests, in about a minute.
+# make test: everything that is checked, a real browser and the default checkpoint included.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test install install-dev chromium format clean
+.PHONY: demo check test install install-dev chromium format clean
 
 demo: install
 	$(RUN) app.py
 
-test: install-dev chromium
+check: install-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(RUN) -m pytest
+	$(RUN) -m pytest tests/unit
+
+test: check chromium
+	$(RUN) -m pytest tests/integration tests/browser
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev

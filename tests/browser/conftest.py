@@ -2,41 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import shutil
-import socket
-import subprocess
-import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.browser.made import PATIENCE, trace_of
+from tests.helpers.browser import FLAGS, PATIENCE, find_chromium, running
+from tests.helpers.traces import trace_of
 from ui import player
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright comes with requirements-dev.txt")
-
-ROOT = Path(__file__).parents[2]
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-def find_chromium() -> str | None:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
 
 
 @pytest.fixture(scope="package")
@@ -59,43 +35,6 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         settings["NEMODIFF_CHECKPOINT"] = checkpoint
     with running(folder.parent / "app.log", settings) as address:
         yield address
-
-
-@contextlib.contextmanager
-def running(log: Path, settings: dict[str, str]) -> Iterator[str]:
-    """The address of app.py, started with these environment variables; its output goes to `log`."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = os.environ | {
-        "GRADIO_SERVER_PORT": str(port),
-        "GRADIO_SERVER_NAME": "127.0.0.1",
-        "GRADIO_ANALYTICS_ENABLED": "False",
-    }
-    with log.open("wb") as output:
-        server = subprocess.Popen(
-            [sys.executable, "app.py"], cwd=ROOT, env=environment | settings, stdout=output, stderr=subprocess.STDOUT
-        )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        while not _answers(address):
-            try:
-                server.wait(0.25)
-                pytest.fail(f"app.py ended at once:\n{log.read_text(encoding='utf-8')[-2000:]}")
-            except subprocess.TimeoutExpired:
-                continue
-        yield address
-    finally:
-        server.terminate()
-        server.wait(20)
-
-
-def _answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(address, timeout=5):
-            return True
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 # Not for the whole session: while Playwright lives, an event loop runs in this thread, and other tests need their own.

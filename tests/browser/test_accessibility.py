@@ -9,27 +9,13 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from nemodiff.trace import Trace
-from tests.browser.made import PATIENCE, trace_of
-from tests.browser.test_compare import ask
+from tests.helpers.browser import PATIENCE, SCHEMES, ask, findings
+from tests.helpers.traces import trace_of
 from ui.export import replay_html
 
 Axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="it comes with requirements-dev.txt").Axe
 
 expect.set_options(timeout=PATIENCE)
-
-SCHEMES = pytest.mark.parametrize("scheme", ["light", "dark"])
-
-
-def findings(page: Page) -> list[str]:
-    """Serious and critical violations, a line each: rule, how it fails, the element."""
-    result = Axe().run(page, options={"resultTypes": ["violations"]}).response
-    assert result["testEngine"]["name"] == "axe-core"
-    return [
-        f"{rule['id']} ({rule['impact']}): {node['html'][:160]} | {node['failureSummary'][:240]}"
-        for rule in result["violations"]
-        if rule["impact"] in ("serious", "critical")
-        for node in rule["nodes"]
-    ]
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from playwright.sync_api import Page, expect
 
 from nemodiff.checkpoints import DEFAULT, resolve
 from nemodiff.trace import Trace
-from tests.browser.made import PATIENCE, take_away, trace_of
+from tests.helpers.browser import PATIENCE, take_away
+from tests.helpers.traces import trace_of
 
 expect.set_options(timeout=PATIENCE)
 

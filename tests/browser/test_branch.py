@@ -6,7 +6,7 @@ import json
 
 from playwright.sync_api import Page, expect
 
-from tests.browser.made import PATIENCE
+from tests.helpers.browser import PATIENCE
 
 expect.set_options(timeout=PATIENCE)
 

@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import running
-from tests.browser.made import PATIENCE
-from tests.hub_server import Hub, serve
-from tests.official import random_ministral, write_nvidia
+from tests.helpers.browser import PATIENCE, pick, running
+from tests.helpers.hub_server import Hub, serve
+from tests.helpers.official import random_ministral, write_nvidia
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +59,6 @@ def run(page: Page) -> dict:
     # An earlier run is done, too: this one has begun once it is no longer waited for.
     expect(page.locator('#stage[data-state="done"]:not([data-waiting])')).to_be_visible()
     return json.loads(page.locator("#stage").evaluate("stage => stage.trace()"))
-
-
-def pick(page: Page, title: str) -> None:
-    page.locator("#checkpoint .chip").click()
-    page.locator("#checkpoint li > button", has_text=title).click()
 
 
 def test_a_checkpoint_is_switched_in_the_page_and_a_bad_one_is_not(chosen: Page, folders: tuple[Path, Path]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.made import PATIENCE
+from tests.helpers.browser import PATIENCE, ask
 
 expect.set_options(timeout=PATIENCE)
 
@@ -12,15 +12,6 @@ expect.set_options(timeout=PATIENCE)
 def open_tab(page: Page) -> None:
     page.get_by_role("tab", name="Compare").click()
     expect(page.locator("#sweep-start")).to_be_visible()
-
-
-def ask(page: Page, prompt: str, blocks: str, thresholds: str, tokens: int) -> None:
-    for label in page.locator("#sweep-prompts label.selected").all_inner_texts():
-        page.get_by_label(label, exact=True).uncheck()
-    page.get_by_label(prompt, exact=True).check()
-    page.locator("#sweep-blocks input").fill(blocks)
-    page.locator("#sweep-thresholds input").fill(thresholds)
-    page.locator("#sweep-tokens input").fill(str(tokens))
 
 
 def status(page: Page) -> Locator:

@@ -2,53 +2,16 @@
 
 from __future__ import annotations
 
-import json
+from playwright.sync_api import Page, expect
 
-from playwright.sync_api import Locator, Page, expect
-
-from tests.browser.made import PATIENCE, trace_of
+from tests.helpers.browser import PATIENCE, ingest, seek, token
+from tests.helpers.traces import three_lanes
 from ui import player
 
 expect.set_options(timeout=PATIENCE)
 
 WORDS = {"1": "One", "2": " two", "3": " three", "4": " four", "5": "."}
 HOSTILE = {"1": "<img src=x onerror=window.hacked=1>", "2": "${window.hacked=2}", "3": "</script><script>1</script>"}
-
-
-def three_lanes(words: dict[str, str] = WORDS) -> dict:
-    """AR, diffusion (a guess that waits for three forwards) and self-speculation, which rejects its last draft."""
-    trace = trace_of(words, [1, 2, 3, 4, 5], device="Test CPU")
-    trace["request"] |= {"modes": ["ar", "diffusion", "self-speculation"], "sampler": "confidence", "threshold": 0.9}
-
-    def denoise(forward: int, *positions: tuple[int, int, str, float]) -> dict:
-        keys = ("index", "token", "state", "confidence")
-        event = {"forward": forward, "phase": "denoise", "clock_ms": 10.0 * (forward + 1), "start": 0, "length": 5}
-        return event | {"positions": [dict(zip(keys, one, strict=True)) for one in positions]}
-
-    seed = {"index": 0, "token": 1, "state": "seed", "confidence": 0.5}
-    prefill = {"forward": 0, "phase": "prefill", "clock_ms": 10.0, "start": 0, "length": 1, "positions": [seed]}
-    events = [
-        prefill,
-        denoise(1, (1, 2, "committed", 0.95), (2, 5, "masked", 0.3), (3, 4, "committed", 0.9), (4, 5, "masked", 0.4)),
-        denoise(2, (2, 4, "masked", 0.5), (4, 5, "committed", 0.6)),
-        denoise(3, (2, 3, "committed", 0.7)),
-    ]
-    trace["lanes"].append({"mode": "diffusion", "events": events, "tokens": [1, 2, 3, 4, 5], "finish": "length"})
-    return trace
-
-
-def ingest(page: Page, trace: dict) -> None:
-    page.evaluate("text => window.stage.ingest(text)", json.dumps({"kind": "replay", "run": "r", "trace": trace}))
-    expect(page.locator("#stage")).to_have_attribute("data-cursor", "4")
-
-
-def token(page: Page, mode: str, index: int) -> Locator:
-    return page.locator(f'[data-lane="{mode}"] .t[data-index="{index}"]:not([data-state="rejected"])')
-
-
-def seek(page: Page, cursor: int) -> None:
-    page.evaluate("cursor => { window.stage.transport.seek(cursor) }", cursor)
-    expect(page.locator("#stage")).to_have_attribute("data-cursor", str(cursor))
 
 
 def test_a_row_of_the_history_moves_the_cursor(alone: Page) -> None:

@@ -7,9 +7,8 @@ import json
 from playwright.sync_api import Page, expect
 
 from nemodiff.trace import MODES
-from tests.browser.made import PATIENCE, trace_of
-from tests.browser.test_depth import ingest, seek, three_lanes, token
-from tests.browser.test_player import LENGTH, live, long_trace
+from tests.helpers.browser import PATIENCE, ingest, seek, token
+from tests.helpers.traces import LENGTH, live, long_trace, three_lanes, trace_of
 
 expect.set_options(timeout=PATIENCE)
 

@@ -9,7 +9,8 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from nemodiff.trace import Trace
-from tests.browser.made import PATIENCE, take_away, trace_of
+from tests.helpers.browser import PATIENCE, take_away
+from tests.helpers.traces import trace_of
 
 expect.set_options(timeout=PATIENCE)
 

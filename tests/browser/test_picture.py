@@ -16,13 +16,10 @@ from playwright.sync_api import Browser, Page, expect
 
 from nemodiff.pictures import MAX_BYTES
 from nemodiff.trace import Trace
-from tests.browser.conftest import running
-from tests.browser.made import PATIENCE, take_away
-from tests.browser.test_accessibility import SCHEMES, findings
-from tests.browser.test_checkpoint import pick
-from tests.official import random_ministral, write_nvidia
-from tests.test_pictures import png_bomb
-from tests.test_vision import write_vlm
+from tests.helpers.browser import PATIENCE, SCHEMES, findings, pick, running, take_away
+from tests.helpers.official import random_ministral, write_nvidia
+from tests.helpers.pictures import png_bomb
+from tests.helpers.vlm import write_vlm
 
 expect.set_options(timeout=PATIENCE)
 

@@ -6,38 +6,8 @@ import json
 
 from playwright.sync_api import Page, expect
 
-from tests.browser.made import trace_of
+from tests.helpers.traces import LENGTH, live, long_trace
 from ui import player
-
-LENGTH = 400
-
-
-def long_trace() -> dict:
-    """400 AR forwards and, beside them, diffusion blocks of 8 in which a guess changes before it is committed."""
-    trace = trace_of({str(i): f" w{i}" for i in range(50)}, [1, 2, 3])
-    tokens = [i % 50 for i in range(LENGTH)]
-    ar, diffusion, forward = [], [], 0
-    for i, token in enumerate(tokens):
-        position = {"index": i, "token": token, "state": "committed", "confidence": 0.9}
-        common = {"forward": i, "phase": "decode" if i else "prefill", "clock_ms": i + 1.0, "start": i, "length": 1}
-        ar.append(common | {"positions": [position]})
-    for start in range(0, LENGTH, 8):
-        for step in range(4):
-            positions = [
-                {"index": i, "token": tokens[i], "state": "committed", "confidence": 0.95}
-                if i < start + 2 * (step + 1)
-                else {"index": i, "token": (tokens[i] + 1 + step) % 50, "state": "masked", "confidence": 0.3}
-                for i in range(start + 2 * step, start + 8)
-            ]
-            forward += 1
-            block = {"forward": forward, "phase": "denoise", "clock_ms": forward * 1.2, "start": start, "length": 8}
-            diffusion.append(block | {"positions": positions})
-    trace["request"]["modes"] = ["ar", "diffusion"]
-    trace["lanes"] = [
-        {"mode": "ar", "events": ar, "tokens": tokens, "finish": "length"},
-        {"mode": "diffusion", "events": diffusion, "tokens": tokens, "finish": "length"},
-    ]
-    return trace
 
 
 def ingest(page: Page, data: dict) -> None:
@@ -97,16 +67,6 @@ def test_a_jump_draws_what_is_in_view_at_once_and_then_the_rest(alone: Page) -> 
     for cursor in (30, 390, 200, 5, 210):
         assert alone.evaluate(look, cursor) == 0
         expect(alone.locator('[data-lane="ar"] .t[data-index]')).to_have_count(cursor + 1)
-
-
-def live(run: str, numbers: list[int], head: bool = True, **more) -> dict:
-    events = [
-        {"q": q, "mode": "ar", "forward": q - 1, "phase": "decode", "clock_ms": float(q), "start": q - 1, "length": 1}
-        | {"positions": [{"index": q - 1, "token": 1, "state": "committed"}]}
-        for q in numbers
-    ]
-    start = {"head": {"checkpoint": "made", "request": {"modes": ["ar"]}}} if head else {}
-    return {"run": run, "ev": events, "tokens": {"1": "x"}} | start | more
 
 
 def test_repeated_batches_count_once_and_a_lost_one_is_a_gap(alone: Page) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.made import PATIENCE
+from tests.helpers.browser import PATIENCE
 
 expect.set_options(timeout=PATIENCE)
 

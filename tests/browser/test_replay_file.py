@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from nemodiff.trace import Trace
-from tests.browser.made import PATIENCE, trace_of
+from tests.helpers.browser import PATIENCE
+from tests.helpers.traces import trace_of
 from ui.export import replay_html
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright comes with requirements-dev.txt")

@@ -10,7 +10,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from nemodiff.trace import Trace
-from tests.browser.made import take_away
+from tests.helpers.browser import take_away
 from ui import player
 
 

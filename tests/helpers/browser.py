@@ -1,0 +1,128 @@
+"""Driving a real Chromium on a real app."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Locator, Page, expect
+
+ROOT = Path(__file__).parents[2]
+
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def find_chromium() -> str | None:
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+
+
+@contextlib.contextmanager
+def running(log: Path, settings: dict[str, str]) -> Iterator[str]:
+    """The address of app.py, started with these environment variables; its output goes to `log`."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {
+        "GRADIO_SERVER_PORT": str(port),
+        "GRADIO_SERVER_NAME": "127.0.0.1",
+        "GRADIO_ANALYTICS_ENABLED": "False",
+    }
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [sys.executable, "app.py"], cwd=ROOT, env=environment | settings, stdout=output, stderr=subprocess.STDOUT
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        while not _answers(address):
+            try:
+                server.wait(0.25)
+                pytest.fail(f"app.py ended at once:\n{log.read_text(encoding='utf-8')[-2000:]}")
+            except subprocess.TimeoutExpired:
+                continue
+        yield address
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=5):
+            return True
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+PATIENCE = 180_000  # ms: the machine that runs this may be busy
+
+
+def take_away(page: Any, name: str) -> None:
+    """Choose an entry of the stage's menu, by its name: what it downloads is the caller's to expect."""
+    page.get_by_role("button", name="Take it away").click()
+    page.get_by_role("menuitem", name=name).click()
+
+
+SCHEMES = pytest.mark.parametrize("scheme", ["light", "dark"])
+
+
+def findings(page: Page) -> list[str]:
+    """Serious and critical violations, a line each: rule, how it fails, the element."""
+    result = Axe().run(page, options={"resultTypes": ["violations"]}).response
+    assert result["testEngine"]["name"] == "axe-core"
+    return [
+        f"{rule['id']} ({rule['impact']}): {node['html'][:160]} | {node['failureSummary'][:240]}"
+        for rule in result["violations"]
+        if rule["impact"] in ("serious", "critical")
+        for node in rule["nodes"]
+    ]
+
+
+def pick(page: Page, title: str) -> None:
+    page.locator("#checkpoint .chip").click()
+    page.locator("#checkpoint li > button", has_text=title).click()
+
+
+def ask(page: Page, prompt: str, blocks: str, thresholds: str, tokens: int) -> None:
+    for label in page.locator("#sweep-prompts label.selected").all_inner_texts():
+        page.get_by_label(label, exact=True).uncheck()
+    page.get_by_label(prompt, exact=True).check()
+    page.locator("#sweep-blocks input").fill(blocks)
+    page.locator("#sweep-thresholds input").fill(thresholds)
+    page.locator("#sweep-tokens input").fill(str(tokens))
+
+
+def ingest(page: Page, trace: dict) -> None:
+    page.evaluate("text => window.stage.ingest(text)", json.dumps({"kind": "replay", "run": "r", "trace": trace}))
+    expect(page.locator("#stage")).to_have_attribute("data-cursor", "4")
+
+
+def token(page: Page, mode: str, index: int) -> Locator:
+    return page.locator(f'[data-lane="{mode}"] .t[data-index="{index}"]:not([data-state="rejected"])')
+
+
+def seek(page: Page, cursor: int) -> None:
+    page.evaluate("cursor => { window.stage.transport.seek(cursor) }", cursor)
+    expect(page.locator("#stage")).to_have_attribute("data-cursor", str(cursor))

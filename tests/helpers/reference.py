@@ -1,0 +1,65 @@
+"""Decoding by the obvious way: what the engine's tokens are compared with."""
+
+from __future__ import annotations
+
+import torch
+
+from tests.helpers.checkpoints import MASK, VOCABULARY
+
+
+def prompt_ids(seed: int, length: int = 12) -> tuple[int, ...]:
+    return tuple(torch.randint(0, VOCABULARY, (length,), generator=torch.Generator().manual_seed(seed)).tolist())
+
+
+class Obvious:
+    """No cache, no generator, no sharing: every forward runs the whole sequence with an explicit mask."""
+
+    def __init__(self, model, lora=None):
+        self.model, self.lora = model, lora
+
+    def logits(self, ids, bidirectional_from=None):
+        size = len(ids)
+        mask = torch.ones(size, size).tril().bool()
+        if bidirectional_from is not None:
+            mask[bidirectional_from:, bidirectional_from:] = True
+        with torch.no_grad():
+            return self.model(torch.tensor(ids)[None], attention_mask=mask[None, None]).logits[0]
+
+    def next(self, ids):
+        return int(self.logits(ids)[-1].argmax())
+
+    def autoregressive(self, prompt, count, eos):
+        answer = []
+        while len(answer) < count:
+            answer.append(self.next(list(prompt) + answer))
+            if answer[-1] in eos:
+                break
+        return answer
+
+    def diffusion(self, prompt, count, eos, block_length, threshold):
+        """Returns (tokens, denoising forwards a block, whether the last seed was an EOS)."""
+        answer, steps = [], []
+        while True:
+            block = [self.next(list(prompt) + answer)] + [None] * (block_length - 1)
+            steps.append(0)
+            while None in block:
+                head = block[: block.index(None)]
+                if any(token in eos for token in head) or len(answer) + len(head) >= count:
+                    break
+                ids = list(prompt) + answer + [MASK if token is None else token for token in block]
+                logits = self.logits(ids, len(prompt) + len(answer))[-block_length:].float()
+                probabilities = logits.softmax(-1)
+                probabilities[:, MASK] = 0
+                probability, token = probabilities.max(-1)
+                masked = [i for i, t in enumerate(block) if t is None]
+                best = max(masked, key=lambda i: float(probability[i]))
+                for i in masked:
+                    if float(probability[i]) >= threshold or i == best:
+                        block[i] = int(token[i])
+                steps[-1] += 1
+            for token in block:
+                if token is None:
+                    break
+                answer.append(token)
+                if token in eos or len(answer) == count:
+                    return answer, [s for s in steps if s], answer[-1] in eos and not steps[-1]

@@ -1,0 +1,160 @@
+"""Traces and events made by hand, small enough to know every figure of."""
+
+from __future__ import annotations
+
+from nemodiff.recorder import Recorder
+from nemodiff.request import Request
+from nemodiff.trace import Event, Position, Trace
+
+
+def trace_of(texts: dict[str, str], tokens: list[int], **head) -> dict:
+    """A small valid trace: AR and self-speculation over given tokens, with one rejected draft."""
+    kept = [
+        {"index": i, "token": token, "state": "committed", "confidence": 0.5, "top": [[token, 0.5], [tokens[0], 0.2]]}
+        for i, token in enumerate(tokens)
+    ]
+    ar = [
+        {"forward": i, "phase": "decode" if i else "prefill", "clock_ms": 10.0 * (i + 1), "start": i, "length": 1}
+        | {"positions": [position]}
+        for i, position in enumerate(kept)
+    ]
+    drafts = [{"index": i, "token": token, "state": "drafted", "confidence": 0.9} for i, token in enumerate(tokens)][1:]
+    drafts[-1] = drafts[-1] | {"token": tokens[0]}
+    verified = [position | {"state": "accepted"} for position in drafts[:-1]]
+    verified.append(drafts[-1] | {"state": "rejected", "verifier": tokens[-1]})
+    verified.append(kept[-1] | {"state": "corrected"})
+    block = {"start": 0, "length": len(tokens)}
+    spec = [
+        {"forward": 0, "phase": "prefill", "clock_ms": 10.0, "positions": [kept[0] | {"state": "seed"}]} | block,
+        {"forward": 1, "phase": "draft", "clock_ms": 20.0, "positions": drafts} | block,
+        {"forward": 2, "phase": "verify", "clock_ms": 30.0, "positions": verified} | block,
+    ]
+    return {
+        "schema": "nemodiff.trace/1",
+        "checkpoint": "made-for-a-test",
+        "request": {"prompt": "made for a test", "modes": ["ar", "self-speculation"], "block_length": len(tokens)},
+        "tokens": texts,
+        "lanes": [
+            {"mode": "ar", "events": ar, "tokens": tokens, "finish": "length"},
+            {"mode": "self-speculation", "events": spec, "tokens": tokens, "finish": "length"},
+        ],
+        **head,
+    }
+
+
+WORDS = {1: "<img onerror=alert(1)>", 2: "${alert(1)}", 3: "</script>", 4: "\u2028", 5: " a\n", 6: "x", 7: "$x$"}
+
+
+def record(events: list[Event], finish: str = "length") -> Trace:
+    head = Trace("tiny", "tiny", "Test <b>CPU</b>", "float32", True, {}, Request(prompt="hi").to_json())
+    modes = [mode for mode in ("ar", "diffusion", "self-speculation") if any(e.mode == mode for e in events)]
+    recorder = Recorder(head, modes, lambda ids: "", lambda token: b"\xe2\x9c" if token == 9 else WORDS[token])
+    for event in events:
+        recorder.add(event)
+    return recorder.finish(finish)
+
+
+def ar() -> list[Event]:
+    return [
+        Event("ar", i, "decode" if i else "prefill", 10.0 * (i + 1), i, 1, [Position(i, t, "committed", 0.5)])
+        for i, t in enumerate([1, 2, 3, 4, 5])
+    ]
+
+
+def diffusion() -> list[Event]:
+    def at(index, token, state="committed", confidence=0.95):
+        return Position(index, token, state, confidence)
+
+    return [
+        Event("diffusion", 0, "prefill", 10.0, 0, 1, [at(0, 1, "seed")]),
+        Event("diffusion", 1, "denoise", 20.0, 0, 3, [at(1, 6, "masked", 0.2), at(2, 3)]),
+        Event("diffusion", 2, "denoise", 30.0, 0, 3, [at(1, 2, confidence=0.45)]),
+        Event("diffusion", 3, "refresh", 40.0, 3, 1, [at(3, 6, "seed")]),
+        Event("diffusion", 4, "denoise", 50.0, 3, 3, [at(4, 5), at(5, 6, "discarded")]),
+    ]
+
+
+def speculation() -> list[Event]:
+    mode = "self-speculation"
+
+    def at(index, token, state, confidence=0.9, **more):
+        return Position(index, token, state, confidence, **more)
+
+    return [
+        Event(mode, 0, "prefill", 10.0, 0, 1, [at(0, 1, "seed")]),
+        Event(mode, 1, "draft", 20.0, 0, 3, [at(1, 2, "drafted", 0.91), at(2, 6, "drafted", 0.3)]),
+        Event(
+            mode,
+            2,
+            "verify",
+            30.0,
+            0,
+            3,
+            [at(1, 2, "accepted"), at(2, 6, "rejected", verifier=3), at(2, 3, "corrected")],
+        ),
+        Event(mode, 3, "draft", 40.0, 2, 3, [at(3, 4, "drafted", 0.99), at(4, 5, "drafted", 0.98)]),
+        Event(mode, 4, "verify", 50.0, 2, 3, [at(3, 4, "accepted"), at(4, 5, "accepted"), at(5, 7, "bonus")]),
+    ]
+
+
+def three_lanes(words: dict[str, str] = WORDS) -> dict:
+    """AR, diffusion (a guess that waits for three forwards) and self-speculation, which rejects its last draft."""
+    trace = trace_of(words, [1, 2, 3, 4, 5], device="Test CPU")
+    trace["request"] |= {"modes": ["ar", "diffusion", "self-speculation"], "sampler": "confidence", "threshold": 0.9}
+
+    def denoise(forward: int, *positions: tuple[int, int, str, float]) -> dict:
+        keys = ("index", "token", "state", "confidence")
+        event = {"forward": forward, "phase": "denoise", "clock_ms": 10.0 * (forward + 1), "start": 0, "length": 5}
+        return event | {"positions": [dict(zip(keys, one, strict=True)) for one in positions]}
+
+    seed = {"index": 0, "token": 1, "state": "seed", "confidence": 0.5}
+    prefill = {"forward": 0, "phase": "prefill", "clock_ms": 10.0, "start": 0, "length": 1, "positions": [seed]}
+    events = [
+        prefill,
+        denoise(1, (1, 2, "committed", 0.95), (2, 5, "masked", 0.3), (3, 4, "committed", 0.9), (4, 5, "masked", 0.4)),
+        denoise(2, (2, 4, "masked", 0.5), (4, 5, "committed", 0.6)),
+        denoise(3, (2, 3, "committed", 0.7)),
+    ]
+    trace["lanes"].append({"mode": "diffusion", "events": events, "tokens": [1, 2, 3, 4, 5], "finish": "length"})
+    return trace
+
+
+LENGTH = 400
+
+
+def long_trace() -> dict:
+    """400 AR forwards and, beside them, diffusion blocks of 8 in which a guess changes before it is committed."""
+    trace = trace_of({str(i): f" w{i}" for i in range(50)}, [1, 2, 3])
+    tokens = [i % 50 for i in range(LENGTH)]
+    ar, diffusion, forward = [], [], 0
+    for i, token in enumerate(tokens):
+        position = {"index": i, "token": token, "state": "committed", "confidence": 0.9}
+        common = {"forward": i, "phase": "decode" if i else "prefill", "clock_ms": i + 1.0, "start": i, "length": 1}
+        ar.append(common | {"positions": [position]})
+    for start in range(0, LENGTH, 8):
+        for step in range(4):
+            positions = [
+                {"index": i, "token": tokens[i], "state": "committed", "confidence": 0.95}
+                if i < start + 2 * (step + 1)
+                else {"index": i, "token": (tokens[i] + 1 + step) % 50, "state": "masked", "confidence": 0.3}
+                for i in range(start + 2 * step, start + 8)
+            ]
+            forward += 1
+            block = {"forward": forward, "phase": "denoise", "clock_ms": forward * 1.2, "start": start, "length": 8}
+            diffusion.append(block | {"positions": positions})
+    trace["request"]["modes"] = ["ar", "diffusion"]
+    trace["lanes"] = [
+        {"mode": "ar", "events": ar, "tokens": tokens, "finish": "length"},
+        {"mode": "diffusion", "events": diffusion, "tokens": tokens, "finish": "length"},
+    ]
+    return trace
+
+
+def live(run: str, numbers: list[int], head: bool = True, **more) -> dict:
+    events = [
+        {"q": q, "mode": "ar", "forward": q - 1, "phase": "decode", "clock_ms": float(q), "start": q - 1, "length": 1}
+        | {"positions": [{"index": q - 1, "token": 1, "state": "committed"}]}
+        for q in numbers
+    ]
+    start = {"head": {"checkpoint": "made", "request": {"modes": ["ar"]}}} if head else {}
+    return {"run": run, "ev": events, "tokens": {"1": "x"}} | start | more

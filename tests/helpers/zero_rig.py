@@ -1,0 +1,115 @@
+# ruff: noqa: E402 - the environment comes before what reads it
+"""ZeroGPU without its machine: the `spaces` package as it is, its CUDA emulation, forks, pickling and stop signals
+included. Stand-ins are its scheduler, which is a service, and the GPU in the fork, where the emulation just goes on.
+
+`python -m tests.helpers.zero_rig CHECKPOINT-FOLDER` prints one JSON object: what `test_ui_zero.py` looks at.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+os.environ |= {"SPACES_ZERO_GPU": "true", "SPACES_ZERO_DEVICE_API_URL": "http://127.0.0.1:9"}
+
+import torch
+
+torch.set_num_threads(1)  # a fork does not get the other threads
+# What a build of torch with CUDA has, and `spaces` looks at when it is imported.
+torch.version.cuda = "12.8"
+torch._C._cuda_init = lambda: None
+torch.cuda._is_in_bad_fork = bool
+
+import spaces
+from spaces.zero import client
+from spaces.zero import torch as emulation
+from spaces.zero.api import ScheduleResponse
+from spaces.zero.gradio import error
+
+import nemodiff
+from nemodiff.request import Request
+from ui import light, zero
+from ui.checkpoint import Checkpoints
+from ui.runs import Runs
+from ui.settings import Settings
+from ui.stream import stream
+
+asked: list[float] = []
+released: list[bool] = []
+quota = True
+
+
+def _schedule(duration: Any = None, **_: Any) -> ScheduleResponse:
+    if not quota:
+        raise error("ZeroGPU quota exceeded", "You have exceeded your free ZeroGPU quota (18s requested vs. 0s left).")
+    asked.append(duration.total_seconds())
+    return ScheduleResponse(idle=False, nvidiaIndex=0, nvidiaUUID="none", allowToken="token")
+
+
+client.schedule = _schedule
+client.release = lambda token, fail=False, allow_404=False: released.append(fail)
+client.allow = lambda token: None
+for name in ("unpatch", "init", "move"):
+    setattr(emulation, name, lambda *_, **__: None)
+
+
+def lend(**options: Any) -> Callable[[Callable], Callable]:
+    """`spaces.GPU`; in the fork's thread the emulation goes on."""
+
+    def decorate(task: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+        def inside(*values: Any) -> Iterator[Any]:
+            emulation.enter_mode()
+            yield from task(*values)
+
+        return spaces.GPU(**options)(inside)
+
+    return decorate
+
+
+def main(folder: str) -> dict[str, Any]:
+    global quota
+    engine = nemodiff.load(folder, dtype="float32")
+    found: dict[str, Any] = {"device": str(engine.model.device), "main": os.getpid()}
+    plain = engine.stream
+
+    def telling(request: Request) -> Iterator[Any]:
+        yield f"process {os.getpid()}"
+        yield from plain(request)
+
+    decode = zero.decoder(lambda: engine, lend)
+    request = Request(prompt="w1 w2", max_new_tokens=12, ignore_eos=True, time_limit=60.0)
+
+    runs = Runs()
+    messages = [json.loads(text) for text in stream(engine, request, runs, "visitor", decode=decode)]
+    found |= {"lanes": messages[-2]["lanes"], "end": messages[-1], "asked": asked[:], "released": released[:]}
+
+    engine.stream = telling
+    found["processes"] = [next(decode(request)) for _ in range(2)]
+    engine.stream = plain
+
+    # Stop: the fork ends at its next event.
+    events = decode(request)
+    next(events)
+    events.close()
+    found["stopped"] = released[-1]
+
+    engine.stream = lambda request: (_ for _ in ()).throw(torch.OutOfMemoryError("at /secret"))
+    found["failed"] = list(decode(request))
+    engine.stream = plain
+    given = {"id": 7, "checkpoint": engine.checkpoint, "request": Request(prompt="w1", max_new_tokens=4).to_json()}
+    search = light.stream_of(Checkpoints(engine, Settings()))
+    search = zero.lent(lambda: engine, lend, lambda *_: 60.0, search)
+    searched = list(light.told(search, json.dumps(given | {"answer_ids": []}), 60.0))
+    found["ceiling"] = json.loads(searched[-1])["light"]
+
+    quota = False
+    found["refused"] = [json.loads(text) for text in stream(engine, request, runs, "visitor", decode=decode)]
+    found["unlit"] = [json.loads(text)["light"] for text in light.told(search, json.dumps(given), 60.0)]
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(sys.argv[1])))

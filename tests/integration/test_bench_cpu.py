@@ -1,0 +1,125 @@
+"""bench --cpu and --perplexity on tiny checkpoints: every figure is there, and bad settings get a sentence."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from nemodiff import bench_cpu, bench_perplexity
+from nemodiff.__main__ import main
+from nemodiff.bench_cpu import Costs, report, run
+from nemodiff.examples import Example
+from nemodiff.trace import Event, Lane, Position
+from tests.helpers.checkpoints import DTYPES, open_engine
+
+PROMPT = Example("Ids", "1 2 3", True)
+
+
+@pytest.fixture
+def ids_for_text(monkeypatch):
+    """Tiny checkpoints have no tokenizer: texts become ids by their bytes."""
+    from nemodiff.tokenizer import Tokenizer
+
+    monkeypatch.setattr(Tokenizer, "encode", lambda self, text, raw: [byte % 190 for byte in text.encode()][:40])
+
+
+def lane(mode: str, seconds: float, tokens: list[int]) -> Lane:
+    events = [Event(mode, 0, "prefill", 1000.0, 0, 1, [Position(0, tokens[0], "seed")])]
+    events.append(Event(mode, 2, "verify", 1000 * seconds, 0, 1, [], "length"))
+    return Lane(mode, events, tokens=tokens, finish="length")
+
+
+def test_the_report_adds_up():
+    tokens = list(range(11))
+    pair = (lane("ar", 3.0, tokens), lane("self-speculation", 2.0, tokens))  # 10 tokens in 2 s and in 1 s
+    slow = Costs("float32", {1: 40.0, 8: 60.0, 16: 80.0, 32: 90.0}, 4.0, 0.01, 2.0, {PROMPT: pair})
+    fast = Costs("int8", {1: 20.0, 8: 22.0, 16: 25.0, 32: 40.0}, 5.0, 0.02, None, {PROMPT: pair})
+    text = report([slow, fast], {"llama-cpp": 8.0}, "somewhere", ["A note."])
+    assert "| int8 | 20.0 | 22.0 | 25.0 | 40.0 | 1.25 | 5.0 | 2.0% |  | 10.0 | 2.00× |" in text
+    assert "| Ids | 11 | 5.0 | 10.0 | " in text and "| 2.00× | yes |" in text
+    assert "2.50× transformers' fastest generate (2.0), 0.62× llama-cpp's AR" in text
+    assert "makes 10.0: 2.00× our fastest AR, 1.25× llama-cpp's AR." in text and "A note." in text
+
+
+@pytest.mark.usefixtures("ids_for_text")
+def test_a_tiny_checkpoint_is_measured(llama_folder):
+    names = tuple(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+    text = run(str(llama_folder), dtypes=names, new_tokens=6, block_length=4, prompts=(PROMPT,))
+    for name in names:
+        assert f"| {name} | " in text
+    assert "block 4, greedy, at most 6 new tokens" in text and "transformers' fastest generate" in text
+    assert text.count("| yes |") == 1
+
+
+def test_transformers_runs_over_the_very_weights(llama_folder, monkeypatch):
+    """What its generate says is what our AR says."""
+    from transformers import LlamaForCausalLM
+
+    engine, said = open_engine(llama_folder, torch.float32), []
+    original = LlamaForCausalLM.generate
+
+    def generate(self, ids, **how):
+        said.append(original(self, ids, **how)[0, ids.shape[1] :].tolist())
+        return said[-1]
+
+    monkeypatch.setattr(LlamaForCausalLM, "generate", generate)
+    request = nemodiff_request()
+    assert bench_cpu._transformers_rate(engine, list(request.prompt_ids), 12) > 0
+    assert said[-1] == engine.generate(request).lanes[0].tokens
+
+
+def nemodiff_request():
+    from nemodiff.request import Request
+
+    return Request(prompt_ids=(5, 6, 7, 8), modes=("ar",), max_new_tokens=12, ignore_eos=True)
+
+
+def test_other_shapes_are_not_given_to_transformers(nvidia_engine):
+    assert bench_cpu._transformers_rate(nvidia_engine, [1, 2], 4) is None
+
+
+def test_a_peer_is_timed_token_by_token(monkeypatch, tmp_path):
+    class Llama:
+        def __init__(self, model_path, **settings):
+            self.settings = settings
+
+        def generate(self, ids, temp):
+            assert ids == [1, 2, 3] and temp == 0.0
+            yield from range(100)
+
+        def close(self):
+            pass
+
+    monkeypatch.setitem(sys.modules, "llama_cpp", SimpleNamespace(Llama=Llama))
+    monkeypatch.setattr(bench_cpu, "fetch_base_gguf", lambda folder, report: folder / "base.gguf")
+    assert bench_cpu._peer("llama-cpp")([1, 2, 3], 20) > 0
+
+
+def test_a_peer_that_is_not_installed(llama_folder, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "llama_cpp", None)
+    assert main(["bench", "--cpu", "--peer", "llama-cpp", "--checkpoint", str(llama_folder)]) == 2
+    assert "pip install llama-cpp-python, or leave --peer out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--cpu", "--device", "cuda"], "leave --device cuda out"),
+        (["--perplexity", "--device", "cuda"], "leave --device cuda out"),
+        (["--cpu", "--max-new-tokens", "1"], "nothing to time in one token"),
+        (["--cpu", "--dtype", "float8"], "Unknown dtype 'float8': choose float32 or bfloat16 or int8"),
+    ],
+)
+def test_settings_that_cannot_be_used(llama_folder, capsys, arguments, said):
+    assert main(["bench", "--checkpoint", str(llama_folder), *arguments]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("ids_for_text")
+def test_perplexity_of_every_dtype_against_float32(llama_folder):
+    names = tuple(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+    lines = bench_perplexity.run(str(llama_folder), dtypes=names, texts=2).splitlines()
+    rows = {line.split(" | ")[0].strip("| "): line for line in lines if line.startswith("| ")}
+    assert set(names) < set(rows) and "neutral paragraphs (2)" in rows["dtype"]
+    assert rows["float32"].count("(+0.00%)") == 3 and "(+0.00%)" not in rows[names[-1]].split(" | ")[1]

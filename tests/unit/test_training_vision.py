@@ -1,0 +1,184 @@
+"""Drawings, what is asked about them, and what a tower is trained with."""
+
+import json
+import random
+
+import pytest
+import torch
+
+from nemodiff.checkpoints import SEEING, resolve
+from nemodiff.errors import CheckpointError
+from nemodiff.model.config import VisionConfig
+from nemodiff.model.vision import preprocess
+from nemodiff.model.weights import read_config, unpack
+from nemodiff.pictures import Picture
+from nemodiff.training.drawings import CANVASES, COLOURS, HELD_OUT_WORDS, KINDS, scene
+from nemodiff.training.drawn_codes import ATTRIBUTES, attributes, covered
+from nemodiff.training.drawn_questions import NUMBERS, WORDINGS, ask, is_right, questions_of
+from nemodiff.training.vision import TOWER, Heads, drawn, new_vision, pixels, see
+from tests.helpers.official import random_ministral, write_nvidia
+
+NAMES = list(ATTRIBUTES)
+
+
+def named(row: torch.Tensor) -> set[str]:
+    return {NAMES[i] for i in row.nonzero()[:, 0].tolist()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_seed_is_a_scene(kind):
+    one, same, other = scene(kind, 5), scene(kind, 5), scene(kind, 6)
+    assert one.things == same.things and one.image.tobytes() == same.image.tobytes()
+    assert one.image.tobytes() != other.image.tobytes() != scene(kind, 6, held_out=True).image.tobytes()
+    assert one.image.size in CANVASES and one.image.mode == "RGB"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_things_are_in_the_picture_from_left_to_right(kind):
+    for seed in range(60):
+        one = scene(kind, seed)
+        width, height = one.image.size
+        assert [thing.x for thing in one.things] == sorted(thing.x for thing in one.things)
+        for thing in one.things:
+            assert 0 <= thing.x < width and 0 <= thing.y < height
+            if kind in ("shapes", "bars") and thing.name != "ring":
+                seen = one.image.getpixel((int(thing.x), int(thing.y)))
+                assert max(abs(a - b) for a, b in zip(seen, COLOURS[thing.colour], strict=True)) < 40
+
+
+def test_held_out_words_are_never_trained_on():
+    trained = {"".join(thing.name for thing in scene("word", seed).things) for seed in range(600)}
+    held_out = {"".join(t.name for t in scene("word", seed, held_out=True).things) for seed in range(200)}
+    assert trained.isdisjoint(HELD_OUT_WORDS) and held_out == set(HELD_OUT_WORDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_answers_are_true(kind):
+    """What an answer says is read back and held against the scene."""
+    for seed in range(80):
+        one = scene(kind, seed)
+        asked = {question.topic: question for question in questions_of(one, random.Random(seed))}
+        things = one.things
+        if kind == "shapes":
+            listed = json.loads(asked["json"].answer)
+            assert [(t["size"], t["color"], t["shape"]) for t in listed] == [(t.size, t.colour, t.name) for t in things]
+            assert f" {NUMBERS[len(things)]} " in asked["count"].answer
+            if "colour" in asked:
+                thing = next(thing for thing in things if f"the {thing.name}" in asked["colour"].text)
+                assert asked["colour"].answer == f"The {thing.name} is {thing.colour}."
+            if "relation" in asked:
+                words = asked["relation"].answer.rstrip(".").split()
+                x = {f"{thing.colour} {thing.name}": thing.x for thing in things}
+                first, second = x[" ".join(words[1:3])], x[" ".join(words[-2:])]
+                assert (words[6] == "left") == (first < second)
+        if kind == "bars":
+            assert json.loads(asked["json"].answer) == {bar.colour: bar.value for bar in things}
+            tallest = max(things, key=lambda bar: bar.value)
+            assert asked["tallest"].answer == f"The {tallest.colour} bar is the tallest."
+        if kind == "word":
+            assert asked["word"].answer == f"The word is {'-'.join(thing.name for thing in things)}."
+        if kind == "digit":
+            assert asked["digit"].answer == f"The digit is {things[0].name}."
+
+
+def test_an_answer_is_right_in_whatever_words():
+    assert is_right("shape", "The blue one is a ring.", "The blue shape is a ring.")
+    assert not is_right("shape", "The blue one is a ring or a star.", "The blue shape is a ring.")
+    assert not is_right("shape", "The blue one is round.", "The blue shape is a ring.")
+    assert is_right("topmost", "The green cross is the tallest.", "The green cross is at the top.")
+    assert not is_right("topmost", "The green star is at the top.", "The green cross is at the top.")
+    assert not is_right("relation", "To the right or to the left.", "The red star is to the left of the pink ring.")
+    assert not is_right("json", '{"digit": 3,"color": "red"}', '{"digit": 3, "color": "red"}')
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_a_scenes_own_answer_is_right(kind):
+    for seed in range(40):
+        own, other = ({q.topic: q for q in questions_of(scene(kind, s), random.Random(seed))} for s in (seed, seed + 1))
+        for topic in own.keys() & other.keys():
+            expected = own[topic].answer
+            assert is_right(topic, expected, expected)
+            if topic in ("describe", "json", "digit", "count", "letters", "bars"):
+                assert is_right(topic, other[topic].answer, expected) == (other[topic].answer == expected)
+
+
+def test_held_out_wordings_are_never_trained_on():
+    scenes = [scene(kind, seed) for kind in KINDS for seed in range(10)]
+    for topic, wordings in WORDINGS.items():
+        assert len(set(wordings)) == len(wordings) > 2, topic
+    starts = {wordings[-1].split("{")[0]: topic for topic, wordings in WORDINGS.items()}
+    for i, one in enumerate(scenes):
+        question = ask(one, i)
+        assert question.text not in starts
+        held_out = ask(one, i, held_out=True)
+        assert any(held_out.text.startswith(start) for start in starts)
+        assert (held_out.topic, held_out.answer.split()[0]) == (question.topic, question.answer.split()[0])
+
+
+def test_cells_hold_what_lies_in_them():
+    one = scene("shapes", 3, canvas=(80, 80))
+    cells = attributes(one).view(5, 5, -1)
+    everywhere = {"kind shapes", f"count {NUMBERS[len(one.things)]}", *(f"has {thing.name}" for thing in one.things)}
+    for place, thing in enumerate(one.things):
+        own = named(cells[int(thing.y // 16), int(thing.x // 16)])
+        assert own >= everywhere | {
+            f"colour {thing.colour}",
+            f"shape {thing.name}",
+            f"size {thing.size}",
+            f"order {place}",
+        }
+        patches = covered(one, TOWER.patch_size).view(10, 10, -1)
+        assert f"shape {thing.name}" in named(patches[int(thing.y // 8), int(thing.x // 8)])
+    empty = [row for row in cells.view(25, -1) if named(row) == everywhere]
+    assert len(empty) == 25 - len({(int(t.y // 16), int(t.x // 16)) for t in one.things})
+
+
+@pytest.fixture(scope="module")
+def text_config(tmp_path_factory):
+    return read_config(write_nvidia(random_ministral(), tmp_path_factory.mktemp("text") / "m"))
+
+
+def test_many_pictures_are_seen_as_one_by_one(text_config):
+    vision = new_vision(text_config).eval()
+    scenes = [scene(kind, 1, canvas=(80, 64)) for kind in KINDS]
+    *_, features = see(vision, pixels(scenes))
+    for one, own in zip(scenes, features, strict=True):
+        picture = Picture.of(one.image)
+        assert preprocess(picture, vision.config).shape == (3, 64, 80)
+        torch.testing.assert_close(own, vision.encode(picture), atol=1e-4, rtol=1e-3)
+
+
+def test_a_tower_learns_to_name(text_config):
+    torch.manual_seed(0)
+    vision = new_vision(text_config)
+    heads = Heads(TOWER.hidden_size, text_config.hidden_size)
+    parameters = [*vision.parameters(), *heads.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-3)
+    scenes = drawn("test", 4, 0)
+    wanted, batch = torch.stack([attributes(one) for one in scenes]), pixels(scenes)
+    losses = []
+    for _ in range(12):
+        seen, inner, _ = see(vision, batch)
+        loss = heads.loss(seen, inner, scenes, wanted)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_packed_tensors_are_unpacked():
+    target = {"a": torch.zeros(2, 3, 1, 1), "b": torch.zeros(4)}
+    steps = torch.tensor([[1, -2, 3], [4, 5, -6]], dtype=torch.int8).view(2, 3, 1, 1)
+    unpack({"a": steps, "a.scale": torch.tensor([0.5, 2.0]), "b": torch.ones(4).half()}, target)
+    assert target["a"].flatten().tolist() == [0.5, -1.0, 1.5, 8.0, 10.0, -12.0] and target["b"].tolist() == [1] * 4
+
+
+def test_the_bundled_tower_has_its_place(tmp_path):
+    files = resolve(SEEING)
+    assert (files.name, files.vision.name, files.adapter.name) == (SEEING, SEEING, "smollm2-135m-tri")
+    settings = json.loads((files.vision / "adapter_config.json").read_text())
+    assert VisionConfig.from_json(settings, 49152) == TOWER
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings | {"adapter": "another"}))
+    with pytest.raises(CheckpointError, match="is for the adapter 'another', not 'smollm2-135m-tri'"):
+        resolve(str(tmp_path))

@@ -1,0 +1,247 @@
+"""ui.turns, ui.visitor, ui.logs and the slow page: who waits, who is counted, what a log holds, when memory ends."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from nemodiff.engine import Engine
+from nemodiff.request import Request
+from tests.helpers.engines import MadeEngine
+from ui import logs, relay, stream
+from ui.runs import Runs
+from ui.settings import Settings
+from ui.turns import Turns
+from ui.visitor import visitor_of
+
+WAIT = 20
+
+
+def visitor(session: str = "s", host: str | None = "203.0.113.7", **headers: str) -> Any:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return SimpleNamespace(session_hash=session, client=SimpleNamespace(host=host), headers=named)
+
+
+def take(turns: Turns, who: Any, work: Any) -> Iterator[Any]:
+    return turns.take(who, work, lambda text, ahead: ("waits", text, ahead), lambda text: ("refused", text))
+
+
+@pytest.mark.parametrize(
+    ("host", "proxies", "forwarded", "name"),
+    [
+        ("203.0.113.7", 0, None, "203.0.113.7"),
+        ("203.0.113.7", 0, "198.51.100.1", "203.0.113.7"),  # nobody's word is taken
+        ("10.0.0.1", 1, "1.2.3.4, 8.8.8.8", "8.8.8.8"),  # what stands before was sent by the visitor
+        ("10.0.0.1", 2, "9.9.9.9, 8.8.8.8, 10.1.1.1", "8.8.8.8"),
+        ("10.0.0.1", 3, "8.8.8.8", "session"),
+        ("10.0.0.1", 1, "10.9.8.7", "session"),  # a proxy behind the one that was told of: it stands for all
+        ("127.0.0.1", 0, None, "session"),
+        ("172.17.0.1", 0, None, "session"),
+        ("2001:4860:4860:1:2:3:4:5", 0, None, "2001:4860:4860:1::/64"),
+        ("testclient", 0, None, "session"),
+        (None, 1, "not an address", "session"),
+    ],
+)
+def test_a_visitor_is_an_address_or_a_session(host: str, proxies: int, forwarded: str | None, name: str) -> None:
+    if host == "203.0.113.7":  # a network for examples is not global
+        host, name = "9.9.9.9", name.replace("203.0.113.7", "9.9.9.9")
+    headers = {"x_forwarded_for": forwarded} if forwarded else {}
+    assert visitor_of(visitor("session", host, **headers), proxies) == name
+
+
+def test_a_visitor_without_anything_is_nobody() -> None:
+    assert visitor_of(SimpleNamespace(), 1) == "nobody"
+    assert len(visitor_of(visitor("x" * 999, None), 0)) == 64
+
+
+def test_who_waits_is_told_and_comes_when_the_place_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ui.turns.PATIENCE", 0.01)
+    turns = Turns(Settings())
+    first = take(turns, visitor("a"), lambda _: iter(["one", "two"]))
+    assert next(first) == "one"
+    second = take(turns, visitor("b"), lambda _: iter(["three"]))
+    assert next(second) == ("waits", "Waiting for the model: 1 run comes first.", 1)
+    assert list(first) == ["two"]
+    assert list(second) == ["three"]
+    assert (turns.line.running, turns.line.waiting) == (0, 0)
+
+
+def test_a_closed_page_leaves_the_line_wherever_it_stands() -> None:
+    turns = Turns(Settings())
+    first, second = (take(turns, visitor(name), lambda _: iter([1, 2])) for name in "ab")
+    next(first)
+    next(second)
+    assert (turns.line.running, turns.line.waiting) == (1, 1)
+    second.close()
+    assert (turns.line.running, turns.line.waiting) == (1, 0)
+    first.close()
+    assert (turns.line.running, turns.line.waiting) == (0, 0)
+
+
+def test_stop_takes_who_waits_out_of_the_line_and_says_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ui.turns.PATIENCE", 0.01)
+    turns = Turns(Settings())
+    first, second = (take(turns, visitor(name), lambda _: iter([1, 2])) for name in "ab")
+    next(first)
+    next(second)
+    turns.halt("b")
+    assert list(second) == []
+    assert (turns.line.running, turns.line.waiting) == (1, 0)
+    assert list(first) == [2]
+
+
+def test_a_refusal_and_a_closing_are_sentences() -> None:
+    turns = Turns(Settings(visitor_runs=1))
+    first = take(turns, visitor(), lambda _: iter([1, 2]))
+    next(first)
+    [refused] = take(turns, visitor(), lambda _: iter([1]))
+    assert refused == ("refused", "You have a run going or waiting: let one end, or stop it, first.")
+    second = take(turns, visitor("b", "9.9.9.9"), lambda _: iter([1]))
+    next(second)
+    turns.line.close()
+    assert list(second) == [("refused", "The server is being restarted: try again in a minute.")]
+    assert list(first) == [2]
+
+
+def test_what_stop_cut_off_is_not_lost() -> None:
+    turns = Turns(Settings())
+    assert turns.lost("s")  # Gradio refused it
+    going = take(turns, visitor(), lambda _: iter([1, 2]))
+    next(going)
+    assert not turns.lost("s")
+    turns.halt("s")
+    going.close()
+    assert not turns.lost("s") and turns.lost("other")
+    list(take(turns, visitor(), lambda _: iter([])))
+    assert turns.lost("s")
+
+
+def test_a_run_is_counted_and_logged_without_what_was_asked(
+    llama_engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    turns, runs = Turns(Settings()), Runs()
+    request = Request(prompt="my secret", prompt_ids=(5, 6), modes=("ar",), max_new_tokens=4, ignore_eos=True)
+    with caplog.at_level(logging.INFO, "ui.turns"):
+        list(stream.stream(llama_engine, request, runs, ended=lambda run: turns.ended(run, run.began)))
+    [record] = caplog.records
+    line = json.loads(logs.JsonLines().format(record))
+    assert line["message"] == "run ended" and line["finish"] == "length"
+    assert (line["modes"], line["tokens"], line["forwards"]) == (["ar"], 4, 3)
+    assert "secret" not in json.dumps(line) + logs.Text("%(message)s").format(record)
+    text = turns.metrics.text().decode()
+    for sample in (
+        'nemodiff_runs_total{finish="length"} 1.0',
+        'nemodiff_tokens_total{mode="ar"} 4.0',
+        'nemodiff_forwards_total{mode="ar"} 3.0',
+        "nemodiff_run_seconds_count 1.0",
+        "nemodiff_first_event_seconds_count 1.0",
+        "nemodiff_running 0.0",
+        'nemodiff_refused_total{reason="full"} 0.0',
+    ):
+        assert sample in text.splitlines()
+    assert "secret" not in text
+
+
+def test_an_error_is_logged_without_its_text() -> None:
+    try:
+        raise ValueError("my secret at /home/someone")
+    except ValueError as error:
+        given = (type(error), error, error.__traceback__)
+    record = logging.LogRecord("ui.runs", logging.ERROR, __file__, 1, "a run failed", None, given)
+    line = json.loads(logs.JsonLines().format(record))
+    assert (line["level"], line["error"]) == ("error", "ValueError")
+    assert line["at"][-1].startswith("tests/unit/test_ui_turns.py:")
+    assert "secret" not in json.dumps(line)
+    foreign = logging.LogRecord("uvicorn", logging.ERROR, __file__, 1, "asked for %s", ("my secret",), None)
+    assert "secret" not in logs.JsonLines().format(foreign)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_running_out_of_memory_ends_one_run_and_the_next_one_works(
+    llama_engine: Engine, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    turns, runs = Turns(Settings()), Runs()
+    request = Request(prompt_ids=(5, 6), max_new_tokens=8, ignore_eos=True)
+
+    def ask() -> list[dict]:
+        def work(ticket: Any) -> Iterator[str]:
+            def ended(run: Any) -> None:
+                ticket.leave()
+                turns.ended(run, run.began)
+
+            return stream.stream(llama_engine, request, runs, ended=ended)
+
+        return [json.loads(text) for text in turns.take(visitor(), work, stream.waiting, stream.failure)]
+
+    whole = ask()
+    model, left = type(llama_engine.model), 6
+    forward = model.forward
+
+    def failing(*values: Any, **options: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise error
+        return forward(*values, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "forward", failing)
+        last = ask()[-1]
+    sentence = "There is not enough memory to decode 2 + 8 tokens; choose something smaller or free some."
+    assert last["error"] == sentence
+    assert last["end"]["finish"] == dict.fromkeys(("ar", "diffusion", "self-speculation"), "stopped")
+    again = ask()
+    assert {mode: lane["tokens"] for mode, lane in again[-2]["lanes"].items()} == {
+        mode: lane["tokens"] for mode, lane in whole[-2]["lanes"].items()
+    }
+    assert 'nemodiff_runs_total{finish="error"} 1.0' in turns.metrics.text().decode()
+
+
+def test_a_page_that_takes_nothing_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model goes to its end; the page is sent the events once it has caught up."""
+    monkeypatch.setattr(stream, "PATIENCE", 0.001)
+    engine, runs, held = MadeEngine(50, hold=20), Runs(), [stream.BEHIND]
+    free = threading.Event()
+    batches = stream.stream(
+        engine,
+        Request(prompt="hello", modes=("ar",)),
+        runs,
+        "visitor",
+        ended=lambda run: free.set(),
+        behind=lambda: held[0],
+    )
+    sent = []
+    for text in batches:
+        sent.append(json.loads(text))
+        if len(sent) == 1:
+            engine.released.set()
+            assert free.wait(WAIT)  # the model is free, though the page has got no event
+            assert "ev" not in sent[0]
+            held[0] = 0
+    assert [event["q"] for message in sent for event in message.get("ev", [])] == list(range(1, 51))
+    assert sent[-1]["end"]["events"] == 50
+
+
+def test_a_page_that_never_takes_anything_gets_the_end_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "PATIENCE", 0.001)
+    monkeypatch.setattr(stream, "LINGER", 0.005)
+    runs = Runs()
+    request = Request(prompt="hello", modes=("ar",))
+    sent = [json.loads(text) for text in stream.stream(MadeEngine(50), request, runs, "v", behind=lambda: 10**6)]
+    assert not [message for message in sent if message.get("ev")]
+    assert sent[-1]["end"]["events"] == 50  # so that it sees what it missed, and asks for it
+    assert len(json.loads(stream.resync(runs, sent[-1]["run"]))["ev"]) == 50
+
+
+def test_how_far_a_page_is_behind_is_what_gradio_holds_for_it() -> None:
+    queue = SimpleNamespace(pending_messages_per_session={"s": SimpleNamespace(qsize=lambda: 3)})
+    page = SimpleNamespace(_queue=queue)
+    assert relay.behind(page, "s")() == 3
+    assert relay.behind(page, "other")() == relay.behind(page, None)() == relay.behind(None, "s")() == 0
