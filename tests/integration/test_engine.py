@@ -13,6 +13,7 @@ from nemodiff.loading import pick_device
 from nemodiff.request import Request
 from nemodiff.trace import MODES, Event
 from tests.helpers.checkpoints import open_engine, random_llama, write_llama
+from tests.helpers.locks import WatchedLock
 
 PROMPT = (5, 6, 7, 8)
 
@@ -67,7 +68,9 @@ def test_a_time_limit_ends_unfinished_lanes(any_engine):
     assert {lane.finish for lane in trace.lanes} == {"time"}
 
 
-def test_runs_wait_for_each_other(llama_engine):
+def test_runs_wait_for_each_other(llama_engine, monkeypatch):
+    lock = WatchedLock()
+    monkeypatch.setattr(llama_engine, "_lock", lock)
     first = llama_engine.stream(Request(prompt_ids=PROMPT, max_new_tokens=50, ignore_eos=True))
     next(first)
     finished = threading.Event()
@@ -78,7 +81,8 @@ def test_runs_wait_for_each_other(llama_engine):
 
     thread = threading.Thread(target=second)
     thread.start()
-    assert not finished.wait(0.2)
+    assert lock.wanted.wait(30)
+    assert not finished.is_set()
     first.close()
     thread.join(30)
     assert finished.is_set()

@@ -14,6 +14,7 @@ import pytest
 import nemodiff
 from nemodiff.errors import CheckpointError
 from tests.helpers.hub_server import serve
+from tests.helpers.locks import WatchedLock
 from tests.helpers.official import random_ministral, write_nvidia
 from ui import blocks, checkpoint
 from ui.checkpoint import Checkpoints
@@ -131,12 +132,14 @@ def test_where_both_do_not_fit_a_failed_load_goes_back(folders, monkeypatch) -> 
 def test_a_run_that_goes_on_ends_before_the_old_engine_is_freed(folders) -> None:
     first, second = folders
     page = open_page(first, second)
+    page.engine._lock = lock = WatchedLock()
     running = page.engine.stream(nemodiff.Request(prompt_ids=(5, 6), max_new_tokens=50, modes=("ar",), ignore_eos=True))
     next(running)
     done = threading.Event()
     thread = threading.Thread(target=lambda: (switch(page, second), done.set()))
     thread.start()
-    assert not done.wait(0.5) and page.engine.checkpoint == "first"
+    assert lock.wanted.wait(WAIT)
+    assert not done.is_set() and page.engine.checkpoint == "first"
     assert len(list(running)) == 49
     thread.join(WAIT)
     assert done.is_set() and page.engine.checkpoint == "second"
