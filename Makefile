@@ -1,4 +1,4 @@
-# make demo: the page on http://127.0.0.1:7860.  make check: style and unit tests, in about a minute.
+# make demo: the page on http://127.0.0.1:7860.  make check: style, types and unit tests, in about a minute.
 # make test: everything that is checked, a real browser and the default checkpoint included.
 PYTHON ?= python3
 VENV := .venv
@@ -12,6 +12,7 @@ demo: install
 check: install-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
 	$(RUN) -m pytest tests/unit
 
 test: check chromium
@@ -43,4 +44,4 @@ format:
 	$(VENV)/bin/ruff format .
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache

@@ -6,13 +6,14 @@ import logging
 import sys
 
 try:  # On ZeroGPU this has to come before torch; elsewhere it changes nothing.
-    import spaces
+    from spaces import GPU as lend
 except ImportError:
-    spaces = None
+    lend = None
 
 import torch
 
 import nemodiff
+from nemodiff.described import Described
 from ui import blocks, logs, remote, server
 from ui.settings import Settings, SettingsError
 from ui.turns import Turns
@@ -29,7 +30,8 @@ def main() -> int:
     logs.set_up(settings.log)
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    engine, problem = None, ""
+    engine: Described | None = None
+    problem = ""
     with server.Meanwhile(settings):
         try:
             if settings.serve_url:
@@ -45,9 +47,9 @@ def main() -> int:
         except nemodiff.CheckpointError as error:
             problem = str(error)
             logger.error("%s The page starts without a model and replays recorded runs.", problem)
-        turns = Turns(settings, places=getattr(engine, "places", 1))
-        lend = spaces.GPU if spaces and settings.zero and not settings.serve_url else None
-        page = blocks.build(engine, settings, problem=problem, lend=lend, turns=turns)
+        turns = Turns(settings, places=engine.places if engine else 1)
+        lent = lend if settings.zero and not settings.serve_url else None
+        page = blocks.build(engine, settings, problem=problem, lend=lent, turns=turns)
     server.end_gracefully(turns.line, settings.drain)
     server.launch(page, turns, settings)
     return 0

@@ -117,7 +117,7 @@ def _generate(args: argparse.Namespace) -> int:
             args.trace.write_text(trace.to_json(), encoding="utf-8")
         except OSError as error:
             raise RequestError(f"The trace could not be written to {args.trace}: {error.strerror}.") from error
-    if args.json:
+    if live is None:
         print(json.dumps(trace.figures()))
     else:
         live.close()

@@ -74,8 +74,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.shape:
-        settings = (args.block_length or BLOCK, args.max_new_tokens, args.context, args.graphs)
-        print(bench_shape.run(args.shape, args.device, args.dtype, *settings))
+        block = args.block_length or BLOCK
+        print(
+            bench_shape.run(args.shape, args.device, args.dtype, block, args.max_new_tokens, args.context, args.graphs)
+        )
         return 0
     if args.cpu or args.perplexity:
         if args.device not in (None, "cpu"):
@@ -84,8 +86,15 @@ def run(args: argparse.Namespace) -> int:
         if args.perplexity:
             print(bench_perplexity.run(args.checkpoint, dtypes=dtypes))
             return 0
-        settings = {"new_tokens": args.max_new_tokens, "block_length": args.block_length, "peer": args.peer}
-        print(bench_cpu.run(args.checkpoint, dtypes=dtypes, **settings))
+        print(
+            bench_cpu.run(
+                args.checkpoint,
+                dtypes=dtypes,
+                new_tokens=args.max_new_tokens,
+                block_length=args.block_length,
+                peer=args.peer,
+            )
+        )
         return 0
     if args.vision:
         checkpoint = SEEING if args.checkpoint == DEFAULT else args.checkpoint
@@ -101,8 +110,15 @@ def run(args: argparse.Namespace) -> int:
         prompts = 16 if args.prompts is None else args.prompts
         if not 1 <= prompts <= 1000:
             raise RequestError(f"--prompts must be from 1 to 1,000, not {prompts}.")
-        settings = {"max_new_tokens": args.max_new_tokens, "prompts": prompts, "block_length": args.block_length}
-        for part in bench_beyond.run(args.checkpoint, **settings, device=args.device, dtype=args.dtype):
+        parts = bench_beyond.run(
+            args.checkpoint,
+            max_new_tokens=args.max_new_tokens,
+            prompts=prompts,
+            block_length=args.block_length,
+            device=args.device,
+            dtype=args.dtype,
+        )
+        for part in parts:
             print(part, end="\n\n", flush=True)
         return 0
     if args.quality:
@@ -172,7 +188,7 @@ def table(engine: Engine, traces: dict[Example, Trace]) -> str:
 
 
 def _figures(trace: Trace) -> list[float]:
-    ar, diffusion, speculation = (trace.lane(mode) for mode in ("ar", "diffusion", "self-speculation"))
+    ar, diffusion, speculation = (trace[mode] for mode in ("ar", "diffusion", "self-speculation"))
     lengths = speculation.acceptance_lengths or [1]
     return [
         len(ar.tokens),

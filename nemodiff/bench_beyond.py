@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
 import torch
 
@@ -20,6 +21,7 @@ from nemodiff.engine import Engine
 from nemodiff.examples import EXAMPLES, Example
 from nemodiff.loading import load
 from nemodiff.request import Request
+from nemodiff.samplers.trained import TrainedSampler
 from nemodiff.training.sampler import collect, scores
 from nemodiff.training.sampler_run import PRECISIONS, prompts_of
 
@@ -59,15 +61,15 @@ def run(
     CheckpointError, RequestError."""
     asked = Request(prompt_ids=(0,), block_length=block_length, max_new_tokens=max_new_tokens)
     engine = load(checkpoint, device=device, dtype=dtype)
-    length = engine.fill(asked).block_length
+    length = engine.block_length(asked)
     yield f"{engine.checkpoint} · {engine.device} · {engine.dtype} · exact · greedy"
     yield "**Quadratic drafts**"
     yield drafts_report(measure_drafts(engine, EXAMPLES, length, LENGTHS, max_new_tokens), max_new_tokens)
     yield costs(engine, length, LENGTHS)
     yield "**Samplers**"
     if engine.sampler:
-        yield ranking(engine, prompts, length)
-        yield sampler_cost(engine, length)
+        yield ranking(engine, engine.sampler, prompts, length)
+        yield sampler_cost(engine, engine.sampler, length)
     yield bench_samplers.compare(engine, prompts, length, min(max_new_tokens, HELD_OUT_TOKENS))
     yield "**Speed of light**"
     yield light(engine, EXAMPLES, LIGHT_LENGTHS, min(max_new_tokens, LIGHT_TOKENS))
@@ -126,8 +128,8 @@ def drafts_report(measured: Sequence[Drafts], max_new_tokens: int) -> str:
     if quadratic:
         best = max(quadratic, key=lambda way: fmean(one.speed_up for one in by_way[way]))
         lines += ["", f"| prompt, {best[0]} drafts, block {best[1]} | {columns}", "| --- |" + " --- |" * 6]
-        for one, base in zip(by_way[best], by_way[linear], strict=True):
-            lines.append(f"| {one.example.label} | {' | '.join(_cells([one], [base]))} |")
+        for one, other in zip(by_way[best], by_way[linear], strict=True):
+            lines.append(f"| {one.example.label} | {' | '.join(_cells([one], [other]))} |")
     return "\n".join(lines)
 
 
@@ -153,7 +155,7 @@ def costs(engine: Engine, block_length: int, lengths: Sequence[int]) -> str:
     tokens = [token % model.config.vocab_size for token in range(max(CONTEXT, most))]
     cache = Prefill(model, tokens[:CONTEXT], CONTEXT + most).copy_cache("bench")
 
-    def forward(rows: int, **how) -> float:
+    def forward(rows: int, **how: Any) -> float:
         inputs = torch.tensor(tokens[:rows], device=model.device)
         return milliseconds(lambda: model(inputs, cache, **how), model.device)
 
@@ -171,13 +173,15 @@ def costs(engine: Engine, block_length: int, lengths: Sequence[int]) -> str:
     return "\n".join(lines)
 
 
-def ranking(engine: Engine, prompts: int, block_length: int, max_new_tokens: int = HELD_OUT_TOKENS) -> str:
-    """How well the trained sampler and raw confidence tell final guesses from others, on trajectories of held-out
+def ranking(
+    engine: Engine, sampler: TrainedSampler, prompts: int, block_length: int, max_new_tokens: int = HELD_OUT_TOKENS
+) -> str:
+    """How well a trained sampler and raw confidence tell final guesses from others, on trajectories of held-out
     prompts (others than those it was calibrated on)."""
     _progress("ranking: trajectories …")
     chosen = prompts_of(prompts, seed=1, held_out=True)
-    states = collect(engine, chosen, block_length, engine.sampler.table, max_new_tokens=max_new_tokens)
-    logits, confidence, right = scores(engine.sampler, states)
+    states = collect(engine, chosen, block_length, sampler.compressed, max_new_tokens=max_new_tokens)
+    logits, confidence, right = scores(sampler, states)
     return ranking_table({"trained": torch.sigmoid(logits), "confidence": confidence}, right)
 
 
@@ -196,7 +200,7 @@ def ranking_table(scores_of: dict[str, torch.Tensor], right: torch.Tensor) -> st
     return "\n".join(lines)
 
 
-def sampler_cost(engine: Engine, block_length: int) -> str:
+def sampler_cost(engine: Engine, sampler: TrainedSampler, block_length: int) -> str:
     """What the trained sampler adds to a denoising forward of a block."""
     model = engine.model
     cache = Prefill(model, list(range(CONTEXT)), CONTEXT + block_length).copy_cache("bench")
@@ -204,8 +208,8 @@ def sampler_cost(engine: Engine, block_length: int) -> str:
     forward = milliseconds(lambda: model(inputs, cache, causal=False), model.device)
     probabilities = model(inputs, cache, causal=False)[1:].float().softmax(-1)
     masked = [True] * (block_length - 1)
-    score = milliseconds(lambda: engine.sampler.score(probabilities, masked), model.device)
-    count = sum(parameter.numel() for parameter in engine.sampler.parameters())
+    score = milliseconds(lambda: sampler.score(probabilities, masked), model.device)
+    count = sum(parameter.numel() for parameter in sampler.parameters())
     return (
         f"The trained sampler has {count:,} parameters and takes {score:.2f} ms a forward, {score / forward:.1%} of "
         f"the {forward:.1f} ms of a denoising forward of {block_length} rows."
@@ -217,8 +221,16 @@ def light(engine: Engine, examples: Sequence[Example], lengths: Sequence[int], m
     rows = []
     for length in lengths:
         _progress(f"speed of light: block {length} …")
-        settings = {"modes": ("diffusion",), "block_length": length, "max_new_tokens": max_new_tokens}
-        requests = [Request(prompt=example.prompt, alternatives=0, **settings) for example in examples]
+        requests = [
+            Request(
+                prompt=example.prompt,
+                modes=("diffusion",),
+                block_length=length,
+                max_new_tokens=max_new_tokens,
+                alternatives=0,
+            )
+            for example in examples
+        ]
         rows.append(speed_of_light.line(speed_of_light.row(engine, length, requests, None)))
     head = speed_of_light.heading(engine, len(examples), max_new_tokens, engine.defaults.threshold)
     return "\n".join((head, *rows))

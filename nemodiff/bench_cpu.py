@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -80,13 +81,13 @@ def run(
         ids = engine.encode(_request(prompts[0], new_tokens, block_length))
         block = engine.fill(_request(prompts[0], new_tokens, block_length)).block_length
     peers = {}
-    if other:
+    if peer and other:
         print(f"{peer} …", file=sys.stderr, flush=True)
         peers[peer] = other(ids, new_tokens)
     return report(costs, peers, f"{where} · block {block}, greedy, at most {new_tokens} new tokens", notes)
 
 
-def _request(example: Example, new_tokens: int, block_length: int | None, **more) -> Request:
+def _request(example: Example, new_tokens: int, block_length: int | None, **more: Any) -> Request:
     return Request(prompt=example.prompt, max_new_tokens=new_tokens, block_length=block_length, **more)
 
 
@@ -104,7 +105,8 @@ def _measure(engine: Engine, prompts: Sequence[Example], new_tokens: int, block_
     pairs = {}
     for example in prompts:
         both = _request(example, new_tokens, block_length, modes=("ar", "self-speculation"), alternatives=0)
-        pairs[example] = tuple(engine.generate(both).lanes)
+        trace = engine.generate(both)
+        pairs[example] = trace["ar"], trace["self-speculation"]
     return Costs(
         dtype=engine.dtype,
         forwards=_forwards(engine),
@@ -119,10 +121,11 @@ def _forwards(engine: Engine) -> dict[int, float]:
     model = engine.model
     tokens = [token % model.config.vocab_size for token in range(CONTEXT)]
     cache = Prefill(model, tokens, CONTEXT + max(ROWS)).copy_cache("bench")
-    return {
-        rows: milliseconds(lambda rows=rows: model(torch.tensor(tokens[:rows]), cache, causal=True), model.device)
-        for rows in ROWS
-    }
+
+    def cost(rows: int) -> float:
+        return milliseconds(lambda: model(torch.tensor(tokens[:rows]), cache, causal=True), model.device)
+
+    return {rows: cost(rows) for rows in ROWS}
 
 
 def _transformers_rate(engine: Engine, ids: list[int], new_tokens: int) -> float | None:
@@ -148,7 +151,8 @@ def _transformers_rate(engine: Engine, ids: list[int], new_tokens: int) -> float
         rope_parameters={"rope_type": "default", "rope_theta": config.rope.theta},
     )
     with torch.device("meta"):
-        reference = LlamaForCausalLM(settings).to(model.dtype)
+        reference: Any = LlamaForCausalLM(settings)
+        reference = reference.to(model.dtype)
     reference.load_state_dict(targets_of(model), assign=True, strict=False)
     reference.tie_weights()
     reference.model.rotary_emb = type(reference.model.rotary_emb)(settings)  # frequencies are no weights

@@ -10,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import torch
 
@@ -60,7 +61,10 @@ def run(
     """
     began, chosen = time.monotonic(), tasks(per_family=per_family, prompts=prompts)
     engine = load(checkpoint, device=device, dtype=dtype)  # also makes sure that workers find the files
-    settings = {"block_length": engine.defaults.block_length, "threshold": engine.defaults.threshold}
+    settings: dict[str, Any] = {
+        "block_length": engine.defaults.block_length,
+        "threshold": engine.defaults.threshold,
+    }
     results: list[Result] = []
     file = out.open("w", encoding="utf-8") if out else None
     try:
@@ -83,7 +87,13 @@ def run(
 
 
 def _results(
-    engine: Engine, chosen: list[Task], settings: dict, checkpoint: str, device: str | None, dtype: str | None, workers
+    engine: Engine,
+    chosen: list[Task],
+    settings: dict[str, Any],
+    checkpoint: str,
+    device: str | None,
+    dtype: str | None,
+    workers: int,
 ) -> Iterable[list[Result]]:
     if workers == 1:
         yield from (list(measure(engine, task, **settings)) for task in chosen)
@@ -101,7 +111,9 @@ def _open(checkpoint: str, device: str | None, dtype: str | None) -> None:
     _engine = load(checkpoint, device=device, dtype=dtype)
 
 
-def _measure(task: Task, settings: dict) -> list[Result]:
+def _measure(task: Task, settings: dict[str, Any]) -> list[Result]:
+    if _engine is None:
+        raise RuntimeError("this process has not been opened")
     return list(measure(_engine, task, **settings))
 
 

@@ -53,8 +53,8 @@ def tables(engine: Engine, points: Sequence[Point], prompts: int, block_length: 
         "| --- |" + " --- |" * len(LEVELS),
     ]
     for name in names:
-        cells = [tpf_at(points, name, level) for level in LEVELS]
-        lines.append(f"| {name}: TPF | " + " | ".join("" if cell is None else f"{cell:.2f}" for cell in cells) + " |")
+        reached = [tpf_at(points, name, level) for level in LEVELS]
+        lines.append(f"| {name}: TPF | " + " | ".join("" if tpf is None else f"{tpf:.2f}" for tpf in reached) + " |")
     lines += ["", "| sampler | setting | TPF | ms a token | agreement | identical |", "| --- |" + " --- |" * 5]
     for p in points[1:]:
         cells = [p.sampler, f"{p.setting:g}", f"{p.tpf:.2f}", f"{1000 * p.seconds:.1f}", f"{p.agreement:.1%}"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -153,17 +154,11 @@ def measure(
     if graphs:
         model.static = StaticForwards(model)
     copies, reads = _bandwidths(device)
-    return Costs(
-        context=context,
-        block=block,
-        copies=copies,
-        reads=reads,
-        transformers=theirs,
-        **_engine_figures(model, prompt, block, new_tokens),
-    )
+    figures = _engine_figures(model, prompt, block, new_tokens)
+    return Costs(context=context, block=block, copies=copies, reads=reads, transformers=theirs, **figures)
 
 
-def _engine_figures(model: Transformer, prompt: Tensor, block: int, new_tokens: int) -> dict[str, float | str]:
+def _engine_figures(model: Transformer, prompt: Tensor, block: int, new_tokens: int) -> dict[str, Any]:
     engine = Engine("random weights", model, Tokenizer(Path("no tokenizer")), Defaults(block_length=block))
     ids = tuple(prompt.tolist())
     request = Request(prompt_ids=ids, modes=("ar",), max_new_tokens=new_tokens, block_length=block, ignore_eos=True)
@@ -180,7 +175,7 @@ def _engine_figures(model: Transformer, prompt: Tensor, block: int, new_tokens: 
     cache = Prefill(model, list(ids), len(ids) + block).copy_cache("bench")
 
     def forward(rows: int, **how: bool) -> float:
-        tokens = torch.full((rows,), model.config.mask_token_id, device=model.device)
+        tokens = torch.full((rows,), model.config.mask, device=model.device)
         return milliseconds(lambda: model(tokens, cache, **how), model.device)
 
     return {
@@ -197,7 +192,7 @@ def _engine_figures(model: Transformer, prompt: Tensor, block: int, new_tokens: 
 
 
 def _lora_bytes(model: Transformer) -> int:
-    return sum(factor.nbytes for layer in model.layers for factor in layer.draft_lora)
+    return sum(factor.nbytes for layer in model.layers for factor in layer.draft_lora or ())
 
 
 def random_model(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> Transformer:
@@ -279,8 +274,9 @@ def report(name: str, costs: Costs, where: str) -> str:
         f"a sum reads {c.reads / 1e9:.1f} GB/s (both measured in this run): at the larger of them the weights alone "
         f"allow {c.limit:.2f} tokens/s, of which AR reaches {c.ar / c.limit:.0%}.",
     ]
-    if SHAPES[name].tpf and block == BLOCK:
-        diffusion, speculation = SHAPES[name].tpf
+    published = SHAPES[name].tpf
+    if published and block == BLOCK:
+        diffusion, speculation = published
         rate = 1000 * diffusion / c.denoise
         cycle = 1000 * speculation / ((c.draft + c.verify) / 2)
         lines.append(

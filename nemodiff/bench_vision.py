@@ -51,7 +51,7 @@ def run(
             trace = engine.generate(request)
             topic = f"{kind}: {question.topic}"
             task = Task(topic, f"{index}{' new wording' * (index % 2)}", question.text, question.answer, False)
-            results += [result_of(task, lane, trace.lane("ar"), trace) for lane in trace.lanes]
+            results += [result_of(task, lane, trace["ar"], trace) for lane in trace.lanes]
             given = {lane.mode: is_right(question.topic, lane.text, question.answer) for lane in trace.lanes}
             right.setdefault(topic, []).append(given)
         print(f"\r{done} of {scenes * len(KINDS)} drawings", end="", file=sys.stderr, flush=True)

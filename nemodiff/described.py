@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -41,17 +41,21 @@ class Bounds:
 class Described(ABC):
     """A checkpoint that answers requests, here or elsewhere.
 
-    exact, versions: as a Trace carries them; attention: which one runs in block-shaped forwards.
+    versions: as a Trace carries them; attention: which one runs in block-shaped forwards.
     """
 
     checkpoint: str
     device: str
     dtype: str
     attention: str
-    exact: bool
     versions: dict[str, str]
     tokenizer: Tokenizer
     defaults: Defaults
+
+    @property
+    @abstractmethod
+    def exact(self) -> bool:
+        """Whether a token's logits are the same alone and in a block."""
 
     @property
     @abstractmethod
@@ -59,8 +63,34 @@ class Described(ABC):
         """Raises RequestError when there is no model any more."""
 
     @abstractmethod
-    def stream(self, request: Request) -> Iterator[Event]:
-        """One Event a forward; closing the generator stops the model within one. Raises RequestError here."""
+    def stream(self, request: Request) -> Generator[Event | None, None, None]:
+        """One Event a forward; closing the generator stops the model within one. Raises RequestError here.
+
+        An engine elsewhere yields None where nothing has come for a moment, so that a stop is noticed meanwhile.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what the engine holds; further requests may be refused."""
+
+    @property
+    def weight_bytes(self) -> int:
+        """Memory of this machine that `close` gives back, in bytes."""
+        return 0
+
+    @property
+    def places(self) -> int:
+        """Runs that are decoded at once."""
+        return 1
+
+    @property
+    def reachable(self) -> bool:
+        """Whether a request would find the model now."""
+        return True
+
+    @abstractmethod
+    def settle(self) -> None:
+        """Find anew what is exact on this machine, in a process that began as a copy of another machine's."""
 
     @property
     def context_length(self) -> int:
@@ -112,11 +142,14 @@ class Described(ABC):
         """The threshold that a request without one gets."""
         return self.defaults.trained_threshold if sampler == "trained" else self.defaults.threshold
 
+    def block_length(self, request: Request) -> int:
+        """The block length that a request has, or gets where it has none."""
+        length = request.block_length or self.defaults.block_length
+        return min(length, MAX_QUADRATIC_LENGTH) if request.draft == "quadratic" else length
+
     def fill(self, request: Request) -> Request:
         """The request with this checkpoint's defaults in place of None."""
-        block_length = request.block_length or self.defaults.block_length
-        if request.draft == "quadratic":
-            block_length = min(block_length, MAX_QUADRATIC_LENGTH)
+        block_length = self.block_length(request)
         return dataclasses.replace(
             request,
             block_length=block_length,

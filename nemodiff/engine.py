@@ -7,7 +7,7 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
@@ -22,6 +22,7 @@ from nemodiff.model.layout import Layout
 from nemodiff.model.memory import enough_memory
 from nemodiff.model.transformer import Transformer
 from nemodiff.model.vision import PictureCache, grid
+from nemodiff.model.weights import settle_rows
 from nemodiff.request import Request
 from nemodiff.samplers.trained import TrainedSampler
 from nemodiff.tokenizer import Tokenizer
@@ -80,6 +81,9 @@ class Engine(Described):
             return 0
         return self._model.nbytes
 
+    def settle(self) -> None:
+        settle_rows(self.model)
+
     def close(self) -> None:
         """Free the model's memory, once a run that goes on has ended; further requests are refused."""
         with self._lock:
@@ -101,7 +105,6 @@ class Engine(Described):
 
     @property
     def exact(self) -> bool:
-        """Whether a token's logits are the same alone and in a block."""
         return self.model.exact and (self.model.static is None or self.model.static.exact)
 
     def _prompt(self, request: Request) -> list[int]:
@@ -118,22 +121,24 @@ class Engine(Described):
 
     def grids(self, request: Request) -> list[tuple[int, int]]:
         """(rows, columns) of the tokens that each picture of a request becomes; none where they are not seen."""
-        if not self.sees:
+        vision = self.model.config.vision
+        if vision is None or not self.sees:
             return []
-        return [grid(self.model.config.vision, picture.width, picture.height) for picture in request.images]
+        return [grid(vision, picture.width, picture.height) for picture in request.images]
 
     def _encode_with_pictures(self, request: Request) -> list[int]:
         """The prompt's ids in which one placeholder a picture has grown to its rows, each with its break or end."""
         place, rest, end = self._image_ids()
         tokens = self.tokenizer.encode(request.prompt, request.raw, [place] * len(request.images))
         if (count := tokens.count(place)) != len(request.images):
-            token = repr(self.tokenizer.token_text(place))
+            name = repr(self.tokenizer.token_text(place))
             raise RequestError(
-                f"The prompt's text holds the image token {token} itself: take it out."
+                f"The prompt's text holds the image token {name} itself: take it out."
                 if count > len(request.images)
-                else f"{self.checkpoint}'s chat template leaves out the image token {token}: fetch it again."
+                else f"{self.checkpoint}'s chat template leaves out the image token {name}: fetch it again."
             )
-        grids, whole = iter(self.grids(request)), []
+        grids = iter(self.grids(request))
+        whole: list[int] = []
         for token in tokens:
             if token == place:
                 rows, columns = next(grids)
@@ -150,33 +155,35 @@ class Engine(Described):
     def _image_ids(self, count: int = 3) -> list[int]:
         """The first `count` ids of placeholder, break and end, from the config or else the tokenizer."""
         vision = self.model.config.vision
+        if vision is None:
+            return []
         stated = (vision.image_token_id, vision.image_break_token_id, vision.image_end_token_id)[:count]
-        ids = [
-            self.tokenizer.find(name) if token is None else token
-            for token, name in zip(stated, _IMAGE_TOKENS, strict=False)
-        ]
-        if None in ids:
-            raise RequestError(
-                f"{self.checkpoint} names no {_IMAGE_TOKENS[ids.index(None)]} token, in its config or its tokenizer: "
-                "fetch it again."
-            )
+        ids: list[int] = []
+        for token, name in zip(stated, _IMAGE_TOKENS, strict=False):
+            known = self.tokenizer.find(name) if token is None else token
+            if known is None:
+                raise RequestError(
+                    f"{self.checkpoint} names no {name} token, in its config or its tokenizer: fetch it again."
+                )
+            ids.append(known)
         return ids
 
     def _look(self, request: Request, prompt: list[int]) -> Seen | None:
         """The features of a request's pictures, in the order of their tokens; 0 ms when all were kept from before."""
-        if not request.images:
+        pictures = self._pictures
+        if not request.images or pictures is None:
             return None
-        known = all(map(self._pictures.knows, request.images))
+        known = all(map(pictures.knows, request.images))
         synchronise(self.model.device)
         began = time.perf_counter()
-        features = torch.cat([self._pictures.encode(picture) for picture in request.images])
+        features = torch.cat([pictures.encode(picture) for picture in request.images])
         synchronise(self.model.device)
         took = 0.0 if known else (time.perf_counter() - began) * 1000
         # Of the ids only those of the prompt: an answer may repeat the token.
         places = self._places(prompt[: len(prompt) - len(request.answer_ids)])
         return Seen(features, places, took)
 
-    def stream(self, request: Request) -> Iterator[Event]:
+    def stream(self, request: Request) -> Generator[Event, None, None]:
         """Decode in all asked modes at once; one Event a forward, of the lane that is furthest behind.
 
         Raises RequestError here, before the first event. Closing the generator stops the model within one forward;
@@ -203,7 +210,7 @@ class Engine(Described):
             capacity = len(prompt) + settings.max_new_tokens + settings.most_rows
             yield Prefill(self.model, prompt, capacity, self._look(request, prompt))
 
-    def _run(self, prompt: list[int], settings: Settings, request: Request) -> Iterator[Event]:
+    def _run(self, prompt: list[int], settings: Settings, request: Request) -> Generator[Event, None, None]:
         with self._prefilled(prompt, settings, request) as prefill:
             deadline = None if request.time_limit is None else time.monotonic() + request.time_limit
             lanes = {mode: DECODERS[mode](LaneRun(mode, self.model, prefill, settings)) for mode in request.modes}
@@ -224,16 +231,10 @@ class Engine(Described):
         return trace
 
     def _settings(self, request: Request) -> Settings:
-        sampler = {
-            "confidence": lambda: samplers.confidence(request.threshold),
-            "fixed": lambda: samplers.fixed(request.steps),
-            "entropy": lambda: samplers.entropy(request.entropy_bound),
-            "trained": lambda: samplers.trained(self.sampler, request.threshold),
-        }[request.sampler]()
         return Settings(
             max_new_tokens=request.max_new_tokens,
-            block_length=request.block_length,
-            sampler=sampler,
+            block_length=self.block_length(request),
+            sampler=self._sampler(request),
             temperature=request.temperature,
             seed=request.seed,
             eos=frozenset() if request.ignore_eos else frozenset(self.model.config.eos_token_ids),
@@ -244,6 +245,18 @@ class Engine(Described):
             acceptance=request.acceptance,
             ar_weight=request.ar_weight,
         )
+
+    def _sampler(self, request: Request) -> samplers.Sampler:
+        threshold = self.threshold(request.sampler) if request.threshold is None else request.threshold
+        if request.sampler == "fixed":
+            return samplers.fixed(request.steps or max(1, self.block_length(request) // 2))
+        if request.sampler == "entropy":
+            return samplers.entropy(request.entropy_bound)
+        if request.sampler == "trained":
+            if self.sampler is None:
+                raise RequestError(f"{self.checkpoint} has no trained sampler: choose confidence, entropy or fixed.")
+            return samplers.trained(self.sampler, threshold)
+        return samplers.confidence(threshold)
 
     def _thinking(self, request: Request) -> tuple[int, int] | None:
         if request.max_thinking_tokens is None:

@@ -6,6 +6,7 @@ import errno
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from nemodiff.errors import CheckpointError
@@ -99,6 +100,8 @@ def _fetch_file(repository: str, filename: str, commit: str, progress: _Progress
     url = hf_hub_url(repository, filename, revision=commit)
     metadata = get_hf_file_metadata(url)
     cache, folder = Path(constants.HF_HUB_CACHE), repo_folder_name(repo_id=repository, repo_type="model")
+    if metadata.etag is None:
+        raise CheckpointError(f"The hub names no content for {filename} of {repository}: try again later.")
     blob = cache / folder / "blobs" / metadata.etag
     partial, lock = blob.with_name(f"{blob.name}.incomplete"), cache / ".locks" / folder / f"{blob.name}.lock"
     for path in (blob, lock):
@@ -120,7 +123,7 @@ def _fetch_file(repository: str, filename: str, commit: str, progress: _Progress
                 resume_size=begin,
                 headers=build_hf_headers() if same_host else {},  # a login is for the hub, not for where it points
                 expected_size=metadata.size,
-                tqdm_class=progress.bar,
+                tqdm_class=cast(type, progress.bar),  # it is called only
             )
         partial.rename(blob)
 
@@ -142,7 +145,7 @@ class _Progress:
             self._told = step
             self._report(f"{self._name}: {self._done / 1e9:.1f} of {self._total / 1e9:.1f} GB")
 
-    def bar(self, *_args, **_kwargs) -> _Bar:
+    def bar(self, *_args: object, **_kwargs: object) -> _Bar:
         """What huggingface_hub calls for a bar of one file."""
         return _Bar(self)
 
@@ -156,7 +159,7 @@ class _Bar:
     def __enter__(self) -> _Bar:
         return self
 
-    def __exit__(self, *_args) -> None:
+    def __exit__(self, *_args: object) -> None:
         pass
 
 
@@ -165,7 +168,7 @@ def _silent() -> type:
     from tqdm.auto import tqdm
 
     class Silent(tqdm):
-        def __init__(self, *args, **kwargs) -> None:
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs | {"disable": True})
 
     return Silent

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from nemodiff.checkpoints import CATALOGUE, DEFAULT, Files, resolve
-from nemodiff.engine import Defaults, Engine
+from nemodiff.described import Defaults, Described
+from nemodiff.engine import Engine
 from nemodiff.errors import CheckpointError
 from nemodiff.model.config import ModelConfig, VisionConfig
 from nemodiff.model.int8 import int8_obstacle
@@ -30,7 +31,7 @@ def load(
     device: str | None = None,
     dtype: str | None = None,
     report: Callable[[str], None] = lambda line: None,
-    replacing: Engine | None = None,
+    replacing: Described | None = None,
     graphs: bool = False,
 ) -> Engine:
     """Load a checkpoint: a catalogue name, a folder or a hub id ("owner/name", "owner/name@revision").
@@ -51,7 +52,8 @@ def load(
     if shortage(needed, target):
         if reason := shortage(needed, target, _given_back(replacing, target)):
             raise CheckpointError(f"{files.name} does not fit: {reason}.")
-        replacing.close()
+        if replacing:  # it fits once this one is gone
+            replacing.close()
     model = load_model(files.weights, target, loaded, config, files.vision)
     if files.adapter:
         merge_adapter(model, files.adapter)
@@ -82,7 +84,7 @@ def _trained_sampler(files: Files, model: Transformer) -> TrainedSampler | None:
 def obstacles(
     device: str | None = None,
     dtype: str | None = None,
-    replacing: Engine | None = None,
+    replacing: Described | None = None,
     more: Iterable[str] = (),
 ) -> dict[str, str | None]:
     """Why each checkpoint of the catalogue does not fit the free memory now, None where it does.
@@ -103,9 +105,11 @@ def obstacles(
     return reasons
 
 
-def _given_back(engine: Engine | None, device: torch.device) -> int:
+def _given_back(engine: Described | None, device: torch.device) -> int:
     """Bytes that closing `engine` frees on `device`."""
-    return engine.weight_bytes if engine and engine.weight_bytes and engine.model.device.type == device.type else 0
+    if not isinstance(engine, Engine) or not engine.weight_bytes:
+        return 0
+    return engine.weight_bytes if engine.model.device.type == device.type else 0
 
 
 def _configure(files: Files) -> tuple[ModelConfig, Defaults]:

@@ -33,7 +33,7 @@ class Recorder:
 
     def add(self, event: Event) -> dict[str, dict[str, str]]:
         """Append an event; returns the token-table entries that it used for the first time, in their JSON form."""
-        lane = self.trace.lane(event.mode)
+        lane = self.trace[event.mode]
         lane.events.append(event)
         if event.image_ms is not None:
             self.trace.image_ms = event.image_ms

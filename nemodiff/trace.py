@@ -184,7 +184,7 @@ class Lane:
         }
 
     def to_json(self) -> dict[str, Any]:
-        data = {
+        data: dict[str, Any] = {
             "mode": self.mode,
             "events": [event.to_json() for event in self.events],
             "tokens": self.tokens,
@@ -228,6 +228,13 @@ class Trace:
 
     def lane(self, mode: str) -> Lane | None:
         return next((lane for lane in self.lanes if lane.mode == mode), None)
+
+    def __getitem__(self, mode: str) -> Lane:
+        """The lane of a mode that ran. Raises KeyError where it did not."""
+        lane = self.lane(mode)
+        if lane is None:
+            raise KeyError(mode)
+        return lane
 
     def figures(self) -> dict[str, Any]:
         """Every lane's figures and what they were measured on: what `generate --json` prints."""

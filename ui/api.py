@@ -11,12 +11,12 @@ import gradio as gr
 
 from nemodiff.errors import RequestError
 from nemodiff.request import Request
-from nemodiff.trace import MODES, Event
+from nemodiff.trace import MODES
 from ui import relay
 from ui.checkpoint import Checkpoints
 from ui.fields import whole
 from ui.limits import within
-from ui.runs import Run
+from ui.runs import Decode, Run
 from ui.settings import Settings
 from ui.stream import BEHIND, PATIENCE, explain
 from ui.turns import Turns
@@ -30,7 +30,6 @@ NAMES = (
     *("prompt", "mode", "max_new_tokens", "block_length", "sampler", "threshold", "entropy_bound", "steps", "draft"),
     *("acceptance", "ar_weight", "temperature", "seed", "ignore_eos", "raw", "trace"),
 )
-Decode = Callable[[Request], Iterator[Event | str]]
 
 
 def add(
@@ -39,7 +38,7 @@ def add(
     """The endpoint `/generate`. decode: as for a Run. model: the event options that all uses of the model share."""
 
     # What it yields, as Gradio wants to be told: an object.
-    def generate(
+    def generate(  # type: ignore[misc]
         prompt: str,
         mode: Literal["ar", "diffusion", "self-speculation", "all"] = "self-speculation",
         max_new_tokens: int = 128,
@@ -56,7 +55,7 @@ def add(
         ignore_eos: bool = False,
         raw: bool = False,
         trace: bool = False,
-        visitor: gr.Request = None,
+        visitor: gr.Request = None,  # type: ignore[assignment]  # Gradio fills it in, and wants a default after others
     ) -> dict[str, Any]:
         """Answer a prompt with one language model in one of its decoding modes, or in all of them at once.
 
@@ -159,7 +158,7 @@ def _answers(
             ticket.leave()
             turns.ended(run, asked)
 
-        return _run(Run(checkpoints.engine, request, decode, ended), behind, with_trace)
+        return _run(Run(checkpoints.loaded("nothing can be generated"), request, decode, ended), behind, with_trace)
 
     def refused(sentence: str) -> dict[str, Any]:
         raise RequestError(sentence)

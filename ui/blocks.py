@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from nemodiff.described import Described
 from nemodiff.errors import RequestError, TraceError
 from nemodiff.examples import EXAMPLES
 from nemodiff.request import DRAFTS, SAMPLERS, Request
@@ -48,7 +49,7 @@ def theme() -> gr.themes.Base:
 
 
 def build(
-    engine: Any,
+    engine: Described | None,
     settings: Settings,
     *,
     problem: str = "",
@@ -63,10 +64,14 @@ def build(
     slot = picture.Slot(checkpoints)
     turns = turns or Turns(settings)
     turns.engine = lambda: checkpoints.engine
-    decode = zero.decoder(lambda: checkpoints.engine, lend) if lend else None
+
+    def running() -> Described:
+        return checkpoints.loaded("only recorded runs can be played")
+
+    decode = zero.decoder(running, lend) if lend else None
     search = light.stream_of(checkpoints, runs)
     if lend:
-        search = zero.lent(lambda: checkpoints.engine, lend, lambda *_: settings.time_limit, search)
+        search = zero.lent(running, lend, lambda *_: settings.time_limit, search)
 
     def generate(
         prompt: str,
@@ -88,7 +93,7 @@ def build(
         visitor: gr.Request,
     ) -> Iterator[str]:
         try:
-            checkpoints.loaded("only recorded runs can be played")
+            running()
             request = Request(
                 prompt=prompt,
                 images=slot.images(shown),
@@ -134,7 +139,7 @@ def build(
     def run(request: Request, visitor: gr.Request) -> Iterator[str]:
         try:
             within(request, settings)
-            checkpoints.engine.encode(request)  # what cannot run need not wait
+            running().encode(request)  # what cannot run need not wait
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
             yield stream.failure(stream.explain(error))
             return
@@ -146,7 +151,12 @@ def build(
                 turns.ended(run, asked)
 
             behind = relay.behind(page, session)
-            return stream.stream(checkpoints.engine, request, runs, session, decode=decode, ended=ended, behind=behind)
+            try:
+                engine = running()
+            except RequestError as error:  # another checkpoint failed to load while this run waited
+                ticket.leave()
+                return iter([stream.failure(str(error))])
+            return stream.stream(engine, request, runs, session, decode=decode, ended=ended, behind=behind)
 
         yield from turns.take(visitor, work, stream.waiting, stream.failure)
 
@@ -264,7 +274,7 @@ def build(
         fields += [draft, acceptance, weight]
 
         def defaults() -> list[Any]:
-            own = {block: checkpoints.block_length, limit: checkpoints.threshold}
+            own: dict[Any, float] = {block: checkpoints.block_length, limit: checkpoints.threshold}
             return [own.get(field, field.value) for field in fields]
 
         def make_link(*values: Any) -> tuple[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import nemodiff
 from nemodiff.checkpoints import CATALOGUE, is_here, resolve
+from nemodiff.described import Described
 from nemodiff.errors import CheckpointError, RequestError
 from nemodiff.request import SAMPLERS
 from ui.settings import Settings
@@ -39,7 +40,7 @@ class Checkpoints:
     message is one flat JSON string for the header, numbered, so that the same one twice is two.
     """
 
-    def __init__(self, engine: Any, settings: Settings, problem: str = "") -> None:
+    def __init__(self, engine: Described | None, settings: Settings, problem: str = "") -> None:
         self.engine = engine
         self.problem = problem
         self._settings = settings
@@ -48,7 +49,7 @@ class Checkpoints:
         self._ready: dict[str | None, str] = {}
         self._halted: set[str | None] = set()
 
-    def loaded(self, without: str) -> Any:
+    def loaded(self, without: str) -> Described:
         """The engine. Raises RequestError that says why there is none, or what cannot be done `without` one."""
         if self.engine is None:
             raise RequestError(self.problem or f"No model is loaded, so {without}.")
@@ -57,7 +58,7 @@ class Checkpoints:
     @property
     def sees(self) -> bool:
         """Whether what runs takes pictures."""
-        return bool(getattr(self.engine, "sees", False))
+        return self.engine is not None and self.engine.sees
 
     @property
     def block_length(self) -> int:
@@ -74,7 +75,7 @@ class Checkpoints:
     @property
     def samplers(self) -> list[str]:
         """What the page offers; the trained one where the checkpoint that it starts with has one."""
-        return [name for name in SAMPLERS if name != "trained" or (self.engine and self.engine.sampler)]
+        return [name for name in SAMPLERS if name != "trained" or (self.engine and self.engine.bounds.trained)]
 
     def state(self, **more: Any) -> str:
         """What the header shows: what runs, or why nothing does, and whether another one may be chosen.
@@ -125,8 +126,8 @@ class Checkpoints:
             reasons = self._obstacles()
             if name not in reasons:
                 raise CheckpointError("This page does not offer that checkpoint: choose one of its list.")
-            if reasons[name]:
-                raise CheckpointError(f"{name} cannot be loaded: {reasons[name].rstrip('.')}.")
+            if reason := reasons[name]:
+                raise CheckpointError(f"{name} cannot be loaded: {reason.rstrip('.')}.")
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
             yield self.state(error=explain(error))
             return
@@ -175,10 +176,11 @@ class Checkpoints:
         what is cut off while its generator is at work counts as failed, too."""
         return self.state() if session in self._halted else self.state(error=sentence)
 
-    def _load(self, name: str, replacing: Any = None) -> Any:
+    def _load(self, name: str, replacing: Described | None = None) -> Described:
         settings = self._settings
-        how = {"device": settings.device, "dtype": settings.dtype, "graphs": settings.graphs}
-        return nemodiff.load(name, **how, replacing=replacing)
+        return nemodiff.load(
+            name, device=settings.device, dtype=settings.dtype, graphs=settings.graphs, replacing=replacing
+        )
 
     def _go_back(self) -> None:
         """Where both did not fit the old one was closed before the new one failed: load it again."""

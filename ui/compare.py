@@ -47,7 +47,7 @@ def add(
 ) -> None:
     """Lay out and wire the tab. turns: the line for the model, which a sweep joins anew after a run when others wait.
     model: the event options that all uses of the model share."""
-    sweeps: OrderedDict[str, Sweep] = OrderedDict()
+    sweeps: OrderedDict[str | None, Sweep] = OrderedDict()
     quiet: dict[str, Any] = {
         "show_progress": "hidden",
         "api_visibility": "private",
@@ -89,8 +89,8 @@ def add(
         )
 
     def measure(plan: Plan, earlier: Any, visitor: gr.Request, ticket: Ticket) -> Iterator[list[Any]]:
-        engine = checkpoints.engine
         try:
+            engine = checkpoints.loaded("nothing can be measured")
             sweep = Sweep(engine, plan, LIMIT * settings.time_limit, ticket)
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
             yield [_status("error", explain(error)), *_unchanged()]
@@ -144,7 +144,7 @@ def add(
                 planned = gr.HTML(apply_default_css=False, js_on_load=None, elem_id="sweep-plan")
                 halt = gr.Button("Stop", elem_id="sweep-stop", min_width=80, scale=0)
                 start = gr.Button("Sweep", variant="primary", elem_id="sweep-start", min_width=110, scale=0)
-            fields = [prompts, blocks, thresholds, tokens]
+            fields: list[Any] = [prompts, blocks, thresholds, tokens]
             planned.value = count(*(field.value for field in fields))
             status = gr.HTML(_status("idle", ""), apply_default_css=False, js_on_load=None, elem_id="sweep-status")
         with gr.Row(elem_id="sweep-charts"):

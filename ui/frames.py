@@ -99,9 +99,9 @@ def _stops(lanes: list[Lane], clock: str, most: int) -> tuple[list[float], int]:
         count = min(total + 1, most)
         stops = [float(round(i * total / max(count - 1, 1))) for i in range(count)]
         return stops, FORWARD_MS
-    total = max(lane.seconds for lane in lanes) * 1000
-    count = int(max(2, min(most, total // SHORTEST_MS + 1)))
-    pause = total / (count - 1)
+    end = max(lane.seconds for lane in lanes) * 1000
+    count = int(max(2, min(most, end // SHORTEST_MS + 1)))
+    pause = end / (count - 1)
     return [i * pause for i in range(count)], max(SHORTEST_MS, round(pause / 10) * 10)
 
 

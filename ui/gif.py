@@ -34,7 +34,7 @@ def _palette() -> Image.Image:
     lanes = [colour for _, colour in LANES.values()]
     pairs = [(PAPER, ink) for ink in (INK, SOFT, GHOST, OK, OWN, *lanes)]
     pairs += [(fill, ink) for fill in AGES for ink in (INK, OWN)]
-    colours = {ImageColor.getrgb(colour) for colour in (PAPER, INK, LINE, SHEET)}
+    colours: set[tuple[int, ...]] = {ImageColor.getrgb(colour) for colour in (PAPER, INK, LINE, SHEET)}
     for ground, ink in pairs:
         a, b = ImageColor.getrgb(ground), ImageColor.getrgb(ink)
         colours |= {tuple(round(x + (y - x) * step / 7) for x, y in zip(a, b, strict=True)) for step in range(8)}

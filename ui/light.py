@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 
 from nemodiff.analysis.speed_of_light import speed_of_light
 from nemodiff.ceiling import Ceiling
+from nemodiff.engine import Engine
 from nemodiff.errors import RequestError
 from ui import branch
 from ui.checkpoint import Checkpoints
+from ui.remote import RemoteEngine
 from ui.runs import Runs
 from ui.stream import explain, pack
 
@@ -19,7 +21,9 @@ from ui.stream import explain, pack
 PAUSE = 0.2
 
 
-def stream(checkpoints: Checkpoints, asked: str, seconds: float, runs: Runs | None = None) -> Iterator[str]:
+def stream(
+    checkpoints: Checkpoints, asked: str, seconds: float, runs: Runs | None = None
+) -> Generator[str, None, None]:
     """The ceiling of a run; yields progress, then the ceiling or one sentence. Closing it stops the model.
 
     asked: {"id", "run", "checkpoint", "request", "answer_ids"}, untrusted; the id comes back with every message.
@@ -28,10 +32,12 @@ def stream(checkpoints: Checkpoints, asked: str, seconds: float, runs: Runs | No
     name = _id(asked)
     try:
         engine = checkpoints.loaded("no ceiling can be searched")
-        if elsewhere := getattr(engine, "light", None):
-            for message in elsewhere(asked, seconds):
+        if isinstance(engine, RemoteEngine):
+            for message in engine.light(asked, seconds):
                 yield message or progress(asked)
             return
+        if not isinstance(engine, Engine):
+            raise RequestError("This engine searches for no ceiling.")
         request = branch.request_of(asked, engine.checkpoint, seconds, runs)
         ceiling, end, told = Ceiling(), time.monotonic() + seconds, 0.0
         with closing(speed_of_light(engine, request)) as steps:

@@ -56,7 +56,8 @@ class Slot:
         )
 
     def state(self, **more: Any) -> str:
-        running = getattr(self._checkpoints.engine, "checkpoint", None)
+        engine = self._checkpoints.engine
+        running = engine and engine.checkpoint
         note = next((entry.note for entry in CATALOGUE if entry.name == running), "")
         return pack({"n": next(_numbers), "sees": self._checkpoints.sees, "note": note} | more)
 
@@ -103,13 +104,14 @@ class Slot:
     def _check_sight(self) -> None:
         engine = self._checkpoints.loaded("no picture can be looked at")
         if not self._checkpoints.sees:
-            seer = next((entry.name for entry in CATALOGUE if getattr(entry, "sees", False)), None)
+            seer = next((entry.name for entry in CATALOGUE if entry.sees), None)
             other = f"load {seer}, which sees" if seer else "load a checkpoint that sees"
             raise RequestError(f"{engine.checkpoint} reads text only: leave the picture out, or {other}.")
 
     def _grid(self, picture: Picture) -> list[int] | None:
         """[rows, columns] of the picture's tokens, as a run's trace says them; the model is not asked."""
-        grids = self._checkpoints.engine.recorder(Request(prompt="-", images=(picture,))).trace.image_grids
+        engine = self._checkpoints.loaded("no picture can be looked at")
+        grids = engine.recorder(Request(prompt="-", images=(picture,))).trace.image_grids
         return list(grids[0]) if grids else None
 
 

@@ -7,12 +7,12 @@ import json
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import httpx
 
@@ -82,17 +82,13 @@ class RemoteEngine(Described):
     description: what `describe` made. places: runs at once.
     """
 
-    #: Only a loaded model has memory to give back.
-    weight_bytes = 0
-
     def __init__(self, url: str, description: dict[str, Any]) -> None:
         self.url = url
-        for name in ("checkpoint", "device", "dtype", "attention", "exact", "versions"):
+        for name in ("checkpoint", "device", "dtype", "attention", "versions"):
             setattr(self, name, description[name])
         self.defaults = Defaults(**description["defaults"])
         self._bounds = Bounds(**description["bounds"])
-        self.places: int = description["places"]
-        self.sampler = self._bounds.trained or None
+        self._exact, self._places = bool(description["exact"]), int(description["places"])
         with TemporaryDirectory() as folder:
             home = Path(folder) / Path(description["tokenizer"]["name"]).name
             home.mkdir()
@@ -106,12 +102,23 @@ class RemoteEngine(Described):
     def bounds(self) -> Bounds:
         return self._bounds
 
+    @property
+    def exact(self) -> bool:
+        return self._exact
+
+    @property
+    def places(self) -> int:
+        return self._places
+
     def _prompt(self, request: Request) -> list[int]:
         if request.images:
             raise RequestError(
                 "Pictures do not travel to replicas: leave them out, or load the checkpoint in the page."
             )
         return super()._prompt(request)
+
+    def settle(self) -> None:
+        """Replicas see to that themselves."""
 
     def close(self) -> None:
         """The replicas stay: others may use them."""
@@ -127,7 +134,7 @@ class RemoteEngine(Described):
             self._seen = time.monotonic()
         return self._there
 
-    def stream(self, request: Request) -> Iterator[Event | None]:
+    def stream(self, request: Request) -> Generator[Event | None, None, None]:
         """As `Engine.stream`; besides, None where nothing has come for a moment, so that a stop is noticed meanwhile.
 
         Closing it closes the connection, and the replica stops within one forward.
@@ -139,7 +146,7 @@ class RemoteEngine(Described):
         """`ui.light.stream` on a replica."""
         return self._lines("/light", {"asked": asked, "seconds": seconds}, lambda data: data["message"])
 
-    def _lines(self, path: str, body: dict[str, Any], read: Callable[[Any], T]) -> Iterator[T | None]:
+    def _lines(self, path: str, body: dict[str, Any], read: Callable[[Any], T]) -> Generator[T | None, None, None]:
         """What a replica streams, one JSON object a line; {"end": …} or {"error": …} is the last one."""
         loop = asyncio.new_event_loop()
         lines = self._ask(path, body)
@@ -173,14 +180,15 @@ class RemoteEngine(Described):
         finally:
             _end(loop, lines, waiting)
 
-    async def _ask(self, path: str, body: dict[str, Any]) -> AsyncIterator[str]:
+    async def _ask(self, path: str, body: dict[str, Any]) -> AsyncGenerator[str, None]:
         timeout = httpx.Timeout(10, read=START)
         async with (
             httpx.AsyncClient(timeout=timeout) as client,
             client.stream("POST", self.url + path, json=body) as response,
         ):
             response.raise_for_status()
-            async with aclosing(response.aiter_lines()) as lines:
+            lines = cast("AsyncGenerator[str, None]", response.aiter_lines())  # which is what it is
+            async with aclosing(lines):
                 while True:
                     try:
                         line = await asyncio.wait_for(anext(lines), SILENCE)
@@ -208,7 +216,7 @@ def _run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
         return beside.submit(loop.run_until_complete, work).result()
 
 
-def _end(loop: asyncio.AbstractEventLoop, lines: AsyncIterator[str], waiting: asyncio.Task | None) -> None:
+def _end(loop: asyncio.AbstractEventLoop, lines: AsyncGenerator[str, None], waiting: asyncio.Task | None) -> None:
     """Close a connection and its loop; in a thread where another loop runs in this one, as when Gradio closes."""
 
     def end() -> None:

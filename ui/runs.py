@@ -8,16 +8,20 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import Any
 
+from nemodiff.described import Described
 from nemodiff.errors import NemodiffError
 from nemodiff.recorder import Recorder
 from nemodiff.request import Request
 from nemodiff.trace import Event
 
 logger = logging.getLogger(__name__)
+
+#: Decodes in place of `engine.stream`, for a Run.
+Decode = Callable[[Request], Generator[Event | str | None, None, None]]
 
 UNEXPECTED = "Something went wrong on the server; the run was ended. Try again, or with other settings."
 
@@ -30,9 +34,9 @@ class Run:
 
     def __init__(
         self,
-        engine: Any,
+        engine: Described,
         request: Request,
-        decode: Callable[[Request], Iterator[Event | str | None]] | None = None,
+        decode: Decode | None = None,
         ended: Callable[[Run], None] = lambda run: None,
     ) -> None:
         """decode: in place of `engine.stream`; it may yield one sentence, as its last value, when it cannot go on,

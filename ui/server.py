@@ -46,7 +46,7 @@ def extras(turns: Turns, settings: Settings) -> dict[str, Any]:
     def health(_: Request) -> JSONResponse:
         engine = turns.engine()
         status = "stopping" if line.closed else "ready" if engine else "failed"
-        if status == "ready" and not getattr(engine, "reachable", True):
+        if status == "ready" and engine and not engine.reachable:
             status = "unreachable"
         name = engine.checkpoint if engine else name_of(settings.checkpoint)
         return JSONResponse({"status": status, "checkpoint": name}, 200 if status == "ready" else 503)
@@ -67,7 +67,7 @@ def extras(turns: Turns, settings: Settings) -> dict[str, Any]:
 def launch(page: gr.Blocks, turns: Turns, settings: Settings, **more: Any) -> None:
     """Open the page to the network as the settings say. more: options of `Blocks.launch` besides."""
     page.queue(max_size=settings.queue + 16, default_concurrency_limit=4, api_open=False)
-    options = {
+    options: dict[str, Any] = {
         "server_name": settings.host,
         "server_port": settings.port,
         "max_threads": settings.queue + 40,

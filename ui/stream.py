@@ -10,10 +10,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from nemodiff.described import Described
 from nemodiff.errors import NemodiffError, TraceError
 from nemodiff.request import Request
 from nemodiff.trace import MAX_BYTES, SCHEMA, Trace
-from ui.runs import UNEXPECTED, Run, Runs
+from ui.runs import UNEXPECTED, Decode, Run, Runs
 from ui.trajectory import from_trajectory
 
 logger = logging.getLogger(__name__)
@@ -56,12 +57,12 @@ def explain(error: Exception) -> str:
 
 
 def stream(
-    engine: Any,
+    engine: Described,
     request: Request,
     runs: Runs,
     session: str | None = None,
     *,
-    decode: Callable[[Request], Iterator[Any]] | None = None,
+    decode: Decode | None = None,
     ended: Callable[[Run], None] = lambda run: None,
     behind: Callable[[], int] = lambda: 0,
 ) -> Iterator[str]:

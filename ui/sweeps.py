@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nemodiff.analysis.sweep import Point, sweep
+from nemodiff.described import Described
 from nemodiff.errors import NemodiffError, RequestError
 from nemodiff.examples import EXAMPLES
 from nemodiff.trace import MODES
@@ -53,16 +54,16 @@ class Plan:
         if not known:
             raise RequestError("No prompt is chosen: choose at least one to sweep over.")
         try:
-            tokens = whole("new tokens", tokens)
+            count = whole("new tokens", tokens)
         except RequestError:
-            tokens = None
-        if tokens is None or not 1 <= tokens <= most:
+            count = None
+        if count is None or not 1 <= count <= most:
             raise RequestError(f"New tokens must be a whole number from 1 to {most}.")
         plan = cls(
             tuple(known),
             _numbers("block lengths", blocks, int, 2, 64),
             _numbers("thresholds", thresholds, float, 0, 1),
-            tokens,
+            count,
         )
         if plan.runs > MAX_RUNS:
             raise RequestError(f"That would be {plan.runs} runs, at most {MAX_RUNS} are possible: choose fewer values.")
@@ -95,7 +96,7 @@ class Results:
     points: list[Point] = field(default_factory=list)
 
     @classmethod
-    def of(cls, engine: Any, plan: Plan) -> Results:
+    def of(cls, engine: Described, plan: Plan) -> Results:
         return cls(engine.checkpoint, engine.device, engine.dtype, plan.labels, plan.max_new_tokens)
 
     def resume(self, earlier: Results | None) -> Results:
@@ -128,10 +129,11 @@ class Results:
         """Results as a browser kept them, which is untrusted; None when they are not usable."""
         try:
             data = json.loads(text)
-            texts = [str(data[name])[:200] for name in ("checkpoint", "device", "dtype")]
+            checkpoint, device, dtype = (str(data[name])[:200] for name in ("checkpoint", "device", "dtype"))
             labels = tuple(one.label for one in EXAMPLES if one.label in data["labels"])
             points = [_point(one) for one in data["points"][:MAX_POINTS]]
-            return cls(*texts, labels, int(data["max_new_tokens"]), points) if points else None
+            most = int(data["max_new_tokens"])
+            return cls(checkpoint, device, dtype, labels, most, points) if points else None
         except (TypeError, ValueError, KeyError, OverflowError, RecursionError):
             return None
 
@@ -159,7 +161,7 @@ class _Ended(Exception):
 class Sweep:
     """A sweep that goes on in its own thread; `stop` ends it within one forward."""
 
-    def __init__(self, engine: Any, plan: Plan, seconds: float, ticket: Ticket | None = None) -> None:
+    def __init__(self, engine: Described, plan: Plan, seconds: float, ticket: Ticket | None = None) -> None:
         """seconds: of wall time that it may take, without what it waits. ticket: its place in the line. Raises
         RequestError when the engine refuses the plan."""
         self.done, self.total = 0, plan.runs

@@ -139,7 +139,7 @@ def _id_of(cells: Cells, index: int, unknown: int, imported: bool) -> int:
 
 
 def _length(trace: Trace, mode: str) -> int:
-    lane = trace.lane(mode)
+    lane = trace[mode]
     cells = Cells(lane)
     cells.advance(len(lane.events) - 1)
     kept = [index for index, (position, _) in cells.at.items() if position.state in KEPT]

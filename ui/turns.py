@@ -9,6 +9,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from nemodiff.described import Described
 from ui.line import Line, Refused, Ticket, sentence
 from ui.metrics import Metrics
 from ui.runs import Run
@@ -36,7 +37,7 @@ class Turns:
         self._halted: OrderedDict[str | None, None] = OrderedDict()
         self._lock = threading.Lock()
         #: The engine that the page runs on now, which /health tells of.
-        self.engine: Callable[[], Any] = lambda: None
+        self.engine: Callable[[], Described | None] = lambda: None
 
     def take(
         self,

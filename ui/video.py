@@ -12,7 +12,9 @@ from ui.frames import Frames
 try:
     import av
 except ImportError:
-    av = None
+    HERE = False
+else:
+    HERE = True
 
 #: ending → (encoder, its options). Text has to stay sharp, so the quality is high; pictures that stand cost nothing.
 #: No B-frames: the muxer would give the held last frame another's short time.
@@ -25,7 +27,7 @@ MEDIA = {"webm": "video/webm", "mp4": "video/mp4"}
 
 def endings() -> list[str]:
     """The kinds of video that this machine can write."""
-    return [ending for ending, (codec, _) in CODECS.items() if av and codec in av.codecs_available]
+    return [ending for ending, (codec, _) in CODECS.items() if HERE and codec in av.codecs_available]
 
 
 def video(trace: Trace, path: str | PathLike[str], **options: Any) -> tuple[int, int, int]:
@@ -41,6 +43,7 @@ def video(trace: Trace, path: str | PathLike[str], **options: Any) -> tuple[int,
     frames = Frames(trace, **options)
     with av.open(str(path), "w", options={"movflags": "+faststart"} if ending == "mp4" else {}) as container:
         stream = container.add_stream(codec, rate=25, options=settings)
+        assert isinstance(stream, av.VideoStream)
         stream.width, stream.height = frames.width // 2 * 2, frames.height // 2 * 2
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = stream.time_base = Fraction(1, 1000)

@@ -9,16 +9,17 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import gradio as gr
 
+from nemodiff.described import Described
 from nemodiff.errors import RequestError
-from nemodiff.model.weights import settle_rows
 from nemodiff.request import Request
 from nemodiff.trace import Event
+from ui.runs import Decode
 from ui.stream import explain
 
 #: Seconds of a lent GPU: before the first forward, and a new token of a lane. A guess that was never measured on one.
@@ -38,10 +39,10 @@ def duration(request: Request) -> int:
     return math.ceil(min(wanted, request.time_limit or wanted))
 
 
-def decoder(engine: Callable[[], Any], lend: Lend) -> Callable[[Request], Iterator[Event | str]]:
+def decoder(engine: Callable[[], Described], lend: Lend) -> Decode:
     """`engine().stream` on a lent GPU: Events, or a sentence as the last value where it could not go on."""
 
-    def stream(request: Request) -> Iterator[Event | str]:
+    def stream(request: Request) -> Iterator[Event | str | None]:
         try:
             yield from engine().stream(request)
         except Exception as error:  # noqa: BLE001 - the class would come back, the sentence would not
@@ -49,14 +50,14 @@ def decoder(engine: Callable[[], Any], lend: Lend) -> Callable[[Request], Iterat
 
     on_gpu = lent(engine, lend, duration, stream)
 
-    def decode(request: Request) -> Iterator[Event | str]:
+    def decode(request: Request) -> Generator[Event | str | None, None, None]:
         yield from on_gpu(dataclasses.replace(request, time_limit=float(duration(request))))
 
     return decode
 
 
 def lent(
-    engine: Callable[[], Any], lend: Lend, seconds: Callable[..., float], work: Callable[..., Iterator[T]]
+    engine: Callable[[], Described], lend: Lend, seconds: Callable[..., float], work: Callable[..., Iterator[T]]
 ) -> Callable[..., Iterator[T]]:
     """A generator function, run in the process that a GPU is lent to for `seconds` of the same arguments.
 
@@ -69,7 +70,7 @@ def lent(
     def on_gpu(*values: Any) -> Iterator[T]:
         if os.getpid() not in settled:
             settled.add(os.getpid())
-            settle_rows(engine().model)
+            engine().settle()
         yield from work(*values)
 
     def run(*values: Any) -> Iterator[T]:

@@ -93,7 +93,7 @@ def measure(engine: Engine, task: Task, *, block_length: int, threshold: float) 
         "alternatives": 0,
     }
     trace = engine.generate(Request(**common, block_length=block_length, threshold=threshold))
-    ar = trace.lane("ar")
+    ar = trace["ar"]
     for lane in trace.lanes:
         yield result_of(task, lane, ar, trace)
     if not task.full:

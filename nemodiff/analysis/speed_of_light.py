@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from nemodiff.analysis.agreement import agreement
 from nemodiff.ceiling import Block, Ceiling
@@ -42,7 +43,7 @@ class Progress:
     block: Block | None = None
 
 
-def speed_of_light(engine: Engine, request: Request, budget: int | None = None) -> Iterator[Progress]:
+def speed_of_light(engine: Engine, request: Request, budget: int | None = None) -> Generator[Progress, None, None]:
     """The oracle's run of a request's diffusion lane; yields after every model forward and with every block.
 
     What Blocks come to is a `nemodiff.ceiling.Ceiling`. budget: simulated forwards a block (default BUDGET times its
@@ -62,10 +63,10 @@ def speed_of_light(engine: Engine, request: Request, budget: int | None = None) 
     if budget is not None and budget < 1:
         raise RequestError(f"The budget must be 1 forward or more, not {budget}.")
     engine.encode(filled)
-    return _run(engine, filled, budget or BUDGET * filled.block_length)
+    return _run(engine, filled, budget or BUDGET * engine.block_length(filled))
 
 
-def _run(engine: Engine, request: Request, budget: int) -> Iterator[Progress]:
+def _run(engine: Engine, request: Request, budget: int) -> Generator[Progress, None, None]:
     with engine.lane(request, "diffusion") as lane:
         start, seed = 0, lane.first().tokens[0]
         while True:
@@ -89,19 +90,22 @@ class Search:
     Generators here yield once a model forward, so that whoever drives them can stop there.
     """
 
+    #: What `run` finds.
+    block: Block
+
     def __init__(self, lane: LaneRun, seed: int, start: int, budget: int) -> None:
-        self._lane, self._start, self._budget = lane, start, budget
+        self._lane, self._seed, self._start, self._budget = lane, seed, start, budget
         self._first: State = (seed, *[None] * (lane.settings.block_length - 1))
         self._seen: dict[State, tuple[list[float], list[int]]] = {}
         self._safe: dict[State, bool] = {}
         self._serial = self._simulated = 0
         self._exhausted = False
-        self.block: Block | None = None
+        self._goal: tuple[int, ...] = ()
 
     def run(self) -> Iterator[None]:
         """Fill `block`."""
         serial = yield from self._target()
-        self._goal = serial[-1][: self._kept(serial[-1])]
+        self._goal = tuple(token for token in serial[-1][: self._kept(serial[-1])] if token is not None)
         self._serial = len(self._seen)
         path = [self._first]
         while not self._reached(path[-1]):
@@ -167,10 +171,10 @@ class Search:
     def _ranked(self, state: State) -> Generator[None, None, tuple[list[int], list[int]]]:
         """Masked offsets by falling confidence, and the guessed token of every offset."""
         if state not in self._seen:
-            mask = self._lane.model.config.mask_token_id
+            mask = self._lane.model.config.mask
             block = [mask if token is None else token for token in state]
             guesses = self._lane.denoise(block, self._start)
-            self._seen[state] = guesses.confidence, [state[0], *guesses.tokens]
+            self._seen[state] = guesses.confidence, [self._seed, *guesses.tokens]
             yield
         confidence, tokens = self._seen[state]
         masked = [i for i, token in enumerate(state) if token is None]
@@ -223,7 +227,7 @@ def main(args: argparse.Namespace) -> int:
         raise RequestError(f"--prompts must be from 1 to {len(EXAMPLES)}, not {args.prompts}.")
     spread = [EXAMPLES[i * len(EXAMPLES) // args.prompts].prompt for i in range(args.prompts)]
     prompts = spread if args.prompt is None else [args.prompt]
-    settings = {"modes": ("diffusion",), "max_new_tokens": args.max_new_tokens, "alternatives": 0}
+    settings: dict[str, Any] = {"modes": ("diffusion",), "max_new_tokens": args.max_new_tokens, "alternatives": 0}
     plan = {length: [Request(prompt=one, block_length=length, **settings) for one in prompts] for length in lengths}
     engine = load(args.checkpoint, device=args.device, dtype=args.dtype)
     if not args.json:
@@ -244,7 +248,7 @@ simulated forwards a block | searches cut | sampler agrees with serial | seconds
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
 
 
-def heading(engine: Engine, prompts: int, tokens: int, threshold: float) -> str:
+def heading(engine: Engine, prompts: int, tokens: int, threshold: float | None) -> str:
     """What stands above the lines."""
     return _HEAD.format(engine=engine, prompts=prompts, tokens=tokens, threshold=threshold)
 

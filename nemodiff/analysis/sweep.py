@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
 from nemodiff.analysis.agreement import agreement, speed_up
 from nemodiff.checkpoints import DEFAULT
-from nemodiff.engine import Engine
+from nemodiff.described import Described
 from nemodiff.errors import RequestError
 from nemodiff.examples import EXAMPLES
 from nemodiff.loading import load
@@ -53,13 +53,13 @@ class Progress:
 
 
 def sweep(
-    engine: Engine,
+    engine: Described,
     prompts: Sequence[str],
     block_lengths: Sequence[int],
     thresholds: Sequence[float],
     max_new_tokens: int = 96,
     on_event: Callable[[Event], None] | None = None,
-) -> Iterator[Progress]:
+) -> Generator[Progress, None, None]:
     """Run AR once a prompt, then every setting of diffusion and self-speculation; yields after every run.
 
     Close the generator to stop within one run. on_event: called after every forward; what it raises ends the sweep
@@ -70,13 +70,15 @@ def sweep(
         for length in block_lengths
         for threshold in thresholds
     ] + [{"modes": ("self-speculation",), "block_length": length} for length in block_lengths]
-    common = {"max_new_tokens": max_new_tokens, "alternatives": 0}
+    common: dict[str, Any] = {"max_new_tokens": max_new_tokens, "alternatives": 0}
     plan = [[Request(prompt=prompt, **setting, **common) for prompt in prompts] for setting in settings]
     first = [Request(prompt=prompt, modes=("ar",), **common) for prompt in prompts]
     return _run(engine, [first, *plan], on_event)
 
 
-def _run(engine: Engine, plan: list[list[Request]], on_event: Callable[[Event], None] | None) -> Iterator[Progress]:
+def _run(
+    engine: Described, plan: list[list[Request]], on_event: Callable[[Event], None] | None
+) -> Generator[Progress, None, None]:
     total = sum(map(len, plan))
     done = 0
     references: list[Lane] = []

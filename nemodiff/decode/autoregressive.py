@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from nemodiff.decode.lane import LaneRun
 from nemodiff.trace import Event
 
 
-def autoregressive(lane: LaneRun) -> Iterator[Event]:
+def autoregressive(lane: LaneRun) -> Generator[Event, None, None]:
     """Yield the prefill (which gives token 0), then a decode event a token."""
     guess = lane.first()
     finish = lane.ends(guess.tokens[0], 0)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Sequence
 
 from nemodiff.decode.lane import Guesses, LaneRun
 from nemodiff.samplers import Proposal
 from nemodiff.trace import Event, Position
 
 
-def diffusion(lane: LaneRun) -> Iterator[Event]:
+def diffusion(lane: LaneRun) -> Generator[Event, None, None]:
     """Yield the prefill (whose last logits give the first seed), denoise events, and a refresh between blocks.
 
     As released: the block is [seed, MASK × (B - 1)]; denoising forwards are bidirectional and write nothing; a
@@ -35,7 +35,7 @@ def diffusion(lane: LaneRun) -> Iterator[Event]:
             yield lane.event("denoise", start, length, given + positions, finish)
             given = []
         if finish is None:
-            guess = lane.forward(block, start + length, causal=True, rows=slice(-1, None))
+            guess = lane.forward(_tokens(block), start + length, causal=True, rows=slice(-1, None))
             lane.cache.keep(length)
             start += length
             finish = lane.ends(guess.tokens[0], start)
@@ -49,7 +49,7 @@ def _denoise(
 
     Returns what it left of every position that was masked.
     """
-    sampler, mask = lane.settings.sampler, lane.model.config.mask_token_id
+    sampler, mask = lane.settings.sampler, lane.model.config.mask
     tokens = [mask if token is None else token for token in block]
     masked = [offset for offset, token in enumerate(block) if token is None]
     hidden, measure = [token is None for token in block[1:]], sampler.measure
@@ -61,7 +61,7 @@ def _denoise(
         block_masks=masks,
     )
     committed = {masked[i] for i in sampler.choose(proposal)}
-    scores = proposal.measured or [None] * len(masked)
+    scores: Sequence[float | None] = proposal.measured or [None] * len(masked)
     for offset in committed:
         block[offset] = guesses.tokens[offset - 1]
     finish, kept = _finished(lane, block, start)
@@ -78,9 +78,15 @@ def _position(
     guesses: Guesses, block: list[int | None], start: int, offset: int, state: str, score: float | None
 ) -> Position:
     position = guesses.position(offset - 1, start + offset, state, score=score)
-    if block[offset] not in (None, position.token):  # committed earlier, thrown away now: not this forward's guess
-        return Position(start + offset, block[offset], state)
-    return position
+    held = block[offset]
+    if held is None or held == position.token:
+        return position
+    return Position(start + offset, held, state)  # committed earlier, thrown away now: not this forward's guess
+
+
+def _tokens(block: list[int | None]) -> list[int]:
+    """The tokens of a block that has no mask left."""
+    return [token for token in block if token is not None]
 
 
 def _finished(lane: LaneRun, block: list[int | None], start: int) -> tuple[str | None, int]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from torch import Tensor
 from nemodiff.decode.noise import Noise
 from nemodiff.model.cache import KVCache
 from nemodiff.model.layout import Layout
+from nemodiff.model.static import StaticCache
 from nemodiff.model.transformer import Transformer
 from nemodiff.ranking import best, largest
 from nemodiff.samplers import Sampler
@@ -65,7 +67,7 @@ class Guesses:
     logits: Tensor
     probabilities: Tensor
 
-    def position(self, row: int, index: int, state: str, **more) -> Position:
+    def position(self, row: int, index: int, state: str, **more: Any) -> Position:
         return Position(index, self.tokens[row], state, self.confidence[row], top=self.top[row], **more)
 
 
@@ -153,7 +155,7 @@ class LaneRun:
 
     def prepare(self, rows: int, *, causal: bool, adapter: bool = False) -> None:
         """Make what a static forward of this shape needs, where there are such: before the clock runs."""
-        if self.cache.static:
+        if isinstance(self.cache, StaticCache):
             self.cache.prepare(rows, causal=causal, adapter=adapter)
 
     def run(
@@ -186,16 +188,18 @@ class LaneRun:
 
         Called for every token of the answer in its order, so it also sees thinking end.
         """
-        self._thought = self._thought or token == self.settings.thinking[1]
+        if self.settings.thinking and token == self.settings.thinking[1]:
+            self._thought = True
         if token in self.settings.eos:
             return "eos"
         return "length" if index + 1 >= self.settings.max_new_tokens else None
 
     def forced(self, first: int, count: int) -> tuple[int, int] | None:
         """(offset, </think>) if the thinking budget ends unmet at one of `count` answer positions from `first` on."""
-        if self._thought or not first <= self.settings.thinking[0] < first + count:
+        if self._thought or self.settings.thinking is None:
             return None
-        return self.settings.thinking[0] - first, self.settings.thinking[1]
+        at, end = self.settings.thinking
+        return (at - first, end) if first <= at < first + count else None
 
     @contextmanager
     def timed(self) -> Iterator[None]:
@@ -218,7 +222,7 @@ class LaneRun:
         probabilities = logits.softmax(-1)
         if not causal:
             # Out of the choice, yet in the sum: a probability is the model's own, as released.
-            mask = self.model.config.mask_token_id
+            mask = self.model.config.mask
             logits[:, mask], probabilities[:, mask] = -torch.inf, 0
         if self.settings.temperature > 0:
             # Every mode draws with the same noise at a position, so self-speculation draws AR's very tokens at any

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from nemodiff.model.transformer import Transformer
 from nemodiff.trace import Event
 
 
-def quadratic(lane: LaneRun) -> Iterator[Event]:
+def quadratic(lane: LaneRun) -> Generator[Event, None, None]:
     """Yield the prefill (which gives the first token), then a verify event a forward.
 
     The paper's scheme, for a block of B: the newest token and k = B - 1 drafts are verified causally; after each of
@@ -61,13 +61,13 @@ def quadratic(lane: LaneRun) -> Iterator[Event]:
 def layouts(model: Transformer, length: int, ar_weight: float = 1.0) -> dict[int, Layout]:
     """The layouts of a block of `length`, by how many drafts are verified: none at first, then length - 1."""
     shifted = model.config.shift_logits
-    made = {"masks": length - shifted, "again": shifted and ar_weight < 1, "device": model.device}
-    return {drafts: groups(drafts, **made) for drafts in (0, length - 1)}
+    masks, again = length - shifted, shifted and ar_weight < 1
+    return {drafts: groups(drafts, masks=masks, again=again, device=model.device) for drafts in (0, length - 1)}
 
 
 def _rows(lane: LaneRun, tokens: list[int], layout: Layout) -> list[int]:
     """Input ids of a forward: the tokens to verify, then the group behind each."""
-    masks = [lane.model.config.mask_token_id] * layout.masks
+    masks = [lane.model.config.mask] * layout.masks
     return tokens + [row for token in tokens for row in ([token] if layout.again else []) + masks]
 
 
@@ -78,7 +78,7 @@ def _mixed(lane: LaneRun, ar: Tensor, diffusion: Tensor) -> Tensor:
     if weight == 1:
         return ar
     diffusion = diffusion.float()
-    diffusion[:, lane.model.config.mask_token_id] = -torch.inf
+    diffusion[:, lane.model.config.mask] = -torch.inf
     p = weight * (ar.float() / temperature).softmax(-1) + (1 - weight) * (diffusion / temperature).softmax(-1)
     return p.log() * temperature
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 
 from nemodiff.trace import Event
 
 
-def race(lanes: Mapping[str, Iterator[Event]]) -> Iterator[Event]:
+def race(lanes: Mapping[str, Generator[Event, None, None]]) -> Generator[Event, None, None]:
     """Interleave generators of Events, always advancing the lane whose own clock is furthest behind.
 
     So at any moment a viewer sees how far each mode would be if it ran alone. Closing the race closes every lane.

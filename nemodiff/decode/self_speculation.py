@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from nemodiff.decode.acceptance import accept
 from nemodiff.decode.lane import Guesses, LaneRun
@@ -11,19 +11,19 @@ from nemodiff.decode.verdict import verdict
 from nemodiff.trace import Event
 
 
-def self_speculation(lane: LaneRun) -> Iterator[Event]:
+def self_speculation(lane: LaneRun) -> Generator[Event, None, None]:
     """Yield the prefill (which gives the first token), then the events of the draft that was asked for."""
     return quadratic(lane) if lane.settings.draft == "quadratic" else linear(lane)
 
 
-def linear(lane: LaneRun) -> Iterator[Event]:
+def linear(lane: LaneRun) -> Generator[Event, None, None]:
     """Yield the prefill (which gives the first token), then a draft and a verify event a cycle.
 
     As released: a draft runs [newest token, MASK × (B - 1)] with the adapter on; the verify runs the drafted block
     causally with it off. n drafts that stand give n + 1 new tokens, the last the verifier's own; the cache keeps the
     block's first n + 1 inputs. The text is AR's.
     """
-    length, mask = lane.settings.block_length, lane.model.config.mask_token_id
+    length, mask = lane.settings.block_length, lane.model.config.mask
     index, guess = 0, lane.first()
     newest = guess.tokens[0]
     finish = lane.ends(newest, 0)

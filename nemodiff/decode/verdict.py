@@ -11,7 +11,7 @@ def verdict(
 ) -> tuple[list[Position], str | None]:
     """What became of every draft (None: there were none), the first at answer position `first`, and why the answer
     ended, if it did. `standing` drafts stand; verified holds what now stands at each place, the verifier's own last."""
-    drafts = len(draft.tokens) if draft else 0
+    drafts = len(draft.tokens) if draft else 0  # where there are none, none is rejected or discarded
     own = "bonus" if standing == drafts else "corrected"
     positions: list[Position] = []
     finish = None
@@ -20,10 +20,10 @@ def verdict(
         if finish:
             positions.append(verified.position(row, place, "discarded"))
             continue
-        if row == standing and own == "corrected":
+        if draft and row == standing and own == "corrected":
             positions.append(draft.position(row, place, "rejected", verifier=verified.tokens[row]))
         positions.append(verified.position(row, place, "accepted" if row < standing else own))
         finish = lane.ends(verified.tokens[row], place)
-    for row in range(standing + 1, drafts):
-        positions.append(draft.position(row, first + row, "discarded"))
+    if draft:
+        positions += [draft.position(row, first + row, "discarded") for row in range(standing + 1, drafts)]
     return positions, finish

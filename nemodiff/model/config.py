@@ -128,6 +128,13 @@ class ModelConfig:
     vision: VisionConfig | None = None
 
     @property
+    def mask(self) -> int:
+        """The mask's id. Raises ValueError for a model without one, which decodes in mode ar only."""
+        if self.mask_token_id is None:
+            raise ValueError("this model has no mask token")
+        return self.mask_token_id
+
+    @property
     def qkv_size(self) -> int:
         return (self.num_heads + 2 * self.num_kv_heads) * self.head_dim
 

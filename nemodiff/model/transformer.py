@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
@@ -84,7 +84,8 @@ class Transformer(nn.Module):
         device = torch.device(device)
         self.config = config
         self.embed = Matrix(config.hidden_size, config.vocab_size, device, dtype)
-        self.layers = nn.ModuleList(Layer(config, device, dtype) for _ in range(config.num_layers))
+        layers = nn.ModuleList(Layer(config, device, dtype) for _ in range(config.num_layers))
+        self.layers = cast("list[Layer]", layers)  # what a ModuleList is to those who index it and go through it
         self.norm = nn.Parameter(torch.ones(config.hidden_size, device=device, dtype=dtype))
         self.head = (
             self.embed if config.tie_word_embeddings else Matrix(config.hidden_size, config.vocab_size, device, dtype)

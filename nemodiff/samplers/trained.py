@@ -69,6 +69,12 @@ class TrainedSampler(nn.Module):
     `bias` calibrate the logits; `spread` [2, features + LOGS] centres and scales the features and their logarithms.
     """
 
+    projection: Tensor
+    mean: Tensor
+    spread: Tensor
+    scale: Tensor
+    bias: Tensor
+
     def __init__(self, config: SamplerConfig) -> None:
         super().__init__()
         self.config = config
@@ -106,12 +112,19 @@ class TrainedSampler(nn.Module):
         self.to(embedding.device)
         self.table = torch.cat([(part.float() - self.mean) @ self.projection for part in embedding.split(8192)])
 
+    @property
+    def compressed(self) -> Tensor:
+        """The model's compressed embeddings [vocab, components]. Raises ValueError before `attach`."""
+        if self.table is None:
+            raise ValueError("attach the sampler to a model first")
+        return self.table
+
     @torch.inference_mode()
     def score(self, probabilities: Tensor, masked: list[bool]) -> Tensor:
         """Probability [positions] that each position's top-1 is right; probabilities [positions, vocab] of one
         forward over a block."""
         flags = torch.tensor(masked, device=probabilities.device)
-        features = block_features(probabilities, flags, self.table)
+        features = block_features(probabilities, flags, self.compressed)
         return torch.sigmoid(self(features[None], flags[None])[0])
 
 

@@ -24,7 +24,7 @@ class MadeUp:
 
     def __init__(self, seed, length, most=100, steady=0.6):
         self.settings = SimpleNamespace(block_length=length, eos=frozenset({EOS}), max_new_tokens=most)
-        self.model = SimpleNamespace(config=SimpleNamespace(mask_token_id=MASK))
+        self.model = SimpleNamespace(config=SimpleNamespace(mask=MASK))
         self.seed, self.steady, self.forwards = seed, steady, 0
 
     def denoise(self, block, start):

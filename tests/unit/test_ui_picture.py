@@ -121,7 +121,7 @@ def test_a_checkpoint_that_reads_says_so_and_names_one_that_sees(uploads, monkey
         name, sees, note = "made/seer", True, ""
 
     class Reader:
-        name, note = "reader", "It reads."
+        name, note, sees = "reader", "It reads.", False
 
     monkeypatch.setattr(picture, "CATALOGUE", (Reader, Entry))
     shown = json.loads(slot(Blind()).look(upload(uploads)))

@@ -15,7 +15,7 @@ def acceptance_lengths(trace: Trace, mode: str = "self-speculation") -> go.Figur
     often each length came; the mean as a line through both, and the forwards of a cycle, where it only equals AR."""
     lane = trace.lane(mode)
     cycles = [(k, event) for k, event in enumerate(lane.events) if event.phase == "verify"] if lane else []
-    if not cycles:
+    if not lane or not cycles:
         return empty("Acceptance lengths", "No draft was verified in this run, so there are no acceptance lengths.")
     accepted = [sum(p.state == "accepted" for p in event.positions) for _, event in cycles]
     own = [sum(p.state in ("corrected", "bonus") for p in event.positions) for _, event in cycles]

@@ -21,7 +21,8 @@ def confidence_agreement(trace: Trace) -> go.Figure:
     After a difference the contexts differ, and comparing place by place would only measure chance.
     """
     title = "Confidence against agreement with AR"
-    if not trace.lane("ar") or not trace.lane("ar").tokens:
+    reference = trace.lane("ar")
+    if not reference or not reference.tokens:
         return empty(title, "Decode with the AR lane too, and this shows how often each confidence was right.")
     series = {
         "diffusion": ("diffusion commits", _judged_commits(trace)),
@@ -104,7 +105,7 @@ def _add_reliability(figure: go.Figure, mode: str, label: str, judged: list[tupl
 
 def _judged_commits(trace: Trace) -> list[tuple[float, bool, int]]:
     """(confidence at commit, is it AR's, event) of diffusion's commits whose block began with AR's very text."""
-    lane, reference = trace.lane("diffusion"), trace.lane("ar").tokens
+    lane, reference = trace.lane("diffusion"), trace["ar"].tokens
     if not lane:
         return []
     parted = first_difference(lane.tokens, reference)

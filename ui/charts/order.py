@@ -31,7 +31,7 @@ def commit_order(trace: Trace, mode: str = "diffusion") -> go.Figure:
     lane = trace.lane(mode)
     cells = _commits(lane) if lane else {}
     blocks = sorted({start for start, _ in cells})
-    if not any(step for step, *_ in cells.values()):
+    if not lane or not any(step for step, *_ in cells.values()):
         return empty("Commit order", "No block was denoised in this run, so there is no commit order to draw.")
     shown = blocks[:MAX_ROWS]
     width = max(column for start, column in cells if start in set(shown)) + 1

@@ -76,7 +76,7 @@ class Decoder:
 
     def _run(self, body: bytes) -> Generator[dict[str, Any], None, None]:
         with closing(self.engine.stream(nemodiff.Request.from_json(_parsed(body)))) as events:
-            for event in events:
+            for event in filter(None, events):
                 yield {"mode": event.mode, **event.to_json()}
 
     def _light(self, body: bytes) -> Generator[dict[str, Any], None, None]:
