@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+# Two at a time: most tests wait, for a browser or for a server, more than they compute.
+PYTEST := $(RUN) -m pytest -n 2 --dist loadgroup
 
 .PHONY: demo check test install install-dev chromium format clean
 
@@ -13,10 +15,10 @@ check: install-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(RUN) -m pytest tests/unit
+	$(PYTEST) tests/unit
 
 test: check chromium
-	$(RUN) -m pytest tests/integration tests/browser
+	$(PYTEST) tests/integration tests/browser
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev

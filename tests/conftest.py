@@ -14,14 +14,19 @@ from nemodiff.model.transformer import Transformer
 from tests.helpers.checkpoints import open_engine, random_llama, write_llama
 from tests.helpers.official import random_ministral, write_nvidia
 
-torch.set_num_threads(int(os.environ.get("NEMODIFF_TEST_THREADS", "2")))
+# One thread a worker where several of pytest-xdist's share the cores.
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+torch.set_num_threads(int(os.environ.get("NEMODIFF_TEST_THREADS", "2" if WORKERS == 1 else "1")))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test with its level: unit, integration or browser."""
+    """Mark every test with its level, and with what runs on one worker: a file, and all that asks for the replicas."""
     folder = Path(__file__).parent
     for item in items:
-        item.add_marker(item.path.relative_to(folder).parts[0])
+        file = item.path.relative_to(folder)
+        item.add_marker(file.parts[0])
+        asks = {"replicas", "any_engine"} & set(getattr(item, "fixturenames", ()))
+        item.add_marker(pytest.mark.xdist_group("replicas" if asks else str(file)))
 
 
 @pytest.fixture(scope="session")

@@ -18,8 +18,10 @@ import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
+from nemodiff.described import Described
 from nemodiff.request import Request
 from nemodiff.trace import MODES, Trace
+from tests.helpers.checkpoints import open_engine
 from tests.helpers.replicas import one_replica
 from ui import api, blocks, server
 from ui.remote import connect
@@ -32,17 +34,25 @@ EXAMPLES = re.findall(r"```(\w+)\n(.*?)```", SECTION, re.DOTALL)
 DAYS = "List the days of the week as a JSON array."
 
 
-@pytest.fixture(scope="module", params=["here", "on a replica"])
-def page(request, real_engine) -> Iterator[tuple[str, Turns]]:
-    """The address of a page on the real model, loaded here or by a replica, and its line."""
+@pytest.fixture(scope="module", params=["the default checkpoint here", "a tiny one on a replica"])
+def engine(request) -> Iterator[Described]:
+    with contextlib.ExitStack() as replica:
+        if request.param == "the default checkpoint here":
+            yield request.getfixturevalue("real_engine")
+        else:
+            tiny = open_engine(request.getfixturevalue("chat_folder"))
+            yield connect(replica.enter_context(one_replica(tiny)))
+
+
+@pytest.fixture(scope="module")
+def page(engine) -> Iterator[tuple[str, Turns]]:
+    """The address of a page and its line."""
     settings = Settings(max_new_tokens=400, visitor_runs=2)
     turns = Turns(settings)
-    with contextlib.ExitStack() as replica:
-        engine = real_engine if request.param == "here" else connect(replica.enter_context(one_replica(real_engine)))
-        demo = blocks.build(engine, settings, turns=turns)
-        server.launch(demo, turns, settings, server_port=None, prevent_thread_lock=True, quiet=True)
-        yield demo.local_url.rstrip("/"), turns
-        demo.close()
+    demo = blocks.build(engine, settings, turns=turns)
+    server.launch(demo, turns, settings, server_port=None, prevent_thread_lock=True, quiet=True)
+    yield demo.local_url.rstrip("/"), turns
+    demo.close()
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +61,8 @@ def client(page) -> Client:
 
 
 @pytest.fixture(scope="module")
-def days(real_engine) -> str:
-    return real_engine.generate(Request(prompt=DAYS, modes=("self-speculation",))).lanes[0].text
+def days(engine) -> str:
+    return engine.generate(Request(prompt=DAYS, modes=("self-speculation",), max_new_tokens=128)).lanes[0].text
 
 
 def run_example(kind: str, code: str, address: str) -> str:
