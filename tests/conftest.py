@@ -6,12 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
-import tokenizers
 import torch
 
 from nemodiff.engine import Engine
 from nemodiff.model.transformer import Transformer
-from tests.helpers.checkpoints import open_engine, random_llama, write_llama
+from tests.helpers.checkpoints import open_engine, random_llama, write_chat, write_llama
 from tests.helpers.official import random_ministral, write_nvidia
 
 # One thread a worker where several of pytest-xdist's share the cores.
@@ -37,14 +36,7 @@ def llama_folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def chat_folder(tmp_path_factory) -> Path:
     """A tiny Llama with a tokenizer of its own: a character a token."""
-    folder = write_llama(random_llama(), tmp_path_factory.mktemp("checkpoints") / "tiny-chat")
-    characters = [chr(code) for code in range(33, 127)] + ["Ġ", "Ċ"]
-    vocabulary = {character: 110 - 96 + index for index, character in enumerate(characters)}
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = tokenizers.decoders.ByteLevel()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return folder
+    return write_chat(tmp_path_factory.mktemp("checkpoints") / "tiny-chat")
 
 
 @pytest.fixture(scope="session")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 
 import pytest
 
 from tests.helpers.browser import FLAGS, PATIENCE, find_chromium, running
+from tests.helpers.checkpoints import write_chat
 from tests.helpers.traces import trace_of
 from ui import player
 
@@ -25,14 +25,13 @@ def chromium() -> str:
 
 @pytest.fixture(scope="package")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a running app whose bundled recording is a small made one."""
+    """The address of a running app on a tiny random checkpoint, whose bundled recording is a small made one."""
     folder = tmp_path_factory.mktemp("recordings")
     words = {"1": "One", "2": " two", "3": "\n", "4": "  three", "5": "."}
     trace = trace_of(words, [1, 2, 3, 4, 5], recorded="2026-01-02", device="Test CPU")
     (folder / "made.json").write_text(json.dumps(trace), encoding="utf-8")
-    settings = {"NEMODIFF_RECORDINGS": str(folder), "NEMODIFF_CHOOSE": "0"}
-    if checkpoint := os.environ.get("NEMODIFF_TEST_CHECKPOINT"):
-        settings["NEMODIFF_CHECKPOINT"] = checkpoint
+    checkpoint = write_chat(folder.parent / "tiny-chat", endless=True)
+    settings = {"NEMODIFF_RECORDINGS": str(folder), "NEMODIFF_CHOOSE": "0", "NEMODIFF_CHECKPOINT": str(checkpoint)}
     with running(folder.parent / "app.log", settings) as address:
         yield address
 

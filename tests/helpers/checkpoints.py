@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import tokenizers
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -13,6 +14,7 @@ from nemodiff.model.int8 import int8_obstacle
 from nemodiff.model.quantise import quantise
 from nemodiff.model.transformer import Transformer
 from nemodiff.model.weights import load_model
+from nemodiff.samplers.trained import SamplerConfig, TrainedSampler, principal_components, save_sampler
 from nemodiff.tokenizer import Tokenizer
 from tests.helpers.official import spread, write_folder
 
@@ -32,10 +34,12 @@ SHAPE = {
 }
 
 
-def random_llama(tied: bool = True, seed: int = 0) -> LlamaForCausalLM:
-    """transformers' Llama with random weights, spread enough that greedy choices differ."""
+def random_llama(tied: bool = True, seed: int = 0, **shape: int) -> LlamaForCausalLM:
+    """transformers' Llama with random weights, spread enough that greedy choices differ. shape: overrides SHAPE."""
     torch.manual_seed(seed)
-    config = LlamaConfig(**SHAPE, tie_word_embeddings=tied, rope_parameters={"rope_type": "default", "rope_theta": 1e4})
+    config = LlamaConfig(
+        **SHAPE | shape, tie_word_embeddings=tied, rope_parameters={"rope_type": "default", "rope_theta": 1e4}
+    )
     return spread(LlamaForCausalLM(config))
 
 
@@ -52,6 +56,38 @@ def write_llama(model: LlamaForCausalLM, folder: Path, **config) -> Path:
         "block_size": 8,
     }
     return write_folder(folder, tensors, data | config)
+
+
+def write_chat(folder: Path, endless: bool = False) -> Path:
+    """A tiny Llama with a tokenizer of its own: a character a token.
+
+    endless: what the page's tests run on. No answer ends by itself, a trained sampler comes along, and there are so
+    many layers that a forward takes some milliseconds: a run can be stopped in its middle.
+    """
+    layers = 24 if endless else SHAPE["num_hidden_layers"]
+    model = random_llama(num_hidden_layers=layers)
+    if endless:
+        with torch.no_grad():
+            model.model.embed_tokens.weight[EOS] = 0  # its logit is 0, and another one is always above
+    write_llama(model, folder, num_hidden_layers=layers)
+    characters = [chr(code) for code in range(33, 127)] + ["Ġ", "Ċ"]
+    vocabulary = {character: 110 - 96 + index for index, character in enumerate(characters)}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    if endless:
+        save_sampler(random_sampler(model.model.embed_tokens.weight), folder / "sampler", {"threshold": 0.6})
+    return folder
+
+
+def random_sampler(embedding: torch.Tensor) -> TrainedSampler:
+    """A small trained sampler's shape with random weights, for an embedding table [vocab, hidden]."""
+    torch.manual_seed(0)
+    sampler = TrainedSampler(SamplerConfig(1, 16, 2, *embedding.shape, components=5))
+    sampler.mean, sampler.projection = principal_components(embedding, 5)
+    sampler.attach(embedding)
+    return sampler
 
 
 INT8 = int8_obstacle(torch.device("cpu")) is None

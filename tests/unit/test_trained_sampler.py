@@ -12,8 +12,6 @@ from nemodiff.engine import Defaults, Engine
 from nemodiff.errors import CheckpointError, RequestError
 from nemodiff.request import Request
 from nemodiff.samplers.trained import (
-    SamplerConfig,
-    TrainedSampler,
     block_features,
     load_sampler,
     principal_components,
@@ -21,6 +19,7 @@ from nemodiff.samplers.trained import (
 )
 from nemodiff.training import sampler as training
 from nemodiff.training.trajectories import States, trajectories
+from tests.helpers.checkpoints import random_sampler
 from tests.helpers.engines import WithText
 
 
@@ -41,11 +40,7 @@ def engine(llama_engine):
 
 @pytest.fixture
 def fresh(engine):
-    torch.manual_seed(0)
-    sampler = TrainedSampler(SamplerConfig(1, 16, 2, *engine.model.embed.weight.shape, components=5))
-    sampler.mean, sampler.projection = principal_components(engine.model.embed.weight, 5)
-    sampler.attach(engine.model.embed.weight)
-    return sampler
+    return random_sampler(engine.model.embed.weight)
 
 
 def test_features_are_what_they_say():
