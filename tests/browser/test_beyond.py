@@ -187,4 +187,4 @@ def test_the_trained_sampler_scores_and_commits(page: Page, tmp_path: Path) -> N
         committed = {p.index for p in event.positions if p.state == "committed"}
         above = {index for index, score in scores.items() if score >= trace.request["threshold"]}
         sure = {p.index: p.confidence for p in event.positions if p.index in scores}
-        assert committed <= (above or {max(sure, key=sure.get)})
+        assert committed <= above | {max(sure, key=sure.get)}
