@@ -15,6 +15,7 @@ from nemodiff.trace import MODES
 from ui import relay
 from ui.checkpoint import Checkpoints
 from ui.fields import whole
+from ui.guard import UNREAD
 from ui.limits import within
 from ui.runs import Decode, Run
 from ui.settings import Settings
@@ -110,16 +111,17 @@ def add(
         gr.api(generate, api_name="generate", **model)
 
 
-def misread(path: str, body: bytes) -> str | None:
-    """What is wrong with the body of a POST to the endpoint, as a sentence; Gradio would answer with an empty error."""
+def misread(path: str, asked: Any) -> str | None:
+    """What is wrong with a POST to the endpoint, as a sentence; Gradio would answer with an empty error.
+
+    asked: what its body holds, see `ui.guard.Guard`.
+    """
     name, named = path.rstrip("/").rpartition("/call/")[2], True
     if name == "generate":
         named = False
     elif name != "v2/generate":
         return None
-    try:
-        asked = json.loads(body)
-    except (ValueError, RecursionError):
+    if asked is UNREAD:
         return "The body is no valid JSON."
     if not isinstance(asked, dict):
         return "The body must be a JSON object."

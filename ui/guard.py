@@ -7,13 +7,15 @@ import logging
 import re
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from gradio.route_utils import FnIndexInferError
 from gradio.utils import get_upload_folder
+from starlette._utils import get_route_path
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,11 +25,12 @@ logger = logging.getLogger(__name__)
 
 #: Bytes of a body. The largest honest one is a trace inside a JSON string.
 MAX_BODY = 48 * 2**20
-#: Levels of JSON; no honest value comes near it.
-MAX_DEPTH = 200
-#: Bytes of uploads within KEPT seconds, after which Gradio has deleted them (`delete_cache`); an upload counts as LEAST
-#: at the least.
+#: Levels and values of JSON; no honest body comes near them, since a trace travels as one string.
+MAX_DEPTH, MAX_VALUES = 200, 200_000
+#: Bytes of uploads within KEPT seconds, after which Gradio has deleted them (`delete_cache`); each costs LEAST besides.
 MAX_UPLOADS, KEPT, LEAST = 2 * 2**30, 7200.0, 2**16
+#: The one route that takes a form; everything else that the page is sent is JSON.
+UPLOAD = "/gradio_api/upload"
 #: Gradio's routes that this page does not use.
 UNUSED = re.compile(
     r"(/gradio_api)?/(proxy=|stream/|dev/|vibe|undo-vibe|process_recording|run-history|runs\b|deep_link|profiling"
@@ -52,11 +55,17 @@ POLICY = "; ".join(
 )
 #: What anybody may ask of a private page: a container's own check comes by any name.
 OPEN = ("/health",)
+NO_UTF8 = "The request is not UTF-8: send JSON in UTF-8."
+FULL = "The server holds too many files just now: try again in an hour."
 UNKNOWN = "There is no endpoint of that name: see /gradio_api/info."
 UNANSWERED = "The request could not be answered: it may not be one of this page's."
 UNREADABLE = "The request is not of the form that this address takes: see /gradio_api/info."
 #: What Gradio's own routes raise while they read a body; what the page's functions raise never comes this way.
 MISREADINGS = (AssertionError, AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError)
+#: What _parsed gives for a body that is no JSON, which Gradio refuses.
+UNREAD = object()
+#: On a stream of events: proxies must neither gather it nor rewrite it, or a run arrives in one piece at its end.
+STREAMED = ((b"cache-control", b"no-cache, no-transform"), (b"x-accel-buffering", b"no"))
 HEADERS = (
     (b"content-security-policy", POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
@@ -79,7 +88,8 @@ class Guard:
 
     closed: asked before every new run; True once the server is going down. private: the page is for the machine's own
     people, so only its own pages may ask, by a loopback name: no foreign site, and no name made to point here.
-    misread: what is wrong with a POST's path and body, as a sentence, where something is.
+    misread: what is wrong with a POST's path and the value of its body (UNREAD where it is no JSON), as a sentence,
+    where something is. Paths are looked at without the prefix of a sub-path, as the router does.
     """
 
     def __init__(
@@ -87,7 +97,7 @@ class Guard:
         app: ASGIApp,
         closed: Callable[[], bool] = lambda: False,
         private: bool = False,
-        misread: Callable[[str, bytes], str | None] = lambda path, body: None,
+        misread: Callable[[str, Any], str | None] = lambda path, value: None,
         limit: int = MAX_BODY,
         uploads: int = MAX_UPLOADS,
     ) -> None:
@@ -99,24 +109,27 @@ class Guard:
             await self._app(scope, receive, send)
             return
         started = ended = False
+        path, upload = get_route_path(scope), Upload()
 
         async def answer(message: Message) -> None:
             nonlocal started, ended
             started = True
             ended = message["type"] == "http.response.body" and not message.get("more_body", False)
             if message["type"] == "http.response.start":
-                taken = {name for name, _ in HEADERS} | {b"server"}
-                kept = [pair for pair in message.get("headers", []) if pair[0].lower() not in taken]
-                message = {**message, "headers": [*kept, *HEADERS]}
+                headers = list(message.get("headers", []))
+                kind = _first(headers, b"content-type").lower()
+                ours = HEADERS + (STREAMED if kind.startswith(b"text/event-stream") else ())
+                taken = {name for name, _ in ours} | {b"server"}
+                message = {**message, "headers": [*(pair for pair in headers if pair[0].lower() not in taken), *ours]}
             await send(message)
 
         try:
-            if UNUSED.match(scope["path"]):
+            if UNUSED.match(path):
                 raise Refusal(404, "There is nothing here.")
-            if self._private and scope["path"] not in OPEN:
+            if self._private and path not in OPEN:
                 _own(scope)
             if scope["method"] in ("POST", "PUT", "PATCH", "DELETE"):
-                receive = await self._checked(scope, receive)
+                receive = await self._checked(scope, path, receive, upload)
             await self._app(scope, receive, answer)
         except Refusal as refusal:
             if not started:
@@ -124,25 +137,28 @@ class Guard:
         except Exception as error:  # Gradio's own checks fail in many ways; a log of them would hold what was sent
             logger.warning("a request could not be answered: %s", type(error).__name__)
             if not started:
-                await _refuse(answer, _refusal_of(error, scope))
+                await _refuse(answer, _refusal_of(error, path, scope["method"]))
             elif not ended:
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            self._uploads.end(upload)
 
-    async def _checked(self, scope: Scope, receive: Receive) -> Receive:
-        headers = {name.lower(): value for name, value in scope["headers"]}
-        path, kind = scope["path"], headers.get(b"content-type", b"")
+    async def _checked(self, scope: Scope, path: str, receive: Receive, upload: Upload) -> Receive:
         if self._closed() and ("/call/" in path or path.rstrip("/").endswith("/queue/join")):
             raise Refusal(503, "The server is being restarted: try again in a minute.")
-        length = headers.get(b"content-length", b"0")
+        length = _first(scope["headers"], b"content-length") or b"0"
         if not length.isdigit() or int(length) > self._limit:
             raise Refusal(413, f"The request is larger than {self._limit // 2**20} MB: send less.")
-        if kind.startswith(b"multipart/"):
-            self._uploads.admit(int(length))
-            return self._counted(receive)
+        if _first(scope["headers"], b"content-type").lower().startswith(b"multipart/"):
+            if path != UPLOAD:
+                raise Refusal(415, "This address takes JSON: only a file may be sent as a form.")
+            self._uploads.admit(int(length), upload)
+            return self._counted(receive, upload)
         body = await self._body(receive)
-        if sentence := self._misread(path, body):
+        value = _parsed(body)
+        if sentence := self._misread(path, value):
             raise Refusal(422, sentence)
-        return _again(_without_addresses(body), receive)
+        return _again(json.dumps(value).encode() if _clean(value) else body, receive)
 
     async def _body(self, receive: Receive) -> bytes:
         parts, size, more = [], 0, True
@@ -157,7 +173,7 @@ class Guard:
             more = message.get("more_body", False)
         return b"".join(parts)
 
-    def _counted(self, receive: Receive) -> Receive:
+    def _counted(self, receive: Receive, upload: Upload) -> Receive:
         """An upload streams to disk; Gradio bounds each file, this the whole."""
         size = 0
 
@@ -165,34 +181,59 @@ class Guard:
             nonlocal size
             message = await receive()
             size += len(message.get("body", b""))
-            self._uploads.count(len(message.get("body", b"")))
-            if size > self._limit:  # the application is at work already, and knows this error
+            # The application is at work already, and knows these errors.
+            if size > self._limit:
                 raise HTTPException(413, f"The request is larger than {self._limit // 2**20} MB: send less.")
+            if not self._uploads.count(len(message.get("body", b"")), upload):
+                raise HTTPException(503, FULL)
             return message
 
         return counted
 
 
+@dataclass(slots=True)
+class Upload:
+    """One upload: when it began, its bytes so far, and those that it announced and that have not come yet."""
+
+    began: float = 0.0
+    bytes: int = 0
+    announced: int = 0
+
+
 class Uploads:
-    """How many bytes were uploaded lately, so what may lie on the disk; counted while they come."""
+    """How many bytes were uploaded lately, so what may lie on the disk. Room is held for what an upload announces, from
+    its beginning to its end: those that come at once would each find it free else."""
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._most, self._clock = most, clock
-        self._lately: deque[list[float]] = deque()  # when, bytes
+        self._lately: deque[Upload] = deque()
         self._sum = 0
 
-    def admit(self, announced: int) -> None:
+    def admit(self, announced: int, upload: Upload | None = None) -> None:
         """Raises Refusal when there is no room for another upload."""
-        while self._lately and self._clock() - self._lately[0][0] > KEPT:
-            self._sum -= int(self._lately.popleft()[1])
+        while self._lately and self._clock() - self._lately[0].began > KEPT:
+            old = self._lately.popleft()
+            self._sum -= old.bytes + old.announced
+            old.announced = 0
         if self._sum + max(announced, LEAST) > self._most:
-            raise Refusal(503, "The server holds too many files just now: try again in an hour.")
-        self._lately.append([self._clock(), LEAST])
-        self._sum += LEAST
+            raise Refusal(503, FULL)
+        upload = upload or Upload()
+        upload.began, upload.bytes, upload.announced = self._clock(), LEAST, announced
+        self._lately.append(upload)
+        self._sum += LEAST + announced
 
-    def count(self, size: int) -> None:
-        self._lately[-1][1] += size
-        self._sum += size
+    def count(self, size: int, upload: Upload | None = None) -> bool:
+        """Bytes that came, of the newest upload by default; False when there is no more room for them."""
+        upload = upload or self._lately[-1]
+        more = max(0, size - upload.announced)
+        upload.bytes, upload.announced = upload.bytes + size, max(0, upload.announced - size)
+        self._sum += more
+        return not more or self._sum <= self._most
+
+    def end(self, upload: Upload) -> None:
+        """What was announced and did not come takes no room any more."""
+        self._sum -= upload.announced
+        upload.announced = 0
 
 
 def _own(scope: Scope) -> None:
@@ -213,6 +254,11 @@ def _name(address: str) -> str | None:
         return None
 
 
+def _first(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes:
+    """A header's value, of several the first, as Starlette reads it; empty without one."""
+    return next((value for key, value in headers if key.lower() == name), b"")
+
+
 def _again(body: bytes, receive: Receive) -> Receive:
     """The body that was read, once more, then what the connection goes on to say."""
     given = False
@@ -227,22 +273,40 @@ def _again(body: bytes, receive: Receive) -> Receive:
     return once
 
 
-def _without_addresses(body: bytes) -> bytes:
-    """The body with no address in a file value, so that Gradio fetches none: it would for any component.
+def _parsed(body: bytes) -> Any:
+    """The value of a body; UNREAD for none, or for one that is no JSON, which Gradio refuses.
 
-    Raises Refusal for a file that was not uploaded to this server. Most bodies hold no file and are not parsed.
+    Gradio's parser takes UTF-16 and UTF-32, too: only what is UTF-8 is read here and there as the same value. Raises
+    Refusal. (A body too deep for the parser here is too deep there, where the stack is longer.)
     """
-    if b"FileData" not in body and b"\\u" not in body:
-        return body
+    if not body:
+        return UNREAD
     try:
-        data = json.loads(body)
+        text = body.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise Refusal(400, NO_UTF8) from None
+    if "\0" in text:  # UTF-16 and UTF-32 of plain letters are UTF-8, too, with zeros between
+        raise Refusal(400, NO_UTF8)
+    if _values(body) > MAX_VALUES:
+        raise Refusal(413, f"The request holds more than {MAX_VALUES:,} values: send less.")
+    try:
+        return json.loads(text)
     except (ValueError, RecursionError):
-        return body  # Gradio refuses it
-    return json.dumps(data).encode() if _clean(data) else body
+        return UNREAD
+
+
+def _values(body: bytes) -> int:
+    """At least how many values of JSON a body holds, without making them: what separates them, outside strings."""
+    bare = body.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in body else body
+    quotes = bare.count(b'"')
+    if quotes > 4 * MAX_VALUES:
+        return quotes // 2
+    return 1 + sum(part.count(b",") + part.count(b"[") + part.count(b"{") for part in bare.split(b'"')[::2])
 
 
 def _clean(data: Any) -> bool:
-    """Take addresses out of every file value in place; whether there was a file value."""
+    """Take addresses out of every file value in place, so that Gradio fetches none: it would for any component.
+    Whether there was a file value. Raises Refusal for a file that was not uploaded to this server."""
     found = False
     waiting = [(data, 0)]
     while waiting:
@@ -269,11 +333,11 @@ def uploaded(path: Any) -> bool:
     return Path(path).is_absolute() and Path(path).is_relative_to(Path(get_upload_folder()).absolute())
 
 
-def _refusal_of(error: Exception, scope: Scope) -> Refusal:
+def _refusal_of(error: Exception, path: str, method: str) -> Refusal:
     """What the sender of a request is told that Gradio could not answer."""
-    if isinstance(error, FnIndexInferError) or ("/call/" in scope["path"] and isinstance(error, KeyError)):
+    if isinstance(error, FnIndexInferError) or ("/call/" in path and isinstance(error, KeyError)):
         return Refusal(404, UNKNOWN)
-    if scope["path"].startswith("/gradio_api/") and scope["method"] != "GET" and isinstance(error, MISREADINGS):
+    if path.startswith("/gradio_api/") and method != "GET" and isinstance(error, MISREADINGS):
         return Refusal(400, UNREADABLE)
     return Refusal(500, UNANSWERED)
 
