@@ -38,6 +38,33 @@ class Bounds:
     trained: bool
 
 
+class Events(Generator[Event, None, None]):
+    """A run's Events, one a forward. Closing it stops the model within one.
+
+    steps: the same, with None wherever the run may be stopped before anything has happened: between the pieces of a
+    long prompt.
+    """
+
+    def __init__(self, steps: Generator[Event | None, None, None]) -> None:
+        self.steps = steps
+
+    def send(self, value: None) -> Event:
+        while (event := next(self.steps)) is None:
+            pass
+        return event
+
+    def throw(self, *error: Any) -> Event:
+        return self.steps.throw(*error) or next(self)
+
+    def close(self) -> None:
+        self.steps.close()
+
+
+def steps(events: Generator[Event | None, None, None]) -> Generator[Event | None, None, None]:
+    """What `stream` of any engine gave, with None where it can be stopped besides."""
+    return events.steps if isinstance(events, Events) else events
+
+
 class Described(ABC):
     """A checkpoint that answers requests, here or elsewhere.
 
@@ -66,7 +93,8 @@ class Described(ABC):
     def stream(self, request: Request) -> Generator[Event | None, None, None]:
         """One Event a forward; closing the generator stops the model within one. Raises RequestError here.
 
-        An engine elsewhere yields None where nothing has come for a moment, so that a stop is noticed meanwhile.
+        An engine elsewhere yields None where nothing has come for a moment, so that a stop is noticed meanwhile; one
+        that is here does so by way of `steps`.
         """
 
     @abstractmethod

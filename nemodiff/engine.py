@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import platform
 import threading
@@ -16,7 +17,7 @@ import torch
 
 from nemodiff import samplers
 from nemodiff.decode import DECODERS, LaneRun, Prefill, Seen, Settings, quadratic_layouts, race, synchronise
-from nemodiff.described import Bounds, Defaults, Described
+from nemodiff.described import Bounds, Defaults, Described, Events
 from nemodiff.errors import RequestError
 from nemodiff.model.layout import Layout
 from nemodiff.model.memory import enough_memory
@@ -168,60 +169,77 @@ class Engine(Described):
             ids.append(known)
         return ids
 
-    def _look(self, request: Request, prompt: list[int]) -> Seen | None:
-        """The features of a request's pictures, in the order of their tokens; 0 ms when all were kept from before."""
+    def _look(self, request: Request, prompt: list[int]) -> Generator[None, None, Seen | None]:
+        """The features of a request's pictures, in the order of their tokens; 0 ms when all were kept from before.
+        Yields between two pictures."""
         pictures = self._pictures
         if not request.images or pictures is None:
             return None
-        known = all(map(pictures.knows, request.images))
-        synchronise(self.model.device)
-        began = time.perf_counter()
-        features = torch.cat([pictures.encode(picture) for picture in request.images])
-        synchronise(self.model.device)
-        took = 0.0 if known else (time.perf_counter() - began) * 1000
+        features, took = [], 0.0
+        for picture in request.images:
+            if features:
+                yield
+            known = pictures.knows(picture)
+            synchronise(self.model.device)
+            began = time.perf_counter()
+            features.append(pictures.encode(picture))
+            synchronise(self.model.device)
+            took += 0.0 if known else (time.perf_counter() - began) * 1000
         # Of the ids only those of the prompt: an answer may repeat the token.
         places = self._places(prompt[: len(prompt) - len(request.answer_ids)])
-        return Seen(features, places, took)
+        return Seen(torch.cat(features), places, took)
 
-    def stream(self, request: Request) -> Generator[Event, None, None]:
+    def stream(self, request: Request) -> Events:
         """Decode in all asked modes at once; one Event a forward, of the lane that is furthest behind.
 
-        Raises RequestError here, before the first event. Closing the generator stops the model within one forward;
-        past `time_limit` it ends early, with lanes unfinished.
+        Raises RequestError here, before the first event. Closing it stops the model within one forward, or one piece
+        of a long prompt; past `time_limit` it ends early, with lanes unfinished.
         """
         prompt = self.encode(request)
-        return self._run(prompt, self._settings(self.fill(request)), request)
+        return Events(self._run(prompt, self._settings(self.fill(request)), request))
 
-    @contextmanager
-    def lane(self, request: Request, mode: str) -> Iterator[LaneRun]:
-        """A lane of `mode` after its prefill, for analyses that decode by themselves; other runs wait meanwhile.
+    def lane(self, request: Request, mode: str) -> Generator[LaneRun | None, None, None]:
+        """A lane of `mode` after its prefill, for analyses that decode by themselves; before it, None after each piece
+        of a long prompt. Other runs wait until it is closed.
 
-        Raises RequestError as `stream` does.
+        Raises RequestError as `stream` does, with the first value.
         """
         prompt, settings = self.encode(request), self._settings(self.fill(request))
-        with self._prefilled(prompt, settings, request) as prefill:
+        with self._taken(prompt, settings):
+            prefill = yield from self._prefill(prompt, settings, request)
             yield LaneRun(mode, self.model, prefill, settings)
 
     @contextmanager
-    def _prefilled(self, prompt: list[int], settings: Settings, request: Request) -> Iterator[Prefill]:
+    def _taken(self, prompt: list[int], settings: Settings) -> Iterator[None]:
+        """The model for one run, warm."""
         what = f"decode {len(prompt):,} + {settings.max_new_tokens:,} tokens"
         with self._lock, enough_memory(what, RequestError):
             self._warm_up(settings)
-            capacity = len(prompt) + settings.max_new_tokens + settings.most_rows
-            yield Prefill(self.model, prompt, capacity, self._look(request, prompt))
+            yield
 
-    def _run(self, prompt: list[int], settings: Settings, request: Request) -> Generator[Event, None, None]:
-        with self._prefilled(prompt, settings, request) as prefill:
-            deadline = None if request.time_limit is None else time.monotonic() + request.time_limit
-            lanes = {mode: DECODERS[mode](LaneRun(mode, self.model, prefill, settings)) for mode in request.modes}
-            events = race(lanes)
+    def _prefill(self, prompt: list[int], settings: Settings, request: Request) -> Generator[None, None, Prefill]:
+        """The prompt's forward; yields wherever it can be stopped."""
+        seen = yield from self._look(request, prompt)
+        capacity = len(prompt) + settings.max_new_tokens + settings.most_rows
+        prefill = Prefill(self.model, prompt, capacity, seen, paused=True)
+        yield from prefill.pieces
+        return prefill
+
+    def _run(self, prompt: list[int], settings: Settings, request: Request) -> Generator[Event | None, None, None]:
+        with self._taken(prompt, settings):
+            deadline = math.inf if request.time_limit is None else time.monotonic() + request.time_limit
+            events = self._events(prompt, settings, request)
             try:
                 for event in events:
                     yield event
-                    if deadline is not None and time.monotonic() > deadline:
+                    if time.monotonic() > deadline:
                         return
             finally:
                 events.close()
+
+    def _events(self, prompt: list[int], settings: Settings, request: Request) -> Generator[Event | None, None, None]:
+        prefill = yield from self._prefill(prompt, settings, request)
+        yield from race({mode: DECODERS[mode](LaneRun(mode, self.model, prefill, settings)) for mode in request.modes})
 
     def generate(self, request: Request, on_event: Callable[[Event], Any] | None = None) -> Trace:
         trace = super().generate(request, on_event)

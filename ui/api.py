@@ -138,8 +138,7 @@ def misread(path: str, asked: Any) -> str | None:
 def _request(checkpoints: Checkpoints, settings: Settings, **values: Any) -> Request:
     engine = checkpoints.loaded("nothing can be generated")
     request = Request(**values, time_limit=settings.time_limit)
-    within(request, settings)
-    engine.encode(request)  # what cannot run need not wait
+    within(request, settings, engine)  # what cannot run need not wait
     return request
 
 

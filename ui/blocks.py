@@ -129,6 +129,13 @@ def build(
         yield from run(request, visitor)
 
     def speed_of_light(asked: str, visitor: gr.Request) -> Iterator[str]:
+        try:
+            made_by = checkpoints.loaded("no ceiling can be searched").checkpoint
+            request = branches.request_of(asked, made_by, settings.time_limit, runs)
+            within(request, settings, checkpoints.engine)
+        except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
+            yield light.refusal(asked, stream.explain(error))
+            return
         yield from turns.take(
             visitor,
             lambda _: light.told(search, asked, settings.time_limit),
@@ -138,8 +145,7 @@ def build(
 
     def run(request: Request, visitor: gr.Request) -> Iterator[str]:
         try:
-            within(request, settings)
-            running().encode(request)  # what cannot run need not wait
+            within(request, settings, running())  # what cannot run need not wait
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
             yield stream.failure(stream.explain(error))
             return

@@ -14,10 +14,12 @@ import gradio as gr
 from nemodiff.analysis.sweep import Point
 from nemodiff.errors import RequestError
 from nemodiff.examples import EXAMPLES
+from nemodiff.request import Request
 from ui import zero
 from ui.charts.compare import seconds_a_token, tokens_a_forward
 from ui.checkpoint import Checkpoints
 from ui.figure import LANES, plural
+from ui.limits import within
 from ui.line import Ticket
 from ui.settings import Settings
 from ui.stream import explain
@@ -78,6 +80,8 @@ def add(
             if settings.zero:
                 raise RequestError(zero.COMPARE)
             plan = plan_of(labels, blocks, thresholds, tokens)
+            for prompt in plan.prompts:
+                within(Request(prompt=prompt, max_new_tokens=plan.max_new_tokens), settings, checkpoints.engine)
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
             yield [_status("error", explain(error)), *_unchanged()]
             return

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import Any
 
-from nemodiff.described import Described
+from nemodiff.described import Described, steps
 from nemodiff.errors import NemodiffError
 from nemodiff.recorder import Recorder
 from nemodiff.request import Request
@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 #: Decodes in place of `engine.stream`, for a Run.
 Decode = Callable[[Request], Generator[Event | str | None, None, None]]
 
+#: Of a run that ended before its first token: a long prompt took all of its time.
+LATE = "The prompt took longer to read than the {:g} s that a run may take here: shorten it."
 UNEXPECTED = "Something went wrong on the server; the run was ended. Try again, or with other settings."
 
 
@@ -56,7 +58,8 @@ class Run:
         self.error = ""
         self.began = time.monotonic()
         self.first: float | None = None  # when the first event came
-        self._stream = (decode or engine.stream)(request)
+        self._stream = decode(request) if decode else steps(engine.stream(request))
+        self._limit = request.time_limit
         self._tell = ended
         self._events: list[tuple[dict[str, Any], dict[str, dict[str, str]]]] = []
         self._changed = threading.Condition()
@@ -137,7 +140,7 @@ class Run:
         try:
             with closing(self._stream) as stream:
                 for event in stream:
-                    if event is None:  # nothing from a replica for a while
+                    if event is None:  # a piece of a long prompt is done, or a replica had nothing to say for a while
                         if self._stopping.is_set():
                             reason = "stopped"
                             break
@@ -154,6 +157,8 @@ class Run:
                     if self._stopping.is_set():
                         reason = "stopped"
                         break
+            if reason == "time" and not self._events and self._limit is not None:
+                self.error = LATE.format(self._limit)
         except NemodiffError as error:
             self.error, reason = str(error), "stopped"
         except Exception:  # A visitor gets one sentence, the log gets the reason.

@@ -35,6 +35,7 @@ class Settings:
     serve_url: str = ""
     max_new_tokens: int = 512
     max_prompt: int = 12_000
+    max_prompt_tokens: int = 12_000
     time_limit: float = 120.0
     queue: int = 32
     visitor_runs: int = 4
@@ -171,6 +172,13 @@ VARIABLES = (
         "12000",
         "characters that a prompt may have",
         _number(int, 1, MAX_PROMPT_CHARACTERS),
+    ),
+    Variable(
+        "NEMODIFF_MAX_PROMPT_TOKENS",
+        "max_prompt_tokens",
+        "12000",
+        "tokens that a run may begin with: prompt, template, pictures, what a branch goes on from",
+        _number(int, 1, 10_000_000),
     ),
     Variable("NEMODIFF_TIME_LIMIT", "time_limit", "120", "seconds that a run may take", _number(float, 1, 86_400)),
     Variable("NEMODIFF_QUEUE", "queue", "32", "runs that may wait for the model", _number(int, 1, 1000)),

@@ -125,7 +125,7 @@ def stop(runs: Runs, session: str | None, seconds: float = 10.0) -> str:
     run.join(seconds)
     data = run.everything()
     if not data["ev"]:
-        data = {"error": "The run was stopped before its first token."}
+        data = {"error": run.error or "The run was stopped before its first token."}
     return pack(data | said)
 
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import gradio as gr
 
-from nemodiff.described import Described
+from nemodiff.described import Described, steps
 from nemodiff.errors import RequestError
 from nemodiff.request import Request
 from nemodiff.trace import Event
@@ -40,11 +40,12 @@ def duration(request: Request) -> int:
 
 
 def decoder(engine: Callable[[], Described], lend: Lend) -> Decode:
-    """`engine().stream` on a lent GPU: Events, or a sentence as the last value where it could not go on."""
+    """`engine().stream` on a lent GPU: Events, None where it can be stopped before one, or a sentence as the last value
+    where it could not go on."""
 
     def stream(request: Request) -> Iterator[Event | str | None]:
         try:
-            yield from engine().stream(request)
+            yield from steps(engine().stream(request))
         except Exception as error:  # noqa: BLE001 - the class would come back, the sentence would not
             yield explain(error)
 

@@ -13,6 +13,7 @@ import json
 import sys
 import time
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +45,8 @@ class Progress:
 
 
 def speed_of_light(engine: Engine, request: Request, budget: int | None = None) -> Generator[Progress, None, None]:
-    """The oracle's run of a request's diffusion lane; yields after every model forward and with every block.
+    """The oracle's run of a request's diffusion lane; yields after every piece of the prompt, every model forward and
+    with every block.
 
     What Blocks come to is a `nemodiff.ceiling.Ceiling`. budget: simulated forwards a block (default BUDGET times its
     length). Close the generator to stop within one
@@ -67,21 +69,29 @@ def speed_of_light(engine: Engine, request: Request, budget: int | None = None) 
 
 
 def _run(engine: Engine, request: Request, budget: int) -> Generator[Progress, None, None]:
-    with engine.lane(request, "diffusion") as lane:
-        start, seed = 0, lane.first().tokens[0]
-        while True:
-            search = Search(lane, seed, start, budget)
-            for _ in search.run():
-                yield Progress(start + 1, request.max_new_tokens, lane.forwards)
-            block = search.block
-            if block.refreshed:
-                guess = lane.forward(list(block.tokens), start + len(block.tokens), causal=True, rows=slice(-1, None))
-                lane.cache.keep(len(block.tokens))
-                seed = guess.tokens[0]
-            start += len(block.tokens)
-            yield Progress(start, request.max_new_tokens, lane.forwards, block)
-            if not block.refreshed:
-                return
+    with closing(engine.lane(request, "diffusion")) as prefilling:
+        for lane in prefilling:
+            if lane is None:
+                yield Progress(0, request.max_new_tokens, 0)
+            else:
+                yield from _blocks(lane, request.max_new_tokens, budget)
+
+
+def _blocks(lane: LaneRun, most: int, budget: int) -> Generator[Progress, None, None]:
+    start, seed = 0, lane.first().tokens[0]
+    while True:
+        search = Search(lane, seed, start, budget)
+        for _ in search.run():
+            yield Progress(start + 1, most, lane.forwards)
+        block = search.block
+        if block.refreshed:
+            guess = lane.forward(list(block.tokens), start + len(block.tokens), causal=True, rows=slice(-1, None))
+            lane.cache.keep(len(block.tokens))
+            seed = guess.tokens[0]
+        start += len(block.tokens)
+        yield Progress(start, most, lane.forwards, block)
+        if not block.refreshed:
+            return
 
 
 class Search:

@@ -21,6 +21,9 @@ from nemodiff.ranking import best, largest
 from nemodiff.samplers import Sampler
 from nemodiff.trace import Event, Position
 
+#: Tokens of a prompt that one forward takes, by the device: a few seconds on a slow CPU.
+PIECE = {"cpu": 512, "cuda": 4096}
+
 #: Probabilities [rows, vocab] → a figure a row [rows], for a sampler to rank by.
 Measure = Callable[[Tensor], Tensor]
 
@@ -86,22 +89,45 @@ class Seen:
 class Prefill:
     """The causal forward over the prompt, run once and shared: every lane is charged its time and copies its cache.
 
-    seen: the prompt's pictures; encoding them is in no lane's time.
+    A long prompt runs in equal pieces, one after the other over the same cache, so that it can be stopped between two.
+    seen: the prompt's pictures; encoding them is in no lane's time. paused: nothing is run yet; `pieces` does it, and
+    yields after each piece but the last.
     """
 
-    def __init__(self, model: Transformer, prompt: list[int], capacity: int, seen: Seen | None = None) -> None:
+    def __init__(
+        self,
+        model: Transformer,
+        prompt: list[int],
+        capacity: int,
+        seen: Seen | None = None,
+        paused: bool = False,
+    ) -> None:
         self.cache, self._static = model.new_cache(capacity), model.static
         self.image_ms = seen.ms if seen else None
+        self.ms = 0.0
+        self.logits: Tensor
+        self.pieces = self._run(model, prompt, seen)
+        if not paused:
+            for _ in self.pieces:
+                pass
+
+    def _run(self, model: Transformer, prompt: list[int], seen: Seen | None) -> Iterator[None]:
         inputs = torch.tensor(prompt, device=model.device)
+        count = -(-len(prompt) // PIECE.get(model.device.type, PIECE["cpu"]))
         synchronise(model.device)
         begin = time.perf_counter()
         if seen:
             inputs = model.embeddings(inputs)
             inputs[seen.places] = seen.features.to(inputs)
-        self.logits = model(inputs, self.cache, causal=True, last=True)
-        synchronise(model.device)
-        self.ms = (time.perf_counter() - begin) * 1000
-        self.cache.keep(len(prompt))
+        for number, piece in enumerate(inputs.tensor_split(count)):
+            if number:
+                self.ms += (time.perf_counter() - begin) * 1000
+                yield
+                begin = time.perf_counter()
+            self.logits = model(piece, self.cache, causal=True, last=True)
+            self.cache.keep(len(piece))
+            synchronise(model.device)
+        self.ms += (time.perf_counter() - begin) * 1000
 
     def copy_cache(self, lane: str) -> KVCache:
         if self._static:

@@ -15,7 +15,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 import nemodiff
-from nemodiff.described import Described
+from nemodiff.described import Described, steps
 from nemodiff.errors import NemodiffError, RequestError
 from ui import light
 from ui.checkpoint import Checkpoints
@@ -72,14 +72,15 @@ class Decoder:
             if len(body) > MAX_BODY:
                 return JSONResponse({"error": f"The request is larger than {MAX_BODY // 2**20} MB."}, 413)
         items = (self._run if path.endswith("/run") else self._light)(bytes(body))
-        return StreamingResponse(self._lines(items), media_type="application/x-ndjson")
+        headers = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}  # for a proxy in between
+        return StreamingResponse(self._lines(items), media_type="application/x-ndjson", headers=headers)
 
-    def _run(self, body: bytes) -> Generator[dict[str, Any], None, None]:
+    def _run(self, body: bytes) -> Generator[dict[str, Any] | None, None, None]:
         with closing(self.engine.stream(nemodiff.Request.from_json(_parsed(body)))) as events:
-            for event in filter(None, events):
-                yield {"mode": event.mode, **event.to_json()}
+            for event in steps(events):
+                yield event and {"mode": event.mode, **event.to_json()}
 
-    def _light(self, body: bytes) -> Generator[dict[str, Any], None, None]:
+    def _light(self, body: bytes) -> Generator[dict[str, Any] | None, None, None]:
         data = _parsed(body)
         asked, seconds = str(data.get("asked")), data.get("seconds")
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= 86_400:
@@ -88,9 +89,9 @@ class Decoder:
             for message in messages:
                 yield {"message": message}
 
-    async def _lines(self, items: Generator[dict[str, Any], None, None]) -> AsyncIterator[bytes]:
-        """One JSON object a line, each made in the model's thread. When the connection is closed, so is this: the
-        forward that goes on then is the last one."""
+    async def _lines(self, items: Generator[dict[str, Any] | None, None, None]) -> AsyncIterator[bytes]:
+        """One JSON object a line, each made in the model's thread; of None an empty line. When the connection is
+        closed, so is this: the forward that goes on then is the last one."""
         loop = asyncio.get_running_loop()
         try:
             while True:
@@ -99,6 +100,9 @@ class Decoder:
                 while not (await asyncio.wait({step}, timeout=BEAT))[0]:
                     yield b"\n"
                 line = step.result()
+                if line is None:
+                    yield b"\n"
+                    continue
                 yield json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
                 if "end" in line or "error" in line:
                     return
@@ -107,7 +111,7 @@ class Decoder:
             self._model.submit(items.close)
 
 
-def _step(items: Generator[dict[str, Any], None, None]) -> dict[str, Any]:
+def _step(items: Generator[dict[str, Any] | None, None, None]) -> dict[str, Any] | None:
     """The next line; errors become the last one."""
     try:
         return next(items, {"end": {}})
