@@ -16,7 +16,9 @@ from nemodiff.request import DRAFTS, SAMPLERS, Request
 from nemodiff.trace import MODES, Trace
 from ui import api, charts, checkpoint, compare, files, light, permalink, picture, player, relay, stream, zero
 from ui import branch as branches
+from ui.cells import escaped
 from ui.fields import given, listed, whole
+from ui.figure import empty
 from ui.guard import uploaded
 from ui.limits import within
 from ui.runs import Runs
@@ -179,22 +181,33 @@ def build(
     def offers(_: str) -> str:  # a server function always gets one argument
         return checkpoints.offers()
 
-    def draw(trace: str) -> list[Any]:
-        try:
-            run = Trace.from_json(trace)
-            with files.making():
-                return [chart(run) for chart in CHARTS]
-        except (TraceError, TypeError):
-            return [gr.skip()] * len(CHARTS)
+    def make(asked: str, visitor: gr.Request) -> str:
+        return files.make(asked, lambda: turns.count(visitor))
 
-    def open_trace(sent: Any) -> Any:
+    def draw(trace: str, visitor: gr.Request) -> list[Any]:
+        if not isinstance(trace, str) or not trace:
+            return [gr.skip()] * len(CHARTS)
+        try:
+            turns.count(visitor)
+            with files.making() as go_on:
+                run, drawn = Trace.from_json(trace), []
+                for chart in CHARTS:
+                    go_on()
+                    drawn.append(chart(run))
+                return drawn
+        except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
+            return [empty("Charts of this run", escaped(stream.explain(error)))] * len(CHARTS)
+
+    def open_trace(sent: Any, visitor: gr.Request) -> Any:
         path = sent.get("path") if isinstance(sent, dict) else None
         if path is None:
             return gr.skip()
         try:
             if not uploaded(path):
                 raise TraceError("The file was not uploaded to this server: load it again.")
-            return stream.replay(stream.read_trace(path))
+            turns.count(visitor)
+            with files.making():
+                return stream.replay(stream.read_trace(path))
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
             return stream.failure(stream.explain(error))
 
@@ -255,7 +268,7 @@ def build(
             html_template=player.template(),
             js_on_load=player.script("gradio.js"),
             apply_default_css=False,
-            server_functions=[resync, files.make],
+            server_functions=[resync, make],
             formats=list(files.FORMATS),
             elem_id="stage-host",
         )

@@ -6,6 +6,7 @@ import base64
 import json
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,65 +20,82 @@ from ui.stream import explain, pack
 from ui.trajectory import trajectory
 from ui.video import MEDIA, endings, video
 
+#: Raises TraceError when what is being made has taken too long.
+GoOn = Callable[[], None]
+
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """What a viewer can take away: the file's ending, its media type, and how it is made."""
+    """What a viewer can take away: the file's ending, its media type, and how it is made of a trace. What draws many
+    pictures asks now and then whether it may go on."""
 
     ending: str
     media: str
-    make: Callable[[Trace], bytes]
+    make: Callable[[Trace, GoOn], bytes]
 
 
-def _written(write: Callable[[Trace, Path], object], ending: str) -> Callable[[Trace], bytes]:
+def _written(write: Callable[..., object], ending: str) -> Callable[[Trace, GoOn], bytes]:
     """What writes a file, as a function that returns its bytes."""
 
-    def make(trace: Trace) -> bytes:
+    def make(trace: Trace, go_on: GoOn) -> bytes:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"run.{ending}"
-            write(trace, path)
+            write(trace, path, go_on=go_on)
             return path.read_bytes()
 
     return make
 
 
-def _trajectory(trace: Trace) -> bytes:
+def _trajectory(trace: Trace, go_on: GoOn) -> bytes:
     mode = "diffusion" if trace.lane("diffusion") else trace.lanes[0].mode
     return json.dumps(trajectory(trace, mode), ensure_ascii=False).encode()
 
 
 FORMATS = {
-    "html": Format("replay.html", "text/html", lambda trace: replay_html(trace).encode()),
+    "html": Format("replay.html", "text/html", lambda trace, go_on: replay_html(trace).encode()),
     "gif": Format("gif", "image/gif", _written(gif, "gif")),
     **{ending: Format(ending, MEDIA[ending], _written(video, ending)) for ending in endings()},
     "trajectory": Format("trajectory.json", "application/json", _trajectory),
 }
 
 
-#: Files and charts made at once, and seconds that one waits for its turn: making a video keeps a core busy.
-_making, _PATIENCE = threading.BoundedSemaphore(2), 20.0
+#: What is made of visitors' traces at once, reading them included: a video keeps a core busy.
+_making = threading.BoundedSemaphore(2)
+#: Seconds that one may take.
+MOST = 60.0
 
 
 @contextmanager
-def making() -> Iterator[None]:
-    """One of the places for what is made of a visitor's trace. Raises TraceError when none is free for long."""
-    if not _making.acquire(timeout=_PATIENCE):
+def making() -> Iterator[GoOn]:
+    """One of the places for what is made of a visitor's trace. Raises TraceError at once when none is free: who waited
+    would keep one of the threads that answer everybody."""
+    if not _making.acquire(blocking=False):
         raise TraceError("Others' files are being made: try again in a minute.")
+    end = time.monotonic() + MOST
+
+    def go_on() -> None:
+        if time.monotonic() > end:
+            raise TraceError(f"To draw this run took longer than {MOST:.0f} s, so it was ended: try a shorter run.")
+
     try:
-        yield
+        yield go_on
     finally:
         _making.release()
 
 
-def make(asked: str) -> str:
-    """A file from "kind, newline, text of a trace", which is untrusted: {ending, media, data (base64)} or {error}."""
+def make(asked: str, admit: Callable[[], object] = lambda: None) -> str:
+    """A file from "kind, newline, text of a trace", which is untrusted: {ending, media, data (base64)} or {error}.
+
+    admit: counts the file for its visitor; raises a NemodiffError when there were too many.
+    """
     try:
         kind, _, text = asked.partition("\n") if isinstance(asked, str) else ("", "", "")
         if kind not in FORMATS:
             raise TraceError(f"There is no such file format: choose {', '.join(FORMATS)}.")
-        form, trace = FORMATS[kind], Trace.from_json(text)
-        with making():
-            data = form.make(trace)
+        admit()
+        form = FORMATS[kind]
+        with making() as go_on:
+            data = form.make(Trace.from_json(text), go_on)
         return pack({"ending": form.ending, "media": form.media, "data": base64.b64encode(data).decode()})
     except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
         return pack({"error": explain(error)})

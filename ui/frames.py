@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,11 +69,12 @@ class Frames:
         rows: int = 22,
         size: int = 13,
         max_frames: int = MAX_FRAMES,
+        go_on: Callable[[], None] = lambda: None,
     ) -> None:
         """clock: forwards (every lane advances one a frame) or seconds (measured model time; slowed down only where a
         frame would be too short to show, and the time is printed). columns, rows: characters of a lane's text; a
-        longer answer scrolls. size: font size in pixels. A longer run is thinned to max_frames. Raises TraceError
-        when there is nothing to draw.
+        longer answer scrolls. size: font size in pixels. A longer run is thinned to max_frames. go_on: asked before
+        every picture; what it raises ends the drawing. Raises TraceError when there is nothing to draw.
         """
         if clock not in ("forwards", "seconds"):
             raise ValueError(f"clock must be forwards or seconds, not {clock!r}")
@@ -86,10 +87,13 @@ class Frames:
         self._stops, pause = _stops(lanes, clock, max(2, max_frames))
         self.durations = [pause] * (len(self._stops) - 1) + [HOLD_MS]
         self.width, self.height = self._board.image.size
+        self._go_on = go_on
 
     def draw(self) -> Iterator[Image.Image]:
         """RGB pictures in their order. It is one picture drawn over: read each before the next."""
-        return self._board.draw(self._stops)
+        for image in self._board.draw(self._stops):
+            self._go_on()
+            yield image
 
 
 def _stops(lanes: list[Lane], clock: str, most: int) -> tuple[list[float], int]:

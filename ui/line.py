@@ -77,6 +77,16 @@ class Line:
             self._join(ticket)
             return ticket
 
+    def count(self, visitor: str) -> None:
+        """Count what needs no place, as drawing does, among what a visitor starts a minute. Raises Refused."""
+        with self._changed:
+            try:
+                self._rate(visitor)
+            except Refused as refusal:
+                self.refused[refusal.reason] += 1
+                raise
+            self._note(visitor)
+
     def close(self) -> None:
         """Take nobody any more; who waits is sent away, who runs may end."""
         with self._changed:
@@ -91,16 +101,22 @@ class Line:
     def _admit(self, visitor: str) -> None:
         if self.closed:
             raise Refused("closed", "The server is being restarted: try again in a minute.")
-        if self._visitor_rate and self._recent(visitor) >= self._visitor_rate:
-            raise Refused(
-                "rate", f"You started {self._visitor_rate} within a minute, as many as one may: wait a little."
-            )
+        self._rate(visitor)
         mine = sum(ticket.visitor == visitor for ticket in (*self._running, *self._waiting))
         if self._visitor_runs and mine >= self._visitor_runs:
             runs = "a run" if mine == 1 else f"{mine} runs"
             raise Refused("visitor", f"You have {runs} going or waiting: let one end, or stop it, first.")
         if len(self._waiting) >= self._most:
             raise Refused("full", f"{self._most} runs are waiting already: try again in a few minutes.")
+        self._note(visitor)
+
+    def _rate(self, visitor: str) -> None:
+        if self._visitor_rate and self._recent(visitor) >= self._visitor_rate:
+            raise Refused(
+                "rate", f"You started {self._visitor_rate} within a minute, as many as one may: wait a little."
+            )
+
+    def _note(self, visitor: str) -> None:
         if self._visitor_rate:
             self._asked.setdefault(visitor, deque(maxlen=self._visitor_rate)).append(self._clock())
             self._asked.move_to_end(visitor)
@@ -219,9 +235,28 @@ class Ticket:
         self.leave()
 
 
-def sentence(ahead: int, seconds: float | None) -> str:
-    """What a waiting visitor reads."""
+class Told:
+    """What one waiting visitor is told, look after look. A wait never grows while nobody new comes first: where a run
+    takes longer than was thought, that is said instead of a number."""
+
+    def __init__(self) -> None:
+        self._ahead, self._least = 0, math.inf
+
+    def __call__(self, ahead: int, seconds: float | None) -> str:
+        if ahead > self._ahead:
+            self._least = math.inf
+        self._ahead = ahead
+        if seconds is not None and round(seconds) > self._least:
+            return sentence(ahead, None, late=True)
+        self._least = self._least if seconds is None else round(seconds)
+        return sentence(ahead, seconds)
+
+
+def sentence(ahead: int, seconds: float | None, late: bool = False) -> str:
+    """What a waiting visitor reads. late: it goes on for longer than was said before."""
     runs = "1 run comes first" if ahead == 1 else f"{ahead} runs come first"
+    if late:
+        return f"Waiting for the model: {runs}, and it takes longer than usual."
     if seconds is None:
         return f"Waiting for the model: {runs}."
     about = f"{max(1, round(seconds))} s" if seconds < 90 else f"{round(seconds / 60)} min"

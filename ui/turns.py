@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from nemodiff.described import Described
-from ui.line import Line, Refused, Ticket, sentence
+from ui.line import Line, Refused, Ticket, Told
 from ui.metrics import Metrics
 from ui.runs import Run
 from ui.settings import Settings
@@ -62,6 +62,10 @@ class Turns:
                 self._asking[session] -= 1
                 self._asking += Counter()  # forget who is at zero
 
+    def count(self, request: Any) -> None:
+        """Count what a visitor has made of a trace as one of what may be started a minute. Raises Refused."""
+        self.line.count(visitor_of(request, self._proxies))
+
     def halt(self, session: str | None) -> None:
         """Stop was pressed on a visitor's page."""
         with self._lock:
@@ -92,13 +96,14 @@ class Turns:
         with ticket:
             patience = 0.0
             try:
+                told = Told()
                 while not ticket.wait(patience):
                     patience = PATIENCE
                     ahead, seconds = ticket.ahead()
                     if session in self._halted:
                         return
                     if ahead:
-                        yield waiting(sentence(ahead, seconds), ahead)
+                        yield waiting(told(ahead, seconds), ahead)
             except Refused as refusal:
                 yield refused(str(refusal))
                 return
