@@ -175,7 +175,8 @@ class Engine(Described):
         pictures = self._pictures
         if not request.images or pictures is None:
             return None
-        features, took = [], 0.0
+        features: list[torch.Tensor] = []
+        took = 0.0
         for picture in request.images:
             if features:
                 yield

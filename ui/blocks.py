@@ -132,9 +132,8 @@ def build(
 
     def speed_of_light(asked: str, visitor: gr.Request) -> Iterator[str]:
         try:
-            made_by = checkpoints.loaded("no ceiling can be searched").checkpoint
-            request = branches.request_of(asked, made_by, settings.time_limit, runs)
-            within(request, settings, checkpoints.engine)
+            engine = checkpoints.loaded("no ceiling can be searched")
+            within(branches.request_of(asked, engine.checkpoint, settings.time_limit, runs), settings, engine)
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
             yield light.refusal(asked, stream.explain(error))
             return

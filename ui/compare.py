@@ -76,12 +76,12 @@ def add(
         visitor: gr.Request,
     ) -> Iterator[list[Any]]:
         try:
-            checkpoints.loaded("nothing can be measured")
+            engine = checkpoints.loaded("nothing can be measured")
             if settings.zero:
                 raise RequestError(zero.COMPARE)
             plan = plan_of(labels, blocks, thresholds, tokens)
             for prompt in plan.prompts:
-                within(Request(prompt=prompt, max_new_tokens=plan.max_new_tokens), settings, checkpoints.engine)
+                within(Request(prompt=prompt, max_new_tokens=plan.max_new_tokens), settings, engine)
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
             yield [_status("error", explain(error)), *_unchanged()]
             return

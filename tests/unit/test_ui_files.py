@@ -2,12 +2,17 @@
 
 import base64
 import json
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
 
+from nemodiff.trace import Trace
 from tests.helpers.traces import trace_of
-from ui import files
+from ui import blocks, files
 from ui.files import FORMATS, make
+from ui.settings import Settings
+from ui.turns import Turns
 
 TRACE = json.dumps(trace_of({"1": "a", "2": "<b>"}, [1, 2, 1]))
 
@@ -26,8 +31,71 @@ def test_anything_else_is_one_sentence(asked):
     assert "\n" not in error
 
 
-def test_two_are_made_at_once_and_a_third_is_told_to_come_back(monkeypatch):
-    monkeypatch.setattr(files, "_PATIENCE", 0.01)
-    with files.making(), files.making():
+def test_two_are_made_at_once_and_a_third_is_told_to_come_back_at_once(monkeypatch):
+    def never(_):
+        raise AssertionError("read")
+
+    with files.making(), files.making(), monkeypatch.context() as patch:
+        patch.setattr(Trace, "from_json", never)  # what cannot be drawn is not read either
         assert json.loads(make(f"html\n{TRACE}"))["error"] == "Others' files are being made: try again in a minute."
     assert "data" in json.loads(make(f"html\n{TRACE}"))
+
+
+@pytest.mark.parametrize("kind", ["gif", *(kind for kind in ("webm", "mp4") if kind in FORMATS)])
+def test_a_picture_that_takes_too_long_is_ended_with_a_sentence(kind, monkeypatch):
+    seconds = count(0, 25)  # a look at the clock takes 25 s
+    monkeypatch.setattr(files, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    error = json.loads(make(f"{kind}\n{TRACE}"))["error"]
+    assert error == "To draw this run took longer than 60 s, so it was ended: try a shorter run."
+    monkeypatch.undo()
+    assert "data" in json.loads(make(f"{kind}\n{TRACE}"))  # its place is free again
+
+
+class Page:
+    """The page's own functions for one visitor."""
+
+    def __init__(self, **settings):
+        self.settings = Settings(**settings)
+        self.page = blocks.build(None, self.settings, turns=Turns(self.settings))
+        self.visitor = SimpleNamespace(session_hash="s", client=None, headers={})
+
+    def ask(self, name, *sent):
+        stage = next(one for one in self.page.blocks.values() if getattr(one, "elem_id", "") == "stage-host")
+        functions = {one.fn.__name__: one.fn for one in self.page.fns.values() if one.fn} | {"make": stage.make}
+        return functions[name](*sent, self.visitor)
+
+
+def words(figure):
+    """What an empty figure says."""
+    return " ".join(one.text.replace("<br>", " ") for one in figure.layout.annotations)
+
+
+def test_files_charts_and_opened_traces_count_in_the_visitors_rate():
+    page = Page(visitor_rate=3)
+    rate = "You started 3 within a minute, as many as one may: wait a little."
+    assert "data" in json.loads(page.ask("make", f"html\n{TRACE}"))
+    assert "Tokens over forwards" in page.ask("draw", TRACE)[1].layout.title.text
+    assert "error" in json.loads(page.ask("make", "html\n{"))  # what cannot be read was work, too
+    assert json.loads(page.ask("make", f"html\n{TRACE}"))["error"] == rate
+    assert words(page.ask("draw", TRACE)[0]) == rate
+
+
+def test_charts_that_cannot_be_drawn_say_why_and_do_not_stay_the_last_runs():
+    page = Page()
+    with files.making(), files.making():
+        assert [words(one) for one in page.ask("draw", TRACE)] == [
+            "Others' files are being made: try again in a minute."
+        ] * len(blocks.CHARTS)
+    assert "is not a nemodiff.trace/1 trace" in words(page.ask("draw", "{}")[0])
+    assert all(type(one) is dict for one in page.ask("draw", ""))  # no run yet: nothing changes
+
+
+def test_opening_a_trace_takes_a_place_and_counts(tmp_path, monkeypatch):
+    path = tmp_path / "trace.json"
+    path.write_text(TRACE, encoding="utf-8")
+    monkeypatch.setattr(blocks, "uploaded", lambda _: True)
+    page = Page(visitor_rate=2)
+    with files.making(), files.making():
+        assert "Others' files" in json.loads(page.ask("open_trace", {"path": str(path)}))["error"]
+    assert json.loads(page.ask("open_trace", {"path": str(path)}))["trace"]
+    assert "You started 2 within a minute" in json.loads(page.ask("open_trace", {"path": str(path)}))["error"]

@@ -78,7 +78,7 @@ class Decoder:
     def _run(self, body: bytes) -> Generator[dict[str, Any] | None, None, None]:
         with closing(self.engine.stream(nemodiff.Request.from_json(_parsed(body)))) as events:
             for event in steps(events):
-                yield event and {"mode": event.mode, **event.to_json()}
+                yield {"mode": event.mode, **event.to_json()} if event else None
 
     def _light(self, body: bytes) -> Generator[dict[str, Any] | None, None, None]:
         data = _parsed(body)
