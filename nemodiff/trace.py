@@ -7,13 +7,12 @@ drawn from it alone. The JSON form (`nemodiff.trace/1`) is what `Trace.to_json` 
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from nemodiff.ceiling import Ceiling
 from nemodiff.errors import TraceError
-from nemodiff.untrusted import SCHEMA, broken, integer, is_hex, number, one_of, refuse_constant, table, take
+from nemodiff.untrusted import SCHEMA, refuse_constant
 
 MAX_BYTES = 32 * 1024 * 1024
 
@@ -22,7 +21,6 @@ PHASES = ("prefill", "decode", "denoise", "refresh", "draft", "verify")
 STATES = ("masked", "committed", "drafted", "accepted", "rejected", "corrected", "bonus", "seed", "discarded")
 #: Of pictures in a trace from a file: how many, their tokens a side, and characters of a preview.
 MAX_IMAGES, MAX_GRID, MAX_PREVIEW = 16, 1024, 20_000
-_PREVIEW = re.compile(r"data:image/jpeg;base64,[A-Za-z0-9+/]+={0,2}")
 FINISHES = ("eos", "length", "stopped", "time")
 #: States in which a position holds a token of the answer, for good.
 KEPT = frozenset({"committed", "accepted", "corrected", "bonus", "seed"})
@@ -86,7 +84,9 @@ class Event:
     @classmethod
     def from_json(cls, data: Any) -> Event:
         """An event as `to_json` writes it, its `mode` beside. Raises TraceError when it is none."""
-        return _read_event(data, one_of(data, "mode", MODES, "event"), "event")
+        from nemodiff import reading  # which makes what is defined here
+
+        return reading.event(data)
 
     def to_json(self) -> dict[str, Any]:
         data = {
@@ -275,13 +275,15 @@ class Trace:
     @classmethod
     def from_json(cls, text: str | bytes) -> Trace:
         """Read an untrusted trace. Raises TraceError when it is too large, no JSON or not of this schema."""
+        from nemodiff import reading  # which makes what is defined here
+
         if len(text) > MAX_BYTES:
             raise TraceError(f"The trace is larger than {MAX_BYTES // 2**20} MB; load a shorter run.")
         try:
             data = json.loads(text, parse_constant=refuse_constant)
         except (ValueError, RecursionError) as error:
             raise TraceError("The file is not a trace: it holds no valid JSON.") from error
-        return _read_trace(data)
+        return reading.trace(data)
 
 
 def first_difference(tokens: list[int], other: list[int]) -> int | None:
@@ -290,127 +292,3 @@ def first_difference(tokens: list[int], other: list[int]) -> int | None:
         if a != b:
             return index
     return None if len(tokens) == len(other) else min(len(tokens), len(other))
-
-
-# Reading an untrusted trace: every value is checked for type and range, unknown keys are dropped.
-
-
-def _read_trace(data: Any) -> Trace:
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        raise broken("schema")
-    lanes = [_read_lane(lane, f"lanes[{i}]") for i, lane in enumerate(take(data, "lanes", list, "trace"))]
-    if not lanes or len({lane.mode for lane in lanes}) != len(lanes):
-        raise broken("lanes")
-    versions = take(data, "versions", dict, "trace", {})
-    special = take(data, "special", list, "trace", [])
-    pieces = table(data, "byte_pieces", "trace")
-    if not all(type(token) is int for token in special) or not all(is_hex(piece) for piece in pieces.values()):
-        raise broken("special or byte_pieces")
-    return Trace(
-        checkpoint=take(data, "checkpoint", str, "trace"),
-        tokenizer=take(data, "tokenizer", str, "trace", ""),
-        device=take(data, "device", str, "trace", ""),
-        dtype=take(data, "dtype", str, "trace", ""),
-        exact=take(data, "exact", bool, "trace", False),
-        versions={str(name): str(version) for name, version in versions.items()},
-        request=take(data, "request", dict, "trace"),
-        recorded=take(data, "recorded", (str, type(None)), "trace", None),
-        lanes=lanes,
-        vocabulary=table(data, "tokens", "trace"),
-        byte_pieces=pieces,
-        special=special,
-        image_ms=number(data, "image_ms", "trace", 0, 1e9, None),
-        image_grids=_read_grids(data),
-        image_previews=_read_previews(data),
-    )
-
-
-def _read_grids(data: dict[str, Any]) -> list[tuple[int, int]]:
-    grids = take(data, "image_grids", list, "trace", [])
-    if len(grids) > MAX_IMAGES or not all(
-        isinstance(grid, list) and len(grid) == 2 and all(type(side) is int and 0 < side <= MAX_GRID for side in grid)
-        for grid in grids
-    ):
-        raise broken("image_grids")
-    return [(rows, columns) for rows, columns in grids]
-
-
-def _read_previews(data: dict[str, Any]) -> list[str]:
-    previews = take(data, "image_previews", list, "trace", [])
-    if len(previews) > MAX_IMAGES or not all(
-        isinstance(preview, str) and len(preview) <= MAX_PREVIEW and _PREVIEW.fullmatch(preview) for preview in previews
-    ):
-        raise broken("image_previews")
-    return previews
-
-
-def _is_alternative(pair: Any) -> bool:
-    if not (isinstance(pair, list) and len(pair) == 2 and type(pair[0]) is int and type(pair[1]) in (int, float)):
-        return False
-    return 0 <= pair[0] < 2**31 and 0 <= pair[1] <= 1
-
-
-def _read_lane(data: Any, where: str) -> Lane:
-    mode = one_of(data, "mode", MODES, where)
-    events = [
-        _read_event(event, mode, f"{where}.events[{i}]") for i, event in enumerate(take(data, "events", list, where))
-    ]
-    tokens = take(data, "tokens", list, where)
-    if not all(isinstance(token, int) and not isinstance(token, bool) and 0 <= token < 2**31 for token in tokens):
-        raise broken(f"{where}.tokens")
-    if any(b.clock_ms < a.clock_ms for a, b in zip(events, events[1:], strict=False)):
-        raise broken(f"{where}.events' clock")
-    return Lane(
-        mode=mode,
-        events=events,
-        tokens=tokens,
-        text=take(data, "text", str, where, ""),
-        finish=one_of(data, "finish", FINISHES, where, None),
-        peak_memory=integer(data, "peak_memory", where, None, high=2**50),
-        ceiling=_read_ceiling(data, where),
-    )
-
-
-def _read_ceiling(data: Any, where: str) -> Ceiling | None:
-    if data.get("ceiling") is None:
-        return None
-    try:
-        return Ceiling.from_json(data["ceiling"])
-    except ValueError as error:
-        raise broken(f"{where}.ceiling") from error
-
-
-def _read_event(data: Any, mode: str, where: str) -> Event:
-    positions = take(data, "positions", list, where)
-    groups = take(data, "groups", list, where, [])
-    if not all(isinstance(group, list) and all(map(_is_alternative, group)) for group in groups):
-        raise broken(f"{where}.groups")
-    return Event(
-        mode=mode,
-        forward=integer(data, "forward", where),
-        phase=one_of(data, "phase", PHASES, where),
-        clock_ms=float(number(data, "clock_ms", where, 0, 1e9)),
-        start=integer(data, "start", where),
-        length=integer(data, "length", where),
-        positions=[_read_position(position, f"{where}.positions[{i}]") for i, position in enumerate(positions)],
-        finish=one_of(data, "finish", FINISHES, where, None),
-        rows=integer(data, "rows", where, None),
-        groups=[[(token, float(p)) for token, p in group] for group in groups],
-        again=take(data, "again", bool, where, False),
-        image_ms=number(data, "image_ms", where, 0, 1e9, None),
-    )
-
-
-def _read_position(data: Any, where: str) -> Position:
-    top = take(data, "top", list, where, [])
-    if not all(_is_alternative(pair) for pair in top):
-        raise broken(f"{where}.top")
-    return Position(
-        index=integer(data, "index", where, high=2**20),
-        token=integer(data, "token", where),
-        state=one_of(data, "state", STATES, where),
-        confidence=number(data, "confidence", where, 0, 1, None),
-        score=number(data, "score", where, -1e9, 1e9, None),
-        verifier=integer(data, "verifier", where, None),
-        top=[(token, float(p)) for token, p in top],
-    )

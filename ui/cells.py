@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import heapq
 import html
 import re
 
@@ -74,6 +75,8 @@ class Cells:
         self.event = -1
         self.at: dict[int, tuple[Position, int]] = {}
         self.kept = 0
+        # Indices that hold something transient, the last first; some of them no longer do. A draft looks at no others.
+        self._transient: list[int] = []
 
     def advance(self, event: int) -> set[int]:
         """Go on to an event (the lane's last at most); returns the positions that changed."""
@@ -87,9 +90,11 @@ class Cells:
         changed: set[int] = set()
         if event.phase == "draft" and self.at:
             first = event.positions[0].index if event.positions else event.start
-            for index in [i for i, (cell, _) in self.at.items() if i >= first and cell.state in _TRANSIENT]:
-                del self.at[index]
-                changed.add(index)
+            while self._transient and -self._transient[0] >= first:
+                index = -heapq.heappop(self._transient)
+                if index in self.at and self.at[index][0].state in _TRANSIENT:
+                    del self.at[index]
+                    changed.add(index)
         for position in event.positions:
             if position.state == "rejected":
                 continue
@@ -97,6 +102,8 @@ class Cells:
             self.kept += (position.state in KEPT) - (before is not None and before[0].state in KEPT)
             self.at[position.index] = (position, self.event)
             changed.add(position.index)
+            if position.state in _TRANSIENT:
+                heapq.heappush(self._transient, -position.index)
         return changed
 
 

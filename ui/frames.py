@@ -16,6 +16,8 @@ from ui.cells import Cells, name, seen, texts
 
 MAX_FRAMES = 120
 MAX_TOKENS = 4096
+#: Characters that are drawn, of a token and of a lane.
+MAX_TEXT, MAX_CHARACTERS = 256, 100_000
 #: Milliseconds: a forward, the shortest frame that browsers keep, the held last frame.
 FORWARD_MS, SHORTEST_MS, HOLD_MS = 140, 40, 3000
 
@@ -231,6 +233,8 @@ class _View:
         self.board, self.trace, self.lane, self.x, self.columns = board, trace, lane, x, columns
         self.cells = Cells(lane)
         self.slots, self.rows = _layout(trace, lane, columns)
+        self.filled: set[int] = set()  # slots in which something stands: a trace may hold many more places
+        self.lively: set[int] = set()  # those that may look different in the next picture
         self.shown = rows
         self.top = 0
         self.drawn: dict[int, tuple] = {}
@@ -241,26 +245,32 @@ class _View:
         k = self.cells.event
         while k + 1 < len(events) and (events[k + 1].clock_ms if seconds else events[k + 1].forward) <= stop + 1e-6:
             k += 1
-        self.cells.advance(k)
-        self._scroll()
-        for index in {*self.cells.at, *self.drawn} & self.slots.keys():
+        for index in self.cells.advance(k) & self.slots.keys():
+            (self.filled.add if index in self.cells.at else self.filled.discard)(index)
+            self.lively.add(index)
+        if self.lively and self._scroll():
+            self.lively |= self.filled
+        for index in sorted(self.lively):
             key = self._key(index)
             if self.drawn.get(index) != key:
                 self.drawn[index] = key
                 self._paint(index, key)
+            if not key or key[-1] is None:
+                self.lively.discard(index)
         self._figures()
 
-    def _scroll(self) -> None:
-        """Keep the newest token in view; a jump is half the window, so that eyes can follow."""
-        active = [index for index, (_, k) in self.cells.at.items() if k == self.cells.event and index in self.slots]
+    def _scroll(self) -> bool:
+        """Keep the newest token in view; a jump is half the window, so that eyes can follow. Whether there was one."""
+        active = [index for index in self.lively & self.filled if self.cells.at[index][1] == self.cells.event]
         last = max((self.slots[index].pieces[-1][0] for index in active), default=0)
         if last < self.top + self.shown:
-            return
+            return False
         self.top = min(self.rows - self.shown, last - self.shown // 2)
         left, top = self.x + 1, self.board.text_top
         bottom = top + self.shown * self.board.type.height
         self.board.pen.rectangle((left, top, self.x + self.board.lane_width - 1, bottom), PAPER)
         self.drawn.clear()
+        return True
 
     def _key(self, index: int) -> tuple:
         if index not in self.cells.at:
@@ -273,6 +283,8 @@ class _View:
     def _paint(self, index: int, key: tuple) -> None:
         look = _look(*key) if key else _Look(PAPER)
         final = self.slots[index]
+        if final.pieces[-1][0] < self.top or final.pieces[0][0] >= self.top + self.shown:
+            return
         position = self.cells.at[index][0] if key else None
         own = _guess(self.trace, position, final) if position else None
         for row, column, text in final.pieces:
@@ -340,9 +352,13 @@ def _layout(trace: Trace, lane: Lane, columns: int) -> tuple[dict[int, _Slot], i
     cells.advance(len(lane.events) - 1)
     places = sorted(cells.at)[:MAX_TOKENS]
     tokens = [cells.at[index][0].token for index in places]
-    slots, row, column = {}, 0, 0
-    for index, token, text in zip(places, tokens, texts(trace, tokens), strict=True):
+    slots, row, column, left = {}, 0, 0, MAX_CHARACTERS
+    for index, token, whole in zip(places, tokens, texts(trace, tokens), strict=True):
         pieces: list[tuple[int, int, str]] = []
+        text = whole[:MAX_TEXT]
+        left -= len(text)
+        if left < 0:
+            break
         # A newline has a place of its own, one column wide, in which a guess or a highlight can be seen.
         for part in re.findall("\n|[^\n]+", text.replace("\t", "    ")) or [" "]:
             if part == "\n":
@@ -362,12 +378,13 @@ def _layout(trace: Trace, lane: Lane, columns: int) -> tuple[dict[int, _Slot], i
 
 def _wrapped(text: str, columns: int) -> Iterator[str]:
     """A text in lines of at most `columns`."""
-    line = ""
-    for character in text[:2000]:
-        if line and _width(line + character) > columns:
+    line, wide = "", 0
+    for character in text:
+        step = _width(character)
+        if line and wide + step > columns:
             yield line
-            line = ""
-        line += character
+            line, wide = "", 0
+        line, wide = line + character, wide + step
     yield line
 
 

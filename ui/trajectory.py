@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from nemodiff import reading
 from nemodiff.errors import TraceError
 from nemodiff.recorder import Recorder
 from nemodiff.trace import KEPT, MAX_BYTES, Event, Position, Trace
@@ -99,7 +100,9 @@ def from_trajectory(data: dict[str, Any] | str | bytes) -> Trace:
         return "".join(texts.get(token, "") for token in ids if token != mask)
 
     recorder = Recorder(head, ["diffusion"], decode, lambda token: texts.get(token, f"[{token}]"))
-    for event in _events(frames, block, mask):
+    events = _events(frames, min(block, length), mask)
+    reading.too_much(sum(len(event.positions) for event in events), reading.MAX_POSITIONS, "positions")
+    for event in events:
         recorder.add(event)
     return recorder.finish("stopped")
 
@@ -229,7 +232,7 @@ def _vocab(value: Any) -> dict[int, str]:
         id_.isascii() and id_.isdigit() and len(id_) < 10 and isinstance(text, str) for id_, text in value.items()
     ):
         raise _fail("vocab")
-    return {int(id_): text for id_, text in value.items()}
+    return reading.short_texts({int(id_): text for id_, text in value.items()})
 
 
 def _origin(trace: Trace) -> dict[str, Any] | None:

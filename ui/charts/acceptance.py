@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
@@ -46,8 +48,10 @@ def acceptance_lengths(trace: Trace, mode: str = "self-speculation") -> go.Figur
             row=1,
             col=1,
         )
-    values = sorted(set(lengths))
-    counts = [lengths.count(length) for length in values]
+    times = Counter(lengths)
+    values = sorted(times)
+    counts = [times[length] for length in values]
+    first = {length: cycles[n][0] for n, length in reversed(list(enumerate(lengths)))}
     figure.add_bar(
         x=counts,
         y=values,
@@ -57,7 +61,7 @@ def acceptance_lengths(trace: Trace, mode: str = "self-speculation") -> go.Figur
         textposition="outside",
         textfont={"color": TEXT},
         cliponaxis=False,
-        customdata=[[mode, cycles[lengths.index(length)][0]] for length in values],
+        customdata=[[mode, first[length]] for length in values],
         hovertext=[f"{count} of {len(lengths)} cycles gave {n}" for n, count in zip(values, counts, strict=True)],
         hovertemplate="%{hovertext}<extra></extra>",
         showlegend=False,
@@ -89,8 +93,7 @@ def _cycle_hover(trace: Trace, number: int, event: Event) -> str:
     lines = [f"<b>cycle {number}</b>: {len(accepted)} of {drafts} drafts accepted"]
     if accepted:
         lines.append("✓ " + escaped(" ".join(name(trace, p.token, 12) for p in accepted[:8])))
-    for position in event.positions:
-        if position.state == "rejected":
-            lines.append("✗ " + escaped(name(trace, position.token, 24)))
-    lines += [f"★ {escaped(name(trace, p.token, 24))} ({p.state})" for p in own]
+    rejected = [p for p in event.positions if p.state == "rejected"]
+    lines += ["✗ " + escaped(name(trace, p.token, 24)) for p in rejected[:8]]
+    lines += [f"★ {escaped(name(trace, p.token, 24))} ({p.state})" for p in own[:8]]
     return "<br>".join([*lines, f"forward {event.forward} · {event.clock_ms / 1000:.2f} s"])

@@ -34,8 +34,8 @@ def commit_order(trace: Trace, mode: str = "diffusion") -> go.Figure:
     if not lane or not any(step for step, *_ in cells.values()):
         return empty("Commit order", "No block was denoised in this run, so there is no commit order to draw.")
     shown = blocks[:MAX_ROWS]
-    width = max(column for start, column in cells if start in set(shown)) + 1
     rows = {start: y for y, start in enumerate(shown)}
+    width = max(column for start, column in cells if start in rows) + 1
     most = min(MAX_STEPS, max(step for (start, _), (step, *_) in cells.items() if start in rows))
     steps: list[list[int | None]] = [[None] * width for _ in shown]
     labels = [[""] * width for _ in shown]

@@ -3,6 +3,7 @@
 
 const SIZE = 14; // px, one square
 const CACHE = 46; // px, the cache's column
+const MOST = 288; // rows: a quadratic cycle of 16 has 272. A trace from a file may say anything.
 
 class AttentionView {
   constructor(root, schedule) {
@@ -43,7 +44,7 @@ class AttentionView {
 /** Rows of a forward, their names, what each sees (only those before it, or a rule), how many rows' keys and values stay. */
 function attentionOf(log, event) {
   if (event.raw.groups?.length) return groupsOf(log, event);
-  const block = Number(log.head.request?.block_length) || event.length || 1;
+  const block = Math.min(MOST, Number(log.head.request?.block_length) || event.length || 1);
   const first = event.positions[0]?.index ?? event.start;
   const name = (position) => log.table.short(position.token);
   const many = (n) => plural(n, "row");
@@ -59,20 +60,20 @@ function attentionOf(log, event) {
   if (event.phase === "verify") {
     const drafts = event.positions.filter((p) => p.index >= first && p.state !== "corrected" && p.state !== "bonus");
     const accepted = event.positions.filter((p) => p.state === "accepted").length;
-    const labels = ["newest", ...drafts.map(name)];
+    const labels = ["newest", ...drafts.slice(0, MOST).map(name)];
     const kept = Math.min(labels.length, accepted + 1);
     return { labels, causal: true, kept, cache: first - 1, words: `each drafted row sees the cache, itself and those before it. All ${labels.length} are written; ${kept} ${kept === 1 ? "is" : "are"} kept: the newest token and ${plural(accepted, "accepted draft")}.` };
   }
   const start = event.phase === "draft" ? first - 1 : event.start;
   const seen = new Map(event.positions.map((p) => [p.index, p]));
-  const labels = Array.from({ length: event.length }, (_, i) => (event.phase === "draft" ? (i ? "mask" : "newest") : seen.get(start + i) ? "mask" : String(start + i)));
+  const labels = Array.from({ length: Math.min(MOST, event.length) }, (_, i) => (event.phase === "draft" ? (i ? "mask" : "newest") : seen.get(start + i) ? "mask" : String(start + i)));
   return { labels, causal: false, kept: 0, cache: start, words: `all ${many(labels.length)} see the cache and each other, both ways. Written for this forward only: nothing is kept.` };
 }
 
 /** A quadratic cycle: tokens causally, then a group behind each, which sees the tokens up to its own and itself. */
 function groupsOf(log, event) {
   const tokens = event.raw.groups.length;
-  const own = Math.max(1, Math.round((event.raw.rows - tokens) / tokens));
+  const own = Math.max(1, Math.min(Math.round((event.raw.rows - tokens) / tokens), Math.floor(MOST / tokens)));
   const again = Boolean(event.raw.again);
   const drafts = event.positions.filter((p) => p.index > event.start && p.index < event.start + tokens && ["accepted", "rejected", "discarded"].includes(p.state));
   const names = Array.from({ length: tokens }, (_, i) => (i ? (drafts[i - 1] ? log.table.short(drafts[i - 1].token) : "…") : "newest"));

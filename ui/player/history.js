@@ -9,6 +9,7 @@ const HISTORY = {
 };
 const ROW = 24; // px, as in stage.css
 const ROWS = 5;
+const WIDE = 128; // places of a block; a trace from a file may say anything
 
 class History {
   constructor(root, mode) {
@@ -27,7 +28,6 @@ class History {
     this.rows = []; // {k, number, figure, label, fill(cells), node once it was in view}
     this.shown = new Set();
     this.taken = 0;
-    this.block = new Map(); // diffusion: index → token of what the block under way holds
     this.current = -1;
     this.first = 0;
     this.stop = 0; // the row that Tab reaches
@@ -56,7 +56,7 @@ class History {
 
   take(log, lane, event) {
     if (this.mode === "ar") this.addToken(log, event);
-    else if (this.mode === "diffusion") this.addDenoise(log, event);
+    else if (this.mode === "diffusion") this.addDenoise(log, lane, event);
     else if (event.phase === "verify") this.addCycle(log, lane, event);
   }
 
@@ -70,27 +70,19 @@ class History {
     });
   }
 
-  addDenoise(log, event) {
-    for (const { index, token, state } of event.positions) if (KEPT.has(state)) this.block.set(index, token);
+  addDenoise(log, lane, event) {
     if (event.phase !== "denoise") return;
     const count = event.positions.filter((p) => p.state === "committed").length;
     const label = `${forwardName(event)}, positions ${event.start} to ${event.start + event.length - 1}: ${count} committed`;
-    const shown = new Map(event.positions.map((p) => [p.index, p]));
-    const row = [];
-    for (let index = event.start; index < event.start + event.length; index++) {
-      const position = shown.get(index);
-      const kind = position ? { committed: "now", masked: "wait" }[position.state] || position.state : "was";
-      row.push([position?.token ?? this.block.get(index), kind]);
-    }
-    this.add(event, event.forward, `+${count}`, label, (cells) => fillCells(cells, log, row));
+    this.add(event, event.forward, `+${count}`, label, (cells) => fillCells(cells, log, blockRow(lane, event)));
   }
 
   addCycle(log, lane, event) {
     const before = lane.events[event.k - 1];
     const drafted = before?.positions.filter((p) => p.state === "drafted").length || 0;
-    const row = event.positions.filter((p) => p.state !== "drafted").map((p) => [p.token, p.state]);
+    const row = () => event.positions.filter((p) => p.state !== "drafted").map((p) => [p.token, p.state]);
     const columns = Math.max(drafted + 1, Number(log.head.request?.block_length) || 1);
-    this.add(event, event.cycle, `+${event.gained}`, verifyTitle(event), (cells) => fillCells(cells, log, row, columns));
+    this.add(event, event.cycle, `+${event.gained}`, verifyTitle(event), (cells) => fillCells(cells, log, row().slice(0, WIDE), columns));
   }
 
   add({ k }, number, figure, label, fill) {
@@ -164,6 +156,19 @@ class History {
     this.list.scrollTop = this.first * ROW;
     this.rows[to].node.firstChild.focus({ preventScroll: true });
   }
+}
+
+/** [token, what the forward made of it] of every place of its block; made when it comes into view. */
+function blockRow(lane, event) {
+  const { cells } = lane.at(event.k);
+  const shown = new Map(event.positions.map((p) => [p.index, p]));
+  const row = [];
+  for (let index = event.start; index < event.start + Math.min(event.length, WIDE); index++) {
+    const position = shown.get(index);
+    const kind = position ? { committed: "now", masked: "wait" }[position.state] || position.state : "was";
+    row.push([position?.token ?? (isKept(cells[index]) ? cells[index].token : undefined), kind]);
+  }
+  return row;
 }
 
 function fillCells(cells, log, row, columns = row.length) {

@@ -23,6 +23,7 @@ class Light {
 
   open(log) {
     this.log = log;
+    this.drawn = this.found = null; // the ceiling whose words are in `found`
     this.asked = 0;
     this.text = "";
     this.state(log?.lanes.get("diffusion")?.ceiling ? "done" : null);
@@ -68,7 +69,11 @@ class Light {
     const lane = this.log?.lanes.get("diffusion");
     const state = this.root.dataset.light;
     this.button.hidden = !lane || !this.hooks.light || !this.log.ended || state === "done" || state === "going";
-    const light = lane?.ceiling ? lightOf(lane) : null;
+    if (lane?.ceiling !== this.drawn) {
+      this.drawn = lane?.ceiling;
+      this.found = this.drawn ? lightOf(lane) : null;
+    }
+    const light = this.found;
     setText(this.words, light ? `${LIGHT}: ${light.words}` : state ? `${LIGHT}: ${this.text}` : "");
     this.says.hidden = Boolean(this.words.textContent);
     this.words.title = light ? light.more : "";

@@ -5,14 +5,53 @@ const KEYFRAME = 64;
 const KEPT = new Set(["committed", "accepted", "corrected", "bonus", "seed"]);
 const TRANSIENT = new Set(["drafted", "discarded"]);
 
+/** Numbers of which the smallest is at hand: a heap. */
+class Smallest {
+  constructor() {
+    this.items = [];
+  }
+
+  get first() {
+    return this.items[0];
+  }
+
+  add(number) {
+    const { items } = this;
+    let at = items.push(number) - 1;
+    for (let up = (at - 1) >> 1; at && items[up] > number; up = (at - 1) >> 1) {
+      items[at] = items[up];
+      at = up;
+    }
+    items[at] = number;
+  }
+
+  drop() {
+    const { items } = this;
+    const last = items.pop();
+    if (!items.length) return;
+    let at = 0;
+    for (let down = 1; down < items.length; down = 2 * at + 1) {
+      if (down + 1 < items.length && items[down + 1] < items[down]) down += 1;
+      if (items[down] >= last) break;
+      items[at] = items[down];
+      at = down;
+    }
+    items[at] = last;
+  }
+}
+
 class Lane {
   constructor(mode) {
     this.mode = mode;
     this.events = [];
-    this.keyframes = []; // keyframes[n]: the cells after event n * KEYFRAME
+    this.keyframes = []; // {k, cells}: the cells after event k; as many as what is in them was paid for by events since
+    this.since = 0; // positions of the events after the last keyframe
     this.tip = { k: -1, cells: [], rejected: null };
     this.kept = 0;
     this.prefix = 0;
+    this.scanned = 0; // places from 0 on that were kept once
+    this.holes = new Smallest(); // of those some that no longer are
+    this.blocks = new Set(); // where denoised blocks start
     this.cycles = 0;
     this.cycleTokens = 0;
     this.finish = null;
@@ -36,7 +75,11 @@ class Lane {
     const event = { raw, k, forward: raw.forward, phase: raw.phase, clock: raw.clock_ms, start: raw.start, length: raw.length, positions };
     this.events.push(event);
     this.apply(this.tip, event, true);
-    while (this.prefix < this.tip.cells.length && isKept(this.tip.cells[this.prefix])) this.prefix += 1;
+    while (this.scanned < this.tip.cells.length && isKept(this.tip.cells[this.scanned])) this.scanned += 1;
+    while (this.holes.first < this.scanned && isKept(this.tip.cells[this.holes.first])) this.holes.drop();
+    this.prefix = Math.min(this.scanned, this.holes.first ?? Infinity);
+    if (event.phase === "denoise") this.blocks.add(event.start);
+    event.block = this.blocks.size;
     if (event.phase === "verify") {
       this.cycles += 1;
       event.gained = positions.filter((p) => p.state === "accepted" || p.state === "corrected" || p.state === "bonus").length;
@@ -46,7 +89,13 @@ class Lane {
     event.prefix = this.prefix;
     event.cycle = this.cycles;
     event.cycleTokens = this.cycleTokens;
-    if (k % KEYFRAME === 0) this.keyframes.push(this.tip.cells.slice());
+    // A copy costs what stands there: of many places and few changes there are few.
+    this.since += 1 + positions.length;
+    const last = this.keyframes[this.keyframes.length - 1];
+    if (!last || (k - last.k >= KEYFRAME && this.since >= this.tip.cells.length)) {
+      this.keyframes.push({ k, cells: this.tip.cells.slice() });
+      this.since = 0;
+    }
     if (raw.finish) this.finish = raw.finish;
   }
 
@@ -60,7 +109,7 @@ class Lane {
         continue;
       }
       if (counting) this.kept += Number(KEPT.has(position.state)) - Number(isKept(state.cells[position.index]));
-      if (counting && !KEPT.has(position.state) && position.index < this.prefix) this.prefix = position.index;
+      if (counting && !KEPT.has(position.state) && position.index < this.scanned && isKept(state.cells[position.index])) this.holes.add(position.index);
       state.cells[position.index] = position;
     }
   }
@@ -69,11 +118,12 @@ class Lane {
   at(k) {
     const state = this.seen;
     if (k < state.k || k - state.k > KEYFRAME) {
-      const frame = k < 0 ? -1 : Math.floor(k / KEYFRAME);
-      state.cells = frame < 0 ? [] : this.keyframes[frame].slice();
-      state.rejected = null;
-      state.k = frame < 0 ? -1 : frame * KEYFRAME;
-      if (state.k >= 0) state.rejected = this.events[state.k].positions.find((p) => p.state === "rejected") || null;
+      const frame = this.keyframes[before(this.keyframes, "k", k)];
+      if (k < state.k || (frame && frame.k > state.k)) {
+        state.cells = frame ? frame.cells.slice() : [];
+        state.k = frame ? frame.k : -1;
+        state.rejected = (frame && this.events[frame.k].positions.find((p) => p.state === "rejected")) || null;
+      }
     }
     while (state.k < k) this.apply(state, this.events[state.k + 1]);
     return state;
@@ -81,20 +131,24 @@ class Lane {
 
   /** Index of the last event at or before a place on a clock. */
   find(clock, cursor) {
-    const key = clock === "seconds" ? "clock" : "forward";
-    let low = 0;
-    let high = this.events.length;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (this.events[middle][key] <= cursor) low = middle + 1;
-      else high = middle;
-    }
-    return low - 1;
+    return before(this.events, clock === "seconds" ? "clock" : "forward", cursor);
   }
 
   get answer() {
     return this.closed?.tokens || this.tip.cells.slice(0, this.prefix).map((cell) => cell.token);
   }
+}
+
+/** Index of the last of `items`, sorted by `key`, that is at most `limit`; -1 where none is. */
+function before(items, key, limit) {
+  let low = 0;
+  let high = items.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (items[middle][key] <= limit) low = middle + 1;
+    else high = middle;
+  }
+  return low - 1;
 }
 
 const isKept = (cell) => cell !== undefined && KEPT.has(cell.state);

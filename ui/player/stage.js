@@ -115,7 +115,7 @@ function mount(root, hooks = {}) {
     const given = head.request?.answer_ids || [];
     const line = root.querySelector(".given");
     line.hidden = !given.length;
-    setText(line.querySelector(".t"), log.table.join(given).join(""));
+    setText(line.querySelector(".t"), log.table.join(given.slice(-SHOWN)).join(""));
     line.querySelector("button").hidden = !earlier.length;
   }
 

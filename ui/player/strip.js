@@ -43,7 +43,7 @@ function drawBlock(root, left, right, log, lane, event) {
   const [start, length] = blockOf(log, lane, event);
   const cells = lane.at(event.k).cells;
   const committed = event.positions.filter((p) => p.state === "committed").length;
-  const number = new Set(lane.events.slice(0, event.k + 1).filter((e) => e.phase === "denoise").map((e) => e.start)).size;
+  const number = event.block;
   if (event.phase === "denoise") {
     const masked = event.positions.filter((p) => p.state === "masked" || p.state === "committed").length;
     setText(left, `block ${number}: ${committed} of ${masked} committed`);
@@ -93,14 +93,19 @@ function drawCycle(root, left, right, log, lane, event) {
   else setText(left, "prefill: the first token");
   const drafts = event.phase === "verify" ? lane.events[event.k - 1] : event;
   const grid = root.appendChild(make("div", "cycle"));
-  const indexes = Array.from(new Set([...(drafts?.positions || []), ...event.positions].map((p) => p.index))).sort((a, b) => a - b);
+  const indexes = Array.from(new Set((drafts?.positions || []).concat(event.positions).map((p) => p.index)))
+    .sort((a, b) => a - b)
+    .slice(0, WIDE);
+  // Of several at a place the first.
+  const keptOf = new Map(event.positions.filter((p) => p.state !== "rejected").map((p) => [p.index, p]).reverse());
+  const rejectedOf = new Map(event.positions.filter((p) => p.state === "rejected").map((p) => [p.index, p]).reverse());
   grid.style.setProperty("--n", Math.max(indexes.length, Number(log.head.request?.block_length) || 1));
   const draftOf = new Map((drafts?.phase === "draft" ? drafts.positions : []).map((p) => [p.index, p]));
   grid.append(make("span", "k", "draft"));
   for (const [i, index] of indexes.entries()) {
     const draft = draftOf.get(index);
-    const kept = event.positions.find((p) => p.index === index && p.state !== "rejected");
-    const rejected = event.positions.find((p) => p.index === index && p.state === "rejected");
+    const kept = keptOf.get(index);
+    const rejected = rejectedOf.get(index);
     place(grid, draft ? log.table.short(draft.token) : "", rejected ? "rejected" : draft ? kept?.state || "drafted" : "none", 1, i, draft);
     if (event.phase === "draft") place(grid, "·", "none", 2, i);
     else place(grid, kept && kept.state !== "discarded" ? log.table.short(kept.token) : "·", kept?.state || "none", 2, i, kept);
