@@ -151,7 +151,8 @@ def test_events_come_one_by_one_through_a_proxy_that_gathers_and_compresses(
         unpack = zlib.decompressobj(16 + zlib.MAX_WBITS) if stream.headers.get("content-encoding") == "gzip" else None
         for part in stream.iter_raw():
             seen += unpack.decompress(part) if unpack else part
-            if b'\\"ev\\"' in seen:
+            if b'\\"ev\\"' in seen and not came.is_set():
+                assert b"process_completed" not in seen
                 came.set()
             if b"process_completed" in seen:
                 break
