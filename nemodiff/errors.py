@@ -15,3 +15,14 @@ class CheckpointError(NemodiffError):
 
 class TraceError(NemodiffError):
     """A trace file is too large, damaged or of another schema."""
+
+
+def shown(value: object) -> str:
+    """An untrusted value as a sentence shows it: in ASCII, on one line and short."""
+    try:
+        text = ascii(value)
+    except ValueError:  # Python spells no integer of more than 4,300 digits
+        return "a number of thousands of digits"
+    except RecursionError:
+        return "a value nested too deep"
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import operator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from nemodiff.errors import RequestError
+from nemodiff.errors import RequestError, shown
 from nemodiff.pictures import Picture
 from nemodiff.trace import MODES
 
@@ -25,7 +27,8 @@ MAX_IMAGES = 8
 class Request:
     """A prompt and how to decode it. Settings left None take the checkpoint's defaults.
 
-    prompt: the user's text, put through the chat template unless `raw`. prompt_ids: token ids instead of text.
+    prompt: the user's text, put through the chat template unless `raw`. Control tokens that are written out in it stay
+    text, unless `raw`; the mask's stays text always. prompt_ids: token ids instead of text, taken as they are.
     images: pictures of the user's message, before its text, for checkpoints that see; with `prompt_ids` their
     placeholders stand in the ids already.
     answer_ids: tokens that the answer begins with (a branch of another run): decoding goes on after them, and
@@ -66,22 +69,24 @@ class Request:
 
     def __post_init__(self) -> None:
         if self.prompt_ids is None:
-            if not isinstance(self.prompt, str) or not self.prompt.strip():
-                raise RequestError("The prompt is empty: write something for the model to answer.")
-            if len(self.prompt) > MAX_PROMPT_CHARACTERS:
-                raise RequestError(
-                    f"The prompt has {len(self.prompt):,} characters; shorten it to {MAX_PROMPT_CHARACTERS:,} or fewer."
-                )
-        elif not self.prompt_ids:
-            raise RequestError("The prompt has no token ids: give at least one.")
+            _text(self.prompt)
+        else:
+            object.__setattr__(self, "prompt_ids", _ids("prompt_ids", self.prompt_ids))
+            if not self.prompt_ids:
+                raise RequestError("The prompt has no token ids: give at least one.")
+        object.__setattr__(self, "answer_ids", _ids("answer_ids", self.answer_ids))
+        for name in ("images", "modes"):
+            _list(name, getattr(self, name))
         if not all(isinstance(image, Picture) for image in self.images):
             raise RequestError("A saved run holds the sizes of its pictures only: give the pictures themselves again.")
         if len(self.images) > MAX_IMAGES:
             raise RequestError(f"A prompt takes up to {MAX_IMAGES} pictures, not {len(self.images)}: leave some out.")
-        if not self.modes or len(set(self.modes)) != len(self.modes):
-            raise RequestError(f"Choose at least one mode, each once: {', '.join(MODES)}.")
         for mode in self.modes:
             _choice("mode", mode, MODES)
+        if not self.modes or len(set(self.modes)) != len(self.modes):
+            raise RequestError(f"Choose at least one mode, each once: {', '.join(MODES)}.")
+        for name in ("adapter", "ignore_eos", "raw"):
+            _choice(name, getattr(self, name), (True, False))
         _choice("sampler", self.sampler, SAMPLERS)
         _choice("draft", self.draft, DRAFTS)
         _choice("acceptance", self.acceptance, ACCEPTANCES)
@@ -115,12 +120,9 @@ class Request:
             raise RequestError("The request must be a JSON object.")
         lists = {name: tuple(data[name]) for name in _LISTS if isinstance(data.get(name), list)}
         try:
-            request = cls(**data | lists)
-            for token in (*(request.prompt_ids or ()), *request.answer_ids):
-                _integer("a token id", token, 0, 2**31 - 1)
-        except TypeError as error:  # an unknown field, or a value of a type that no comparison takes
+            return cls(**data | lists)
+        except TypeError as error:  # an unknown field
             raise RequestError("The request has fields that cannot be read.") from error
-        return request
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain JSON values, as a Trace carries them; of pictures their [width, height] alone."""
@@ -135,19 +137,59 @@ class Request:
 _LISTS = ("modes", "prompt_ids", "answer_ids", "images")
 
 
-def _choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise RequestError(f"Unknown {name} {value!r}: choose {' or '.join(allowed)}.")
+def _text(prompt: Any) -> None:
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise RequestError("The prompt is empty: write something for the model to answer.")
+    if len(prompt) > MAX_PROMPT_CHARACTERS:
+        raise RequestError(
+            f"The prompt has {len(prompt):,} characters; shorten it to {MAX_PROMPT_CHARACTERS:,} or fewer."
+        )
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:  # half of a UTF-16 pair, or a byte that was no UTF-8 on a command line
+        raise RequestError(
+            f"The prompt's character {error.start + 1:,} ({ascii(prompt[error.start])}) is no whole character: "
+            "take it out or write it anew, in UTF-8."
+        ) from error
+
+
+def _ids(name: str, values: Any) -> tuple[int, ...]:
+    """Token ids as plain integers, whichever integers they were (numpy's, say)."""
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        raise RequestError(f"{name} must be a list of token ids, not {shown(values)}.")
+    ids = []
+    for value in values:
+        try:
+            ids.append(operator.index(value))
+        except TypeError:
+            ids.append(-1)
+        if isinstance(value, bool) or not 0 <= ids[-1] < 2**31:
+            raise RequestError(f"{name} must hold whole numbers from 0 to {2**31 - 1}, not {shown(value)}.")
+    return tuple(ids)
+
+
+def _list(name: str, values: Any) -> None:
+    if not isinstance(values, tuple | list):
+        raise RequestError(f"{name} must be a tuple or a list, not {shown(values)}.")
+
+
+def _choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    try:
+        known = value in allowed
+    except (TypeError, ValueError, RuntimeError):  # a type that compares in its own way, such as an array
+        known = False
+    if not known:
+        raise RequestError(f"Unknown {name} {shown(value)}: choose {' or '.join(map(str, allowed))}.")
 
 
 def _integer(name: str, value: Any, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise RequestError(f"{name} must be a whole number from {low} to {high}, not {value!r}.")
+        raise RequestError(f"{name} must be a whole number from {low} to {high}, not {shown(value)}.")
 
 
 def _number(name: str, value: Any, low: float, high: float) -> None:
     finite = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
     if isinstance(value, bool) or not finite:
-        raise RequestError(f"{name} must be a number from {low} to {high}, not {value!r}.")
+        raise RequestError(f"{name} must be a number from {low} to {high}, not {shown(value)}.")
     if not low <= value <= high:
-        raise RequestError(f"{name} must be from {low} to {high}, not {value}.")
+        raise RequestError(f"{name} must be from {low} to {high}, not {shown(value)}.")

@@ -1,5 +1,8 @@
 """Every bad setting gets one sentence that names it."""
 
+import json
+
+import numpy as np
 import pytest
 
 from nemodiff.errors import RequestError
@@ -35,12 +38,42 @@ from nemodiff.request import Request
         ({"seed": -1}, "seed"),
         ({"steps": 0}, "steps"),
         ({"time_limit": -1}, "time_limit"),
+        ({"prompt_ids": ("5", "6")}, "prompt_ids must hold whole numbers from 0 to 2147483647, not '5'"),
+        ({"prompt_ids": "5,6"}, "prompt_ids must be a list of token ids, not '5,6'"),
+        ({"prompt_ids": 5}, "prompt_ids must be a list of token ids, not 5"),
+        ({"prompt_ids": {5: 6}}, "prompt_ids must be a list"),
+        ({"prompt_ids": (5, 6.0)}, "prompt_ids must hold whole numbers.*not 6.0"),
+        ({"prompt_ids": (5, True)}, "prompt_ids must hold whole numbers.*not True"),
+        ({"prompt_ids": (5, None)}, "prompt_ids must hold whole numbers.*not None"),
+        ({"prompt_ids": (5, -1)}, "prompt_ids must hold whole numbers.*not -1"),
+        ({"prompt_ids": (2**31,)}, "prompt_ids must hold whole numbers.*not 2147483648"),
+        ({"prompt_ids": ([5],)}, r"prompt_ids must hold whole numbers.*not \[5\]"),
+        ({"answer_ids": ("5",)}, "answer_ids must hold whole numbers.*not '5'"),
+        ({"answer_ids": None}, "answer_ids must be a list of token ids, not None"),
+        ({"images": None}, "images must be a tuple or a list"),
+        ({"images": ([8, 8],)}, "give the pictures themselves again"),
+        ({"modes": "ar"}, "modes must be a tuple or a list, not 'ar'"),
+        ({"modes": 5}, "modes must be a tuple or a list, not 5"),
+        ({"modes": (["ar"],)}, r"Unknown mode \['ar'\]"),
+        ({"sampler": ["confidence"]}, r"Unknown sampler \['confidence'\]"),
+        ({"ignore_eos": "no"}, "Unknown ignore_eos 'no': choose True or False"),
+        ({"raw": None}, "Unknown raw None"),
+        ({"adapter": []}, r"Unknown adapter \[\]"),
+        ({"seed": 10**5000}, "seed must be a whole number from 0 to 9223372036854775807, not"),
+        ({"seed": 2**63}, "seed"),
     ],
 )
 def test_bad_settings_are_refused_in_one_sentence(settings, says):
     with pytest.raises(RequestError, match=says) as error:
         Request(**{"prompt": "hello"} | settings)
     assert "\n" not in str(error.value)
+
+
+def test_token_ids_of_any_integers_become_plain_ones():
+    request = Request(prompt_ids=np.array([5, 6]), answer_ids=[np.int64(7)])
+    assert (request.prompt_ids, request.answer_ids) == ((5, 6), (7,))
+    assert json.dumps(request.to_json())
+    assert Request.from_json(request.to_json()) == request
 
 
 def test_a_good_request_is_plain_json():
