@@ -129,6 +129,11 @@ class Described(ABC):
         """The prompt's token ids. Raises RequestError when it does not fit the model."""
         bounds = self.bounds
         tokens = self._prompt(request)
+        if bounds.mask_token_id in request.answer_ids:
+            raise RequestError(
+                f"Token id {bounds.mask_token_id} is the mask, which stands for what is not written yet: an answer "
+                "cannot begin with it."
+            )
         tokens += request.answer_ids
         if not tokens:
             raise RequestError("The prompt is empty: write something for the model to answer.")
@@ -155,7 +160,7 @@ class Described(ABC):
             )
         if request.prompt_ids is not None:
             return list(request.prompt_ids)
-        return self.tokenizer.encode(request.prompt, request.raw)
+        return self.tokenizer.encode(request.prompt, request.raw, mask=self.bounds.mask_token_id)
 
     @property
     def sees(self) -> bool:

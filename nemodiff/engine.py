@@ -130,13 +130,14 @@ class Engine(Described):
     def _encode_with_pictures(self, request: Request) -> list[int]:
         """The prompt's ids in which one placeholder a picture has grown to its rows, each with its break or end."""
         place, rest, end = self._image_ids()
-        tokens = self.tokenizer.encode(request.prompt, request.raw, [place] * len(request.images))
-        if (count := tokens.count(place)) != len(request.images):
-            name = repr(self.tokenizer.token_text(place))
+        name = self.tokenizer.token_text(place)
+        if str(name) in request.prompt:
+            raise RequestError(f"The prompt's text holds the image token {name!r} itself: take it out.")
+        mask = self.bounds.mask_token_id
+        tokens = self.tokenizer.encode(request.prompt, request.raw, [place] * len(request.images), mask)
+        if tokens.count(place) != len(request.images):
             raise RequestError(
-                f"The prompt's text holds the image token {name} itself: take it out."
-                if count > len(request.images)
-                else f"{self.checkpoint}'s chat template leaves out the image token {name}: fetch it again."
+                f"{self.checkpoint}'s chat template leaves out the image token {name!r}: fetch it again."
             )
         grids = iter(self.grids(request))
         whole: list[int] = []

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 from nemodiff.errors import CheckpointError, RequestError
+
+#: How control tokens look: <|im_end|>, </s>, [INST]. Others that are added to vocabularies are spaces or words.
+_MARKUP = re.compile(r"<.*>|\[.*\]", re.DOTALL)
+_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
+#: Characters that mean nothing; one that a prompt does not hold marks where it is cut.
+_PRIVATE = range(0xE000, 0xF900)
 
 
 class Tokenizer:
@@ -15,16 +23,33 @@ class Tokenizer:
         self.name = folder.name
         self.folder = folder
         self._hf = None
+        #: The token that ends an answer, as far as the tokenizer knows.
+        self.eos_id: int | None = None
         if (folder / "tokenizer.json").is_file():
             from transformers import PreTrainedTokenizerFast
 
             try:
                 self._hf = PreTrainedTokenizerFast.from_pretrained(folder)
+                added = self._hf.added_tokens_decoder
+                self._special = set(self._hf.all_special_ids) | set(added)
+                self.eos_id = self._hf.eos_token_id
+                unknown = self._hf.unk_token_id
             except Exception as error:  # the tokenizers library raises bare Exception on a damaged file
                 raise CheckpointError(
-                    f"{folder.name}/tokenizer.json cannot be read; fetch the checkpoint again."
+                    f"{folder.name}/tokenizer.json cannot be read, or what is beside it; fetch the checkpoint again."
                 ) from error
-            self._special = set(self._hf.all_special_ids) | set(self._hf.added_tokens_decoder)
+            #: Ids that a prompt's text never yields: they tell turns apart.
+            self._control = {
+                token for token, one in added.items() if one.special or _MARKUP.fullmatch(one.content)
+            } | set(self._hf.all_special_ids)
+            self._unknown = unknown
+            self._template = _template(self._hf.chat_template, folder.name)
+            # transformers warns of long prompts on its own; here a sentence tells of them.
+            self._backend = self._hf.backend_tokenizer
+            self._backend.no_truncation()
+            self._backend.no_padding()
+            #: A vocabulary of SentencePiece: "▁" is a space, <0x0A> a byte.
+            self._pieces = bool(getattr(self._backend.model, "byte_fallback", False))
             self._bytes = _byte_alphabet()
 
     @property
@@ -39,27 +64,67 @@ class Tokenizer:
         """The id of a token that stands for itself, such as </think>; None when the vocabulary has none."""
         return None if self._hf is None else self._hf.get_vocab().get(token)
 
-    def encode(self, prompt: str, raw: bool, images: Sequence[int] = ()) -> list[int]:
+    def encode(self, prompt: str, raw: bool, images: Sequence[int] = (), mask: int | None = None) -> list[int]:
         """Ids of a user's prompt in the chat template, with the answer's turn opened; `raw` takes the text as it is.
 
-        images: a token id a picture, which stand before the text.
+        images: a token id a picture, which stand before the text. Control tokens that are written out in the prompt
+        stay text, so that no text forges a turn; in a raw prompt they count, but for `mask`. Raises RequestError.
         """
         if self._hf is None:
             raise RequestError("This checkpoint has no tokenizer: give token ids (--prompt-ids) instead of text.")
-        template = "" if raw else self._hf.chat_template or ""
-        content: str | list[dict] = "".join(self._hf.convert_ids_to_tokens(list(images))) + prompt
-        if not template:
-            return self._hf.encode(content)
-        if images and any(f"{quote}image{quote}" in template for quote in "'\""):  # it places them by itself
+        never = {mask} if raw else {*self._control, mask}
+        cut = next(chr(code) for code in _PRIVATE if chr(code) not in prompt + self._template)
+        prompt = cut.join(self._spelt(prompt, never))
+        text = "".join(self._hf.convert_ids_to_tokens(list(images))) + prompt
+        if raw or not self._template:
+            return self._ids(text.split(cut), whole=True)
+        content: str | list[dict] = text
+        if images and any(f"{quote}image{quote}" in self._template for quote in "'\""):  # it places them by itself
             content = [*({"type": "image"} for _ in images), {"type": "text", "text": prompt}]
         messages = [{"role": "user", "content": content}]
         try:
-            return self._hf.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+            text = self._hf.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+            return self._ids(text.split(cut), whole=False)
         except Exception as error:  # a template is a program of its own and may fail in any way
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
             raise RequestError(
                 f"{self.name}'s chat template fails ({reason}): ask for a raw prompt (--raw) or fetch it again."
             ) from error
+
+    def _spelt(self, text: str, never: Collection[int | None]) -> list[str]:
+        """The text in parts whose ids hold none of `never`: each such token is cut behind its first character.
+
+        Raises RequestError when one is a single character.
+        """
+        parts, whole = [text], False
+        while not whole:
+            whole, before, parts = True, parts, []
+            for part in before:
+                start = 0
+                encoding = self._backend.encode(part, add_special_tokens=False)
+                for token, (first, last) in zip(encoding.ids, encoding.offsets, strict=True):
+                    if token not in never or (token == self._unknown and part[first:last] != self._piece(token)):
+                        continue
+                    if last - first < 2 and token not in self._control:
+                        continue  # a vocabulary of characters, whose mask is one of them
+                    if last - first < 2:
+                        shown = ascii(part[first:last])
+                        raise RequestError(f"The prompt holds {shown}, which is a control token here: take it out.")
+                    parts.append(part[start : first + 1])
+                    start, whole = first + 1, False
+                parts.append(part[start:])
+        return parts
+
+    def _ids(self, parts: list[str], whole: bool) -> list[int]:
+        """Ids of a text in parts; whole: between the tokens that begin and end a text, where there are such."""
+        if len(parts) == 1:
+            return self._backend.encode(parts[0], add_special_tokens=whole).ids
+        encodings = [self._backend.encode(part, add_special_tokens=False) for part in parts]
+        merged = type(encodings[0]).merge(encodings)
+        return (self._backend.post_process(merged) if whole else merged).ids
+
+    def _piece(self, token: int) -> str | None:
+        return self._backend.id_to_token(token)
 
     def decode(self, tokens: list[int]) -> str:
         """The answer's text, without special tokens."""
@@ -76,14 +141,25 @@ class Tokenizer:
             return f"[{token}]"
         if token in self._special:
             return piece
+        if self._pieces and not _BYTE.fullmatch(piece):
+            return piece.replace("▁", " ")
         try:
-            raw = bytes(self._bytes[character] for character in piece)
+            raw = bytes.fromhex(piece[3:5]) if self._pieces else bytes(self._bytes[character] for character in piece)
         except KeyError:  # not a byte-level vocabulary
             return self._hf.decode([token])
         try:
             return raw.decode()
         except UnicodeDecodeError:
             return raw
+
+
+def _template(template: Any, name: str) -> str:
+    """The chat template that is used, "" where there is none. Raises CheckpointError."""
+    if isinstance(template, dict):  # several, by name
+        template = template.get("default", template)
+    if template is not None and not isinstance(template, str):
+        raise CheckpointError(f"{name}'s chat template cannot be read: it is no text. Fetch the checkpoint again.")
+    return template or ""
 
 
 def _byte_alphabet() -> dict[str, int]:
