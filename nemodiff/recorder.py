@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Iterable
 
 from nemodiff.trace import KEPT, Event, Lane, Trace
+
+#: Bytes of the longest character in UTF-8.
+_LONGEST = 4
 
 
 class Recorder:
@@ -25,6 +29,7 @@ class Recorder:
         self._decode = decode
         self._token_text = token_text
         self._answers: dict[str, dict[int, int]] = {}
+        self._special = frozenset(head.special)
         for token in head.request.get("answer_ids", ()):
             self._learn(token, {"tokens": {}, "byte_pieces": {}})
         for mode in modes:
@@ -42,7 +47,7 @@ class Recorder:
         for position in event.positions:
             if position.state in KEPT:
                 answer[position.index] = position.token
-            elif position.state == "discarded":
+            elif position.state in ("discarded", "masked"):  # a forced </think> may be taken back
                 answer.pop(position.index, None)
             self._learn(position.token, fresh)
             if position.verifier is not None:
@@ -59,8 +64,7 @@ class Recorder:
     def text(self, mode: str) -> str:
         """A lane's answer so far, up to its first hole. May be asked from another thread than the one that adds."""
         answer = self._answers[mode].copy()
-        # An unfinished character at the end comes with a later token.
-        return self._decode([answer[i] for i in range(_prefix(answer))]).rstrip("\ufffd")
+        return self._readable([answer[i] for i in range(_prefix(answer))])
 
     def finish(self, reason: str) -> Trace:
         """Close lanes that did not end by themselves (`reason` stopped or time) and return the trace."""
@@ -73,8 +77,21 @@ class Recorder:
         answer = self._answers[lane.mode]
         # A lane stopped in mid-block may have holes: its text ends at the first one.
         lane.tokens = [answer[i] for i in range(_prefix(answer))]
-        lane.text = self._decode(lane.tokens)
+        lane.text = self._readable(lane.tokens)
         lane.finish = reason
+
+    def _readable(self, tokens: list[int]) -> str:
+        """The text of tokens, without the half of a character that may stand at its end: the rest comes with a later
+        token, or the answer ended at its limit before it."""
+        text, tail = self._decode(tokens), b""
+        for token in reversed(tokens):
+            if token in self._special:
+                continue
+            piece = self._token_text(token)
+            tail = (piece.encode() if isinstance(piece, str) else piece) + tail
+            if len(tail) >= _LONGEST:
+                break
+        return text.removesuffix("\ufffd") if _ends_in_half(tail) else text
 
     def _learn(self, token: int, fresh: dict[str, dict[str, str]]) -> None:
         if token in self.trace.vocabulary or token in self.trace.byte_pieces:
@@ -84,6 +101,13 @@ class Recorder:
             self.trace.byte_pieces[token] = fresh["byte_pieces"][str(token)] = text.hex()
         else:
             self.trace.vocabulary[token] = fresh["tokens"][str(token)] = text
+
+
+def _ends_in_half(tail: bytes) -> bool:
+    """Whether bytes end in the beginning of a character of UTF-8."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    decoder.decode(tail)
+    return bool(decoder.getstate()[0])
 
 
 def _prefix(answer: dict[int, int]) -> int:

@@ -70,7 +70,7 @@ class TokenTable {
     return { tokens, byte_pieces, special: Array.from(this.special).sort((a, b) => a - b) };
   }
 
-  /** The text of an answer: bytes joined, control tokens left out. */
+  /** The text of an answer: bytes joined, control tokens left out, and so is half a character at its end. */
   decode(ids) {
     const encoder = new TextEncoder();
     const decoder = new TextDecoder("utf-8");
@@ -79,7 +79,7 @@ class TokenTable {
       if (this.special.has(id)) continue;
       text += decoder.decode(this.pieces.get(id) || encoder.encode(this.text.get(id) || ""), { stream: true });
     }
-    return text + decoder.decode();
+    return text;
   }
 }
 
