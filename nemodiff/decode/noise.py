@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,11 +13,17 @@ from torch import Tensor
 _PURPOSES = {"token": 0, "draft": 1, "accept": 2, "residual": 3}
 #: torch's CPU generator uses 32 bits of its seed; odd, so that purposes lie far apart in them.
 _APART = 0x9E3779B9
+#: From here on torch's generator would draw what a smaller seed draws.
+_TORCH_SEEDS = 2**32
 _KEPT = 160
 
 
 class Noise:
-    """A lane's noise. A position's numbers are made once and kept while the lane is near it."""
+    """A lane's noise. A position's numbers are made once and kept while the lane is near it.
+
+    seed: from 0 to 2**63 - 1. Below 2**32 torch's generator draws, as in all runs that were recorded; above, numpy's
+    Philox, which takes all bits of a seed.
+    """
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
@@ -31,6 +38,8 @@ class Noise:
 
     def uniform(self, purpose: str, place: int) -> float:
         """A number in [0, 1)."""
+        if self._seed >= _TORCH_SEEDS:
+            return float(self._philox(purpose, place).random())
         return float(torch.rand((), generator=self._generator(purpose, place)))
 
     def _row(self, purpose: str, place: int, size: int) -> Tensor:
@@ -38,9 +47,18 @@ class Noise:
         if key not in self._made:
             while len(self._made) >= _KEPT:
                 del self._made[next(iter(self._made))]
-            noise = torch.empty(size, dtype=torch.float32)
-            self._made[key] = noise.exponential_(generator=self._generator(purpose, place)).log_().neg_()
+            self._made[key] = self._exponential(purpose, place, size).log_().neg_()
         return self._made[key]
+
+    def _exponential(self, purpose: str, place: int, size: int) -> Tensor:
+        """Numbers above 0 [size], exponentially distributed, in fp32."""
+        if self._seed >= _TORCH_SEEDS:
+            numbers = torch.from_numpy(self._philox(purpose, place).standard_exponential(size, dtype=np.float32))
+            return numbers.clamp_min_(torch.finfo(torch.float32).tiny)
+        return torch.empty(size, dtype=torch.float32).exponential_(generator=self._generator(purpose, place))
+
+    def _philox(self, purpose: str, place: int) -> np.random.Generator:
+        return np.random.Generator(np.random.Philox([self._seed, _PURPOSES[purpose], place]))
 
     def _generator(self, purpose: str, place: int) -> torch.Generator:
         seed = self._seed * 1_000_003 + place + _PURPOSES[purpose] * _APART
