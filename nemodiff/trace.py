@@ -156,6 +156,8 @@ class Lane:
             last = self.events[-1] if self.events else None
             seed_ended = last is not None and last.phase in ("prefill", "refresh") and last.finish == "eos"
             blocks = len({event.start for event in self.events if event.phase == "denoise"})
+            # A block of two whose second token is a forced </think> comes with its seed.
+            blocks += sum(event.phase in ("prefill", "refresh") and len(event.positions) > 1 for event in self.events)
             return phases.count("denoise") + blocks + 2 * seed_ended
         return 1 + phases.count("draft") + phases.count("verify")
 

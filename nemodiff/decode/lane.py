@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from nemodiff.decode.noise import Noise
+from nemodiff.errors import RequestError
 from nemodiff.model.cache import KVCache
 from nemodiff.model.layout import Layout
 from nemodiff.model.static import StaticCache
@@ -26,6 +28,9 @@ PIECE = {"cpu": 512, "cuda": 4096}
 
 #: Probabilities [rows, vocab] → a figure a row [rows], for a sampler to rank by.
 Measure = Callable[[Tensor], Tensor]
+#: The lowest temperature at which noise is drawn. Below it, steps of fp32 between logits / T are larger than the noise,
+#: and further down the quotients overflow: what is left of the distribution is the most probable token.
+COLDEST = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,7 @@ class Settings:
     """A Request with the checkpoint's defaults filled in. eos: ids that end an answer, empty to ignore them.
 
     thinking: (answer position at which thinking must have ended, id of </think>), None without a budget.
-    draft, acceptance, ar_weight: see Request.
+    draft, acceptance, ar_weight: see Request. A temperature below COLDEST becomes 0.
     """
 
     max_new_tokens: int
@@ -49,6 +54,10 @@ class Settings:
     acceptance: str = "match"
     ar_weight: float = 1.0
 
+    def __post_init__(self) -> None:
+        if self.temperature < COLDEST:
+            object.__setattr__(self, "temperature", 0.0)
+
     @property
     def most_rows(self) -> int:
         """Rows of the largest forward after the prefill."""
@@ -59,7 +68,8 @@ class Settings:
 class Guesses:
     """Tokens read off some rows of logits, as plain values: one list entry a row.
 
-    confidence: probability of the token (temperature 1). measured: what `measure` made of it. top: alternatives.
+    confidence: probability of the token at temperature 1, of the mixture where two distributions are mixed. measured:
+    what `measure` made of it. top: alternatives.
     logits, probabilities: the rows [rows, vocab] in fp32; where the mask may not be proposed, its are -inf and 0.
     """
 
@@ -168,16 +178,17 @@ class LaneRun:
         adapter: bool = False,
         rows: slice = slice(None),
         measure: Measure | None = None,
+        barred: tuple[int, int] | None = None,
     ) -> Guesses:
         """Run token ids after the kept cache and read `rows` of the logits; the first read row predicts answer
-        position `index`. Bidirectional forwards never propose the mask itself; causal ones force </think> where the
-        thinking budget ends."""
+        position `index`. Bidirectional forwards never propose the mask itself, nor the token of `barred` (row, token)
+        in its row; causal ones force </think> where the thinking budget ends."""
         self.prepare(len(tokens), causal=causal, adapter=adapter)
 
         def run() -> Tensor:
             return self.run(tokens, causal=causal, adapter=adapter)[rows]
 
-        return self._read(run, index, causal=causal, measure=measure)
+        return self._read(run, index, causal=causal, measure=measure, barred=barred)
 
     def prepare(self, rows: int, *, causal: bool, adapter: bool = False) -> None:
         """Make what a static forward of this shape needs, where there are such: before the clock runs."""
@@ -193,15 +204,21 @@ class LaneRun:
         return self.model(inputs, self.cache, causal=causal, adapter=adapter, layout=layout)
 
     def denoise(
-        self, block: list[int], start: int, *, adapter: bool = False, measure: Measure | None = None
+        self,
+        block: list[int],
+        start: int,
+        *,
+        adapter: bool = False,
+        measure: Measure | None = None,
+        barred: tuple[int, int] | None = None,
     ) -> Guesses:
         """One bidirectional forward over a block whose first token stands at answer position `start`.
 
         Returns guesses for positions start + 1 and on (len(block) - 1 rows), whichever row the checkpoint reads them
-        off: the position's own, or the one before it (`shift_logits`).
+        off: the position's own, or the one before it (`shift_logits`). barred: see `forward`.
         """
         rows = slice(0, -1) if self.model.config.shift_logits else slice(1, None)
-        return self.forward(block, start + 1, causal=False, adapter=adapter, rows=rows, measure=measure)
+        return self.forward(block, start + 1, causal=False, adapter=adapter, rows=rows, measure=measure, barred=barred)
 
     def event(self, phase: str, start: int, length: int, positions: list[Position], finish: str | None = None) -> Event:
         event = Event(self.mode, self.forwards, phase, self.clock_ms, start, length, positions, finish)
@@ -235,29 +252,45 @@ class LaneRun:
         yield
         self.clock_ms += (time.perf_counter() - begin) * 1000
 
-    def _read(self, run: Callable[[], Tensor], index: int, *, causal: bool, measure: Measure | None = None) -> Guesses:
+    def _read(
+        self,
+        run: Callable[[], Tensor],
+        index: int,
+        *,
+        causal: bool,
+        measure: Measure | None = None,
+        barred: tuple[int, int] | None = None,
+    ) -> Guesses:
         with self.timed():
-            guesses = self.choose(run(), index, causal=causal, measure=measure)
+            guesses = self.choose(run(), index, causal=causal, measure=measure, barred=barred)
         return self.explain(guesses)
 
     @torch.inference_mode()
-    def choose(self, logits: Tensor, index: int, *, causal: bool, measure: Measure | None = None) -> Guesses:
+    def choose(
+        self,
+        logits: Tensor,
+        index: int,
+        *,
+        causal: bool,
+        measure: Measure | None = None,
+        barred: tuple[int, int] | None = None,
+    ) -> Guesses:
         """The tokens that rows of logits [rows, vocab] propose for answer positions `index` and on, without
-        alternatives (see `explain`). To be called inside `timed`."""
+        alternatives (see `explain`). To be called inside `timed`.
+
+        barred: see `forward`. Raises RequestError when the logits are no numbers: the model cannot go on.
+        """
         logits = logits.to(torch.float32, copy=not causal)  # written to below, and the caller's
         probabilities = logits.softmax(-1)
         if not causal:
             # Out of the choice, yet in the sum: a probability is the model's own, as released.
             mask = self.model.config.mask
             logits[:, mask], probabilities[:, mask] = -torch.inf, 0
-        if self.settings.temperature > 0:
-            # Every mode draws with the same noise at a position, so self-speculation draws AR's very tokens at any
-            # temperature, and drafts drawn alike are accepted more often; unless acceptance asks for other draws.
-            purpose = "token" if causal or self.settings.acceptance == "match" else "draft"
-            noise = self.noise.gumbel(purpose, range(index, index + len(logits)), logits)
-            tokens = best(logits / self.settings.temperature + noise)
-        else:
-            tokens = best(logits)
+            if barred:
+                logits[barred], probabilities[barred] = -torch.inf, 0
+        # Every mode draws with the same noise at a position, so self-speculation draws AR's very tokens at any
+        # temperature, and drafts drawn alike are accepted more often; unless acceptance asks for other draws.
+        tokens = self.drawn(logits, index, "token" if causal or self.settings.acceptance == "match" else "draft")
         if causal and (forced := self.forced(index, len(tokens))):
             row, token = forced
             if token not in tokens[:row].tolist():
@@ -267,6 +300,11 @@ class LaneRun:
             chosen.append(measure(probabilities))
         # One copy to the host for all figures of the forward; it also waits for the device.
         figures = torch.stack([tokens.double(), *(part.double() for part in chosen)]).tolist()
+        if any(map(math.isnan, figures[1])):
+            raise RequestError(
+                f"The model's forward in {self.model.dtype_name} gave no numbers for token {index + 1} of the answer: "
+                "its weights are too large for that dtype or damaged. Load it in float32, or choose another checkpoint."
+            )
         return Guesses(
             tokens=[int(token) for token in figures[0]],
             confidence=figures[1],
@@ -275,6 +313,14 @@ class LaneRun:
             logits=logits,
             probabilities=probabilities,
         )
+
+    def drawn(self, logits: Tensor, index: int, purpose: str) -> Tensor:
+        """A token a row [rows] of logits [rows, vocab] for answer positions `index` and on: the best, or at a
+        temperature one that the noise for `purpose` draws."""
+        if not self.settings.temperature:
+            return best(logits)
+        noise = self.noise.gumbel(purpose, range(index, index + len(logits)), logits)
+        return best(logits / self.settings.temperature + noise)
 
     def explain(self, guesses: Guesses) -> Guesses:
         """The guesses with their alternatives: for the viewer, outside the clock."""

@@ -73,14 +73,17 @@ def _rows(lane: LaneRun, tokens: list[int], layout: Layout) -> list[int]:
 
 @torch.inference_mode()
 def _mixed(lane: LaneRun, ar: Tensor, diffusion: Tensor) -> Tensor:
-    """Logits of ar_weight · p_AR + (1 - ar_weight) · p_diffusion, both [rows, vocab], at the request's temperature."""
-    weight, temperature = lane.settings.ar_weight, lane.settings.temperature or 1.0
+    """Logits of ar_weight · p_AR + (1 - ar_weight) · p_diffusion, both [rows, vocab] and at temperature 1.
+
+    A temperature then acts on the mixture as it does on any logits: the lower it is, the nearer to the mixture's most
+    probable token. A confidence is the mixture's probability, at temperature 1 as everywhere.
+    """
+    weight = lane.settings.ar_weight
     if weight == 1:
         return ar
     diffusion = diffusion.float()
     diffusion[:, lane.model.config.mask] = -torch.inf
-    p = weight * (ar.float() / temperature).softmax(-1) + (1 - weight) * (diffusion / temperature).softmax(-1)
-    return p.log() * temperature
+    return (weight * ar.float().softmax(-1) + (1 - weight) * diffusion.softmax(-1)).log()
 
 
 def _guessed(lane: LaneRun, behind: Tensor, index: int) -> list[list[tuple[int, float]]]:

@@ -53,11 +53,15 @@ class Released:
         self.block_start = None
         return self.head(hidden)[0].float()
 
-    def guess(self, ids: list[int], start: int, adapter: bool = False) -> tuple[list[int], list[float]]:
-        """Tokens and probabilities of a bidirectional block; the mask is never a token."""
+    def guess(
+        self, ids: list[int], start: int, adapter: bool = False, barred: int | None = None
+    ) -> tuple[list[int], list[float]]:
+        """Tokens and probabilities of a bidirectional block; the mask is never a token, nor </think> at `barred`."""
         logits = self.logits(ids, start, adapter)[start:]
         probabilities = logits.softmax(-1)
         logits[:, MASK] = -torch.inf
+        if barred is not None:
+            logits[barred, END_THINK] = -torch.inf
         tokens = logits.argmax(-1)
         return tokens.tolist(), probabilities[range(len(tokens)), tokens].tolist()
 
@@ -78,11 +82,13 @@ class Released:
             block = [self.ar_token(prompt, answer, budget)] + [MASK] * (length - 1)
             if len(answer) + 1 >= count and block[0] not in eos:
                 return answer + block[:1], nfe
+            forced, barred = None, None
             if budget is not None and END_THINK not in answer + block and 0 < budget - len(answer) < length:
-                block[budget - len(answer)] = END_THINK
+                forced = budget - len(answer)
+                block[forced] = END_THINK
             masks, step = block.count(MASK), 0
             while MASK in block:
-                tokens, confidence = self.guess(prompt + answer + block, len(prompt) + len(answer))
+                tokens, confidence = self.guess(prompt + answer + block, len(prompt) + len(answer), barred=barred)
                 nfe += 1
                 order = sorted((i for i in range(length) if block[i] == MASK), key=lambda i: -confidence[i])
                 if steps is None:
@@ -92,6 +98,9 @@ class Released:
                 for i in commit:
                     block[i] = tokens[i]
                 step += 1
+                if forced and END_THINK in block[1:forced]:  # it came by itself: the forced one is taken back
+                    block[forced] = MASK
+                    forced, barred = None, forced
                 head = block[: block.index(MASK)] if MASK in block else block
                 if any(token in eos for token in head) or len(answer) + len(head) >= count:
                     break
