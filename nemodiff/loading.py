@@ -14,6 +14,7 @@ from nemodiff.engine import Engine
 from nemodiff.errors import CheckpointError
 from nemodiff.model.config import ModelConfig, VisionConfig
 from nemodiff.model.int8 import int8_obstacle
+from nemodiff.model.json_fields import Fields
 from nemodiff.model.memory import shortage
 from nemodiff.model.quantise import quantise
 from nemodiff.model.static import StaticForwards
@@ -49,6 +50,7 @@ def load(
     config, defaults = _configure(files)
     needed = check_files(files.weights, config, files.vision) * loaded.itemsize
     tokenizer = Tokenizer(files.weights)
+    config = _with_an_end(config, tokenizer, files.name, report)
     if shortage(needed, target):
         if reason := shortage(needed, target, _given_back(replacing, target)):
             raise CheckpointError(f"{files.name} does not fit: {reason}.")
@@ -112,20 +114,35 @@ def _given_back(engine: Described | None, device: torch.device) -> int:
     return engine.weight_bytes if engine.model.device.type == device.type else 0
 
 
+def _with_an_end(config: ModelConfig, tokenizer: Tokenizer, name: str, report: Callable[[str], None]) -> ModelConfig:
+    """The config with what ends an answer: where its files name none, the tokenizer's own end."""
+    if config.eos_token_ids:
+        return config
+    if tokenizer.eos_id is not None and tokenizer.eos_id < config.vocab_size:
+        return dataclasses.replace(config, eos_token_ids=(tokenizer.eos_id,))
+    report(f"{name} names no token that ends an answer: answers end at their length limit.")
+    return config
+
+
 def _configure(files: Files) -> tuple[ModelConfig, Defaults]:
     config, defaults = read_config(files.weights), Defaults()
     if files.adapter:
-        adapter = read_json(files.adapter / "adapter_config.json")
-        wanted = ("mask_token_id", "shift_logits", "block_size")
-        if missing := [key for key in wanted if key not in adapter]:
-            raise CheckpointError(
-                f"{files.name}/adapter_config.json has no {missing[0]}; the checkpoint is incomplete."
-            )
-        config = dataclasses.replace(config, **{key: adapter[key] for key in wanted})
-        defaults = Defaults(threshold=adapter.get("threshold", 0.9))
+        adapter = Fields(read_json(files.adapter / "adapter_config.json"), f"{files.name}/adapter_config.json")
+        for key in ("mask_token_id", "shift_logits", "block_size"):
+            if adapter.get(key) is None:
+                raise adapter.missing(key)
+        if type(adapter.get("mask_token_id")) is not int:
+            raise adapter.off("mask_token_id", "it must be one token's id")
+        config = dataclasses.replace(
+            config,
+            mask_token_id=adapter.ids("mask_token_id", config.vocab_size)[0],
+            shift_logits=adapter.flag("shift_logits"),
+            block_size=adapter.count("block_size"),
+        )
+        defaults = Defaults(threshold=adapter.number("threshold", 0.9, 0, 1))
     if files.vision:
-        settings = read_json(files.vision / "adapter_config.json")
-        config = dataclasses.replace(config, vision=VisionConfig.from_json(settings, config.vocab_size))
+        settings, file = read_json(files.vision / "adapter_config.json"), f"{files.name}/adapter_config.json"
+        config = dataclasses.replace(config, vision=VisionConfig.from_json(settings, config.vocab_size, file))
     return config, dataclasses.replace(defaults, block_length=max(2, min(config.block_size, 64)))
 
 

@@ -6,13 +6,15 @@ from nemodiff.trace import Lane, first_difference
 
 
 def agreement(lane: Lane, reference: Lane) -> float:
-    """Share of the reference's tokens before the first that differs; 1.0 when the answers are identical.
+    """Share of the reference's tokens before the first that differs; 1.0 when the answers are identical, and only then.
 
-    Strict on purpose: after one other token both answers are different texts, and comparing them place by place
-    would reward chance.
+    Of an answer that goes on after the whole reference it is the reference's share of that answer. Strict on purpose:
+    after one other token both answers are different texts, and comparing them place by place would reward chance.
     """
     place = first_difference(lane.tokens, reference.tokens)
-    return 1.0 if place is None else place / max(len(reference.tokens), 1)
+    if place is None:
+        return 1.0
+    return place / (len(reference.tokens) if place < len(reference.tokens) else len(lane.tokens))
 
 
 def speed_up(lane: Lane, reference: Lane) -> float | None:

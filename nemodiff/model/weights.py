@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,19 +14,28 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from nemodiff.errors import CheckpointError
+from nemodiff.errors import CheckpointError, shown
 from nemodiff.model.block_attention import find_attention_shapes
 from nemodiff.model.config import ModelConfig
+from nemodiff.model.json_fields import Fields
 from nemodiff.model.memory import enough_memory
 from nemodiff.model.rows import find_row_shapes
 from nemodiff.model.transformer import Transformer
 from nemodiff.model.vision import Vision
 
+_INDEX = "model.safetensors.index.json"
 #: Folder of the draft LoRA beside the weights.
 LORA = "linear_spec_lora"
 #: File of a packed tower and projector, in a folder of its own.
 VISION = "vision.safetensors"
 _FLOATS = ("F32", "F16", "BF16", "F64")
+#: What quantised files name the parts of a weight: MLX, GPTQ, AWQ, bitsandbytes, fp8, compressed-tensors and others.
+_QUANTISED = re.compile(
+    r"\.(qweight|qzeros|scales|biases|g_idx|SCB|weight_(scale|scale_inv|scale_2|packed|shape|zero_point|format)|input_scale"
+    r"|weight\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\..*|_data|_scale))$"
+)
+#: Values that are looked at at once for whether they are finite.
+_PART = 2**24
 _HEADS = ("lm_head.weight", "diffusion_head.weight")
 _FUSED = {
     "self_attn.q_proj": ("qkv", 0),
@@ -40,8 +51,16 @@ _FUSED = {
 
 
 def read_config(folder: Path) -> ModelConfig:
-    """config.json of a checkpoint folder. Raises CheckpointError when it is missing, damaged or of another family."""
-    return ModelConfig.from_json(read_json(folder / "config.json"))
+    """config.json of a checkpoint folder, and of generation_config.json, if there is one, what else ends an answer.
+
+    Raises CheckpointError when config.json is missing, or either is damaged or of another family.
+    """
+    config = ModelConfig.from_json(read_json(folder / "config.json"))
+    beside = folder / "generation_config.json"
+    if not beside.is_file():
+        return config
+    more = Fields(read_json(beside), beside.name).ids("eos_token_id", config.vocab_size)
+    return dataclasses.replace(config, eos_token_ids=tuple(dict.fromkeys((*config.eos_token_ids, *more))))
 
 
 def read_json(path: Path) -> dict:
@@ -50,7 +69,7 @@ def read_json(path: Path) -> dict:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path.parent.name} has no {path.name}; it is not a checkpoint folder.") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # RecursionError: it is nested thousands deep
         raise CheckpointError(f"{path.parent.name}/{path.name} is damaged: it holds no valid JSON.") from error
     if not isinstance(data, dict):
         raise CheckpointError(f"{path.parent.name}/{path.name} is damaged: it holds no JSON object.")
@@ -80,10 +99,14 @@ def load_model(
             if vision is None:
                 targets |= vision_targets(model.vision)
             else:
-                unpack(dict(_stream(vision / VISION)), vision_targets(model.vision))
+                seeing = vision_targets(model.vision)
+                unpack(dict(_stream(vision / VISION)), seeing)
+                for name, tensor in seeing.items():
+                    check_finite(tensor, name, f"{vision.name}/{VISION}")
         for name, tensor in _stream(folder):
             if name in targets:
                 targets[name].copy_(tensor)
+                check_finite(targets[name], name, folder.name)
         if (folder / LORA).is_dir():
             _load_draft_lora(model, folder / LORA)
         settle_rows(model)
@@ -115,11 +138,27 @@ def check_files(folder: Path, config: ModelConfig, vision: Path | None = None) -
     return count
 
 
+def check_finite(tensor: Tensor, name: str, where: str) -> None:
+    """Raises CheckpointError when a tensor, as it was read, holds NaN or infinity: it would decode to nothing."""
+    for part in tensor.flatten().split(_PART):
+        # The sum is one quick pass; it may itself overflow, which is then looked at.
+        if not math.isfinite(part.sum(dtype=torch.float32)) and not bool(part.isfinite().all()):
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise CheckpointError(
+                f"{where} is damaged: {name} holds values that are no finite numbers in {kind}; fetch it again."
+            )
+
+
 def _check_names(
     folder: Path, expected: dict[str, list[int]], config: ModelConfig | None = None, packed: bool = False
 ) -> None:
     """packed: int8 tensors may stand for floats, each with a scale a row beside it."""
     missing, problems, headers = dict(expected), [], list(_headers(folder))
+    if not packed and (marks := [name for name, _, _ in headers if name not in expected and _QUANTISED.search(name)]):
+        raise CheckpointError(
+            f"{folder.name} is quantised (it has {marks[0]}); this engine reads float32, float16 and bfloat16: choose "
+            "one that is not."
+        )
     if packed:
         missing |= {f"{name}.scale": shape[:1] for name, shape, kind in headers if kind == "I8"}
     for name, shape, kind in headers:
@@ -133,8 +172,13 @@ def _check_names(
             problems.append(f"{name} holds {kind}, not floats of 16 bits or more")
     problems += [f"missing {name}" for name in missing]
     if problems:
-        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
-        raise CheckpointError(f"{folder.name} does not fit its configuration: {shown}.")
+        told = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        raise CheckpointError(f"{folder.name} does not fit its configuration: {told}.")
+    if nowhere := sorted(_index(folder).keys() - {name for name, _, _ in headers}):
+        more = f" and {len(nowhere) - 1} more" if len(nowhere) > 1 else ""
+        raise CheckpointError(
+            f"{folder.name}/{_INDEX} names {shown(nowhere[0])}{more}, which no weight file holds; fetch it again."
+        )
 
 
 def _may_be_left(name: str, config: ModelConfig) -> bool:
@@ -192,12 +236,9 @@ def weight_files(folder: Path) -> list[Path]:
     """
     if folder.suffix == ".safetensors":
         return [folder]
-    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
-    if index.is_file():
-        weight_map = read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict):
-            raise CheckpointError(f"{folder.name}/{index.name} is damaged: it has no weight_map.")
-        files = sorted({folder / Path(str(name)).name for name in weight_map.values()})
+    index, single = _index(folder), folder / "model.safetensors"
+    if index:
+        files = sorted({folder / Path(name).name for name in index.values()})
     else:
         files = [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
     if not files:
@@ -207,6 +248,21 @@ def weight_files(folder: Path) -> list[Path]:
             f"{folder.name} lacks {len(absent)} of {len(files)} weight files, the first {absent[0]}; fetch it again."
         )
     return files
+
+
+def _index(folder: Path) -> dict[str, str]:
+    """Tensor name → the file that holds it, as a folder's index says; empty where there is no index."""
+    file = folder / _INDEX
+    if not file.is_file():
+        return {}
+    weight_map = read_json(file).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{folder.name}/{_INDEX} is damaged: it has no weight_map.")
+    for name in weight_map.values():
+        # A name that a disk can hold: others make no missing file but an error of the file system.
+        if not isinstance(name, str) or not name.isprintable() or not 0 < len(name.encode()) <= 255:
+            raise CheckpointError(f"{folder.name}/{_INDEX} is damaged: {shown(name)} is no file's name.")
+    return weight_map
 
 
 @contextmanager
@@ -241,17 +297,38 @@ def _load_draft_lora(model: Transformer, folder: Path) -> None:
     _, scale = _lora_settings(folder)
     factors = dict(_stream(folder))
     for i, layer in enumerate(model.layers):
-        a, b = (factors[name] for name in _lora_names(model.config, i))
+        names = _lora_names(model.config, i)
+        a, b = (factors[name] for name in names)
         layer.draft_lora = (a.to(model.device, model.dtype), (b.float() * scale).to(model.device, model.dtype))
+        for name, factor in zip(names, layer.draft_lora, strict=True):
+            check_finite(factor, name, folder.name)
+
+
+#: What PEFT's settings can ask for besides a plain low-rank update of every layer.
+_MORE_THAN_LORA = (
+    *("use_dora", "use_qalora", "alpha_pattern", "rank_pattern", "layer_replication", "layers_to_transform"),
+    *("exclude_modules", "modules_to_save", "trainable_token_indices", "target_parameters", "lora_bias"),
+    *("alora_invocation_tokens", "arrow_config", "megatron_config", "corda_config", "eva_config"),
+)
+#: Ways to begin that take something out of the weights below.
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+_MOST_ALPHA = 1e6
 
 
 def _lora_settings(folder: Path) -> tuple[int, float]:
-    """(rank, scale) of a PEFT folder. Raises CheckpointError when they are missing."""
-    settings = read_json(folder / "adapter_config.json")
-    rank, alpha = settings.get("r"), settings.get("lora_alpha")
-    if type(rank) is not int or rank < 1 or type(alpha) not in (int, float):
-        raise CheckpointError(f"{folder.name}/adapter_config.json has no usable r and lora_alpha.")
-    return rank, alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
+    """(rank, scale) of a PEFT folder. Raises CheckpointError when they are missing, or ask for more than plain LoRA."""
+    settings = Fields(read_json(folder / "adapter_config.json"), f"{folder.name}/adapter_config.json")
+    if settings.get("peft_type") not in ("LORA", None):
+        raise settings.off("peft_type", "this engine drafts with LORA")
+    for name in _MORE_THAN_LORA:
+        if settings.get(name):
+            raise settings.off(name, "this engine drafts with plain LoRA")
+    if settings.get("bias") not in ("none", None):
+        raise settings.off("bias", "this engine has no biases")
+    if str(settings.get("init_lora_weights")).lower().startswith(_CHANGES_BASE):
+        raise settings.off("init_lora_weights", "this engine leaves the weights below a LoRA as they are")
+    rank, alpha = settings.count("r"), settings.number("lora_alpha", None, -_MOST_ALPHA, _MOST_ALPHA)
+    return rank, alpha / (math.sqrt(rank) if settings.flag("use_rslora") else rank)
 
 
 def _lora_names(config: ModelConfig, layer: int) -> tuple[str, str]:
@@ -273,7 +350,8 @@ def merge_adapter(model: Transformer, folder: Path) -> None:
     adapter.safetensors holds `layers.N.{qkv,o,gate_up,down}.lora_{A,B}` with `.scale`, and `mask_embedding`.
     Raises CheckpointError when a factor is missing or does not fit.
     """
-    scale = read_json(folder / "adapter_config.json").get("scale", 1.0)
+    scale = Fields(read_json(folder / "adapter_config.json"), "adapter_config.json").number("scale", 1.0, -1e6, 1e6)
+    file = f"{folder.name}/adapter.safetensors"
     factors = dict(_stream(folder / "adapter.safetensors"))
 
     try:
@@ -283,10 +361,13 @@ def merge_adapter(model: Transformer, folder: Path) -> None:
                 a, b = take_factor(factors, f"{stem}A"), take_factor(factors, f"{stem}B")
                 weight = getattr(layer, part).weight
                 weight.data.copy_(weight.data.float() + (scale * (b @ a)).to(weight.device))
-        model.mask_embedding = factors.pop("mask_embedding").to(model.device, model.dtype)
+                check_finite(weight.data, f"{stem}A or {stem}B", file)
+        mask = factors.pop("mask_embedding").to(model.device, model.dtype)
+        model.mask_embedding = mask.reshape(model.config.hidden_size)
+        check_finite(mask, "mask_embedding", file)
     except KeyError as error:
         raise CheckpointError(f"{folder.name}/adapter.safetensors is damaged: {error.args[0]} is missing.") from error
-    except RuntimeError as error:
+    except (RuntimeError, IndexError) as error:
         raise CheckpointError(f"{folder.name}/adapter.safetensors does not fit its base model.") from error
     if factors:
         raise CheckpointError(f"{folder.name}/adapter.safetensors has an unexpected {next(iter(factors))}.")

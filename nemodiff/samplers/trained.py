@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nemodiff.errors import CheckpointError
+from nemodiff.model.json_fields import Fields
 from nemodiff.ranking import largest
 
 #: How many predictions a position's features describe.
@@ -42,6 +43,15 @@ class SamplerConfig:
         return TOP * self.components + FIGURES
 
 
+#: Sizes that no network of this kind reaches.
+_LARGEST = {
+    "layers": 64,
+    "width": 4096,
+    "heads": 64,
+    "vocab_size": 2**24,
+    "hidden_size": 2**20,
+    "components": 1024,
+}
 #: The paper's size (about 4.8 M parameters in its layers), and one whose cost vanishes beside a small model's forward.
 SIZES = {"paper": (4, 384, 6), "small": (2, 64, 2)}
 
@@ -186,14 +196,23 @@ def save_sampler(sampler: TrainedSampler, folder: Path, notes: dict) -> Path:
 
 def load_sampler(folder: Path) -> TrainedSampler:
     """Read what `save_sampler` wrote. Raises CheckpointError."""
+    damaged = f"{folder.name}'s trained sampler cannot be read: fetch the checkpoint again."
     try:
-        config = json.loads((folder / "sampler_config.json").read_text(encoding="utf-8"))
-        sizes = {name: config[name] for name in SamplerConfig.__dataclass_fields__}
-        if not all(type(size) is int and 0 < size <= 2**20 for size in sizes.values()):
-            raise ValueError("sizes")
-        sampler = TrainedSampler(SamplerConfig(**sizes))
-        sampler.threshold = float(config.get("threshold", sampler.threshold))
-        sampler.load_state_dict({k: t.float() for k, t in load_file(folder / "sampler.safetensors").items()})
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"{folder.name}'s trained sampler cannot be read: fetch the checkpoint again.") from error
+        config = Fields(json.loads((folder / "sampler_config.json").read_text(encoding="utf-8")), "sampler_config.json")
+        sizes = {name: config.count(name, most=most) for name, most in _LARGEST.items()}
+        if sizes["width"] % sizes["heads"]:
+            raise ValueError("heads")
+        with torch.device("meta"):  # sizes that the file does not have take no memory
+            sampler = TrainedSampler(SamplerConfig(**sizes))
+        sampler.threshold = config.number("threshold", sampler.threshold, 0, 1)
+        tensors = {k: t.float() for k, t in load_file(folder / "sampler.safetensors").items()}
+        sampler.load_state_dict(tensors, assign=True)
+    except (OSError, ValueError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(damaged) from error
+    if any(not bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        odd = next(name for name, tensor in tensors.items() if not bool(tensor.isfinite().all()))
+        raise CheckpointError(
+            f"{folder.name}/sampler.safetensors is damaged: {odd} holds values that are no finite numbers; "
+            "fetch the checkpoint again."
+        )
     return sampler.eval().requires_grad_(False)
