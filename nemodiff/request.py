@@ -144,9 +144,14 @@ def _text(prompt: Any) -> None:
         raise RequestError(
             f"The prompt has {len(prompt):,} characters; shorten it to {MAX_PROMPT_CHARACTERS:,} or fewer."
         )
+    whole_characters(prompt)
+
+
+def whole_characters(prompt: str) -> None:
+    """Raises RequestError for a prompt with half of a UTF-16 pair, or a byte that was no UTF-8 on a command line."""
     try:
         prompt.encode()
-    except UnicodeEncodeError as error:  # half of a UTF-16 pair, or a byte that was no UTF-8 on a command line
+    except UnicodeEncodeError as error:
         raise RequestError(
             f"The prompt's character {error.start + 1:,} ({ascii(prompt[error.start])}) is no whole character: "
             "take it out or write it anew, in UTF-8."

@@ -7,6 +7,7 @@ drawn from it alone. The JSON form (`nemodiff.trace/1`) is what `Trace.to_json` 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,9 @@ PHASES = ("prefill", "decode", "denoise", "refresh", "draft", "verify")
 STATES = ("masked", "committed", "drafted", "accepted", "rejected", "corrected", "bonus", "seed", "discarded")
 #: Of pictures in a trace from a file: how many, their tokens a side, and characters of a preview.
 MAX_IMAGES, MAX_GRID, MAX_PREVIEW = 16, 1024, 20_000
+#: What may be half of a UTF-16 pair in a JSON file: an escape, or the half itself.
+_HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
+_HALF_BYTES = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
 FINISHES = ("eos", "length", "stopped", "time")
 #: States in which a position holds a token of the answer, for good.
 KEPT = frozenset({"committed", "accepted", "corrected", "bonus", "seed"})
@@ -283,6 +287,8 @@ class Trace:
             raise TraceError(f"The trace is larger than {MAX_BYTES // 2**20} MB; load a shorter run.")
         try:
             data = json.loads(text, parse_constant=refuse_constant)
+            if (_HALF if isinstance(text, str) else _HALF_BYTES).search(text):
+                json.dumps(data, ensure_ascii=False).encode()  # half a character cannot be written again
         except (ValueError, RecursionError) as error:
             raise TraceError("The file is not a trace: it holds no valid JSON.") from error
         return reading.trace(data)

@@ -15,6 +15,7 @@ from nemodiff.request import (
     MAX_NEW_TOKENS,
     MAX_PROMPT_CHARACTERS,
     SAMPLERS,
+    whole_characters,
 )
 from nemodiff.trace import MODES
 
@@ -107,6 +108,9 @@ def query(values: list[Any], defaults: list[Any], picture: str | None = None) ->
 
     The prompt always stands in it. picture: the name of an example. Raises RequestError when it does not fit a URL.
     """
+    for value in values:
+        if isinstance(value, str):
+            whole_characters(value)
     pairs = [
         (name, field.write(value))
         for (name, field), value, default in zip(FIELDS.items(), values, defaults, strict=True)

@@ -4,13 +4,14 @@ import json
 
 import pytest
 
-from nemodiff.errors import RequestError
+from nemodiff.errors import RequestError, TraceError
 from nemodiff.loading import load
 from nemodiff.recorder import Recorder
 from nemodiff.request import Request
 from nemodiff.tokenizer import Tokenizer
-from nemodiff.trace import Event, Position, Trace
-from tests.helpers.chat import END, FIRST_BYTE, write_chat, write_tokenizer
+from nemodiff.trace import Event, Lane, Position, Trace
+from tests.helpers.chat import END, FIRST_BYTE, write_templated, write_tokenizer
+from ui import permalink
 
 
 def recorded(tokenizer, tokens, finish="length", mode="ar"):
@@ -65,8 +66,23 @@ def test_a_lone_surrogate_is_named(prompt, shown, raw):
         Request.from_json(json.loads(json.dumps({"prompt": prompt, "raw": raw})))
 
 
+@pytest.mark.parametrize("text", ["\ud800", "a\udfff"])
+def test_half_a_character_in_a_link_or_a_trace_is_refused(text):
+    defaults = [None] * len(permalink.FIELDS)
+    with pytest.raises(RequestError, match="is no whole character"):
+        permalink.query([text, *defaults[1:]], defaults)
+    head = Trace(text, "m", "", "", True, {}, {}, [Lane("ar")])
+    escaped = json.dumps(head.to_dict())
+    raw = head.to_json()
+    for file in (escaped, escaped.encode(), raw, raw.encode("utf-8", "surrogatepass")):
+        with pytest.raises(TraceError, match="holds no valid JSON"):
+            Trace.from_json(file)
+    whole = json.dumps({**head.to_dict(), "checkpoint": "\U0001f642"})  # in ASCII: a pair of escapes
+    assert Trace.from_json(whole).checkpoint == "🙂"
+
+
 def test_a_prompt_that_is_too_long_is_one_sentence_and_no_warning(tmp_path, capsys, caplog, recwarn):
-    folder = write_chat(tmp_path / "m")
+    folder = write_templated(tmp_path / "m")
     write_tokenizer(folder, model_max_length=64)
     engine = load(str(folder), device="cpu", dtype="float32")
     with pytest.raises(RequestError, match="exceed the model's context of 2,048"):
