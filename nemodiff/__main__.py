@@ -75,7 +75,9 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max-thinking-tokens", type=int, help="force </think> after this many tokens without it")
     parser.add_argument("--ignore-eos", action="store_true")
-    parser.add_argument("--raw", action="store_true", help="skip the chat template; control tokens written out in the prompt count")
+    parser.add_argument(
+        "--raw", action="store_true", help="skip the chat template; control tokens written out in the prompt count"
+    )
     parser.add_argument("--dtype", help="float32, bfloat16 or int8 (default: what is fastest here)")
     parser.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
     parser.add_argument("--graphs", action="store_true", help="forwards of fixed shapes, as CUDA graphs on a GPU")

@@ -10,7 +10,7 @@ from nemodiff.loading import load
 from nemodiff.model.weights import read_config
 from nemodiff.request import Request
 from nemodiff.trace import MODES, Lane
-from tests.helpers.chat import END, END_OF_TEXT, write_chat, write_tokenizer
+from tests.helpers.chat import END, END_OF_TEXT, write_templated, write_tokenizer
 from tests.helpers.checkpoints import VOCABULARY, open_engine, random_llama, write_llama
 
 
@@ -67,7 +67,7 @@ def test_what_is_wrong_with_the_file_is_said(tmp_path, text, says):
 
 
 def test_without_either_the_tokenizers_end_counts(tmp_path):
-    folder = write_chat(tmp_path / "m", eos_token_id=None)
+    folder = write_templated(tmp_path / "m", eos_token_id=None)
     write_tokenizer(folder, eos_token="<|im_end|>")
     assert load(str(folder), device="cpu", dtype="float32").model.config.eos_token_ids == (END,)
     generation(folder, END_OF_TEXT)
