@@ -7,13 +7,13 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from nemodiff.errors import CheckpointError, RequestError
+from nemodiff.errors import CheckpointError, RequestError, shown
 
 #: How control tokens look: <|im_end|>, </s>, [INST]. Others that are added to vocabularies are spaces or words.
 _MARKUP = re.compile(r"<.*>|\[.*\]", re.DOTALL)
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
-#: Characters that mean nothing; one that a prompt does not hold marks where it is cut.
-_PRIVATE = range(0xE000, 0xF900)
+#: Characters for private use, more than a prompt may have: one that it does not hold marks where it is cut.
+_PRIVATE = range(0xF0000, 0x10FFFE)
 
 
 class Tokenizer:
@@ -73,7 +73,8 @@ class Tokenizer:
         if self._hf is None:
             raise RequestError("This checkpoint has no tokenizer: give token ids (--prompt-ids) instead of text.")
         never = {mask} if raw else {*self._control, mask}
-        cut = next(chr(code) for code in _PRIVATE if chr(code) not in prompt + self._template)
+        used = {*prompt, *self._template}
+        cut = next(character for character in map(chr, _PRIVATE) if character not in used)
         prompt = cut.join(self._spelt(prompt, never))
         text = "".join(self._hf.convert_ids_to_tokens(list(images))) + prompt
         if raw or not self._template:
@@ -108,8 +109,9 @@ class Tokenizer:
                     if last - first < 2 and token not in self._control:
                         continue  # a vocabulary of characters, whose mask is one of them
                     if last - first < 2:
-                        shown = ascii(part[first:last])
-                        raise RequestError(f"The prompt holds {shown}, which is a control token here: take it out.")
+                        raise RequestError(
+                            f"The prompt holds {shown(part[first:last])}, which is a control token here: take it out."
+                        )
                     parts.append(part[start : first + 1])
                     start, whole = first + 1, False
                 parts.append(part[start:])

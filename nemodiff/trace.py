@@ -287,7 +287,7 @@ class Trace:
             raise TraceError(f"The trace is larger than {MAX_BYTES // 2**20} MB; load a shorter run.")
         try:
             data = json.loads(text, parse_constant=refuse_constant)
-            if (_HALF if isinstance(text, str) else _HALF_BYTES).search(text):
+            if _HALF.search(text) if isinstance(text, str) else _HALF_BYTES.search(text):
                 json.dumps(data, ensure_ascii=False).encode()  # half a character cannot be written again
         except (ValueError, RecursionError) as error:
             raise TraceError("The file is not a trace: it holds no valid JSON.") from error
