@@ -7,11 +7,16 @@ included. Stand-ins are its scheduler, which is a service, and the GPU in the fo
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
+
+import httpx
+from starlette.datastructures import Headers
 
 os.environ |= {"SPACES_ZERO_GPU": "true", "SPACES_ZERO_DEVICE_API_URL": "http://127.0.0.1:9"}
 
@@ -26,10 +31,11 @@ torch.cuda._is_in_bad_fork = bool
 import spaces
 from spaces.zero import client
 from spaces.zero import torch as emulation
-from spaces.zero.api import ScheduleResponse
+from spaces.zero.api import APIClient, ScheduleResponse
 from spaces.zero.gradio import error
 
 import nemodiff
+from nemodiff.errors import RequestError
 from nemodiff.request import Request
 from ui import light, zero
 from ui.checkpoint import Checkpoints
@@ -49,7 +55,51 @@ def _schedule(duration: Any = None, **_: Any) -> ScheduleResponse:
     return ScheduleResponse(idle=False, nvidiaIndex=0, nvidiaUUID="none", allowToken="token")
 
 
+_REAL_SCHEDULE = client.schedule
 client.schedule = _schedule
+client.utils.self_cgroup_device_path = lambda: "/"
+_TOKEN = ".".join(("head", base64.urlsafe_b64encode(b'{"user": "someone"}').decode(), "signature"))
+_OVER = {"left": 5, "wait": 12_060}
+_FAILED = {"content": b"event: failed\n\n", "headers": {"content-type": "text/event-stream"}}
+#: Name → (what the scheduler answers, is the visitor logged in); every refusal that the `spaces` package knows.
+REFUSALS: dict[str, tuple[httpx.Response | Exception, bool]] = {
+    "too long": (httpx.Response(429, json={"left": 0, "wait": -1}, headers={"X-Authenticated": "regular"}), True),
+    "too long, unknown": (httpx.Response(429, json={"left": 0, "wait": -1}), False),
+    "over quota": (httpx.Response(429, json=_OVER, headers={"X-Authenticated": "regular"}), True),
+    "over quota, some left": (httpx.Response(429, json=_OVER | {"left": 16}, headers={"X-Authenticated": "pro"}), True),
+    "over quota of the Space": (httpx.Response(429, json=_OVER), False),
+    "out of runs": (httpx.Response(429, json={"left": 0, "wait": 0}), True),
+    "over credits": (
+        httpx.Response(429, json=_OVER, headers={"X-Approve-Result": "pending-overquota-exceeded"}),
+        True,
+    ),
+    "none in the queue": (httpx.Response(200, **_FAILED), True),
+    "none in the queue, unknown": (httpx.Response(200, **_FAILED), False),
+    "none": (httpx.Response(503), True),
+    "expired": (httpx.Response(401), True),
+    "broken": (httpx.Response(500), True),
+    "away": (httpx.ConnectError("no route to 10.0.0.1"), True),
+}
+
+
+def _refused(decode: Callable[[Request], Iterator[Any]], request: Request, name: str) -> str:
+    """What a visitor reads when the scheduler, by the package's own client, refuses like this."""
+    answer, known = REFUSALS[name]
+
+    def handle(_: httpx.Request) -> httpx.Response:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    asker = SimpleNamespace(headers=Headers({"x-ip-token": _TOKEN} if known else {}))
+    client.api_client = lambda: APIClient(httpx.Client(transport=httpx.MockTransport(handle), base_url="http://zero"))
+    client.schedule = lambda **how: _REAL_SCHEDULE(**how | {"request": asker})
+    try:
+        return f"not refused: {list(decode(request))}"
+    except RequestError as refusal:
+        return str(refusal)
+
+
 client.release = lambda token, fail=False, allow_404=False: released.append(fail)
 client.allow = lambda token: None
 for name in ("unpatch", "init", "move"):
@@ -108,6 +158,7 @@ def main(folder: str) -> dict[str, Any]:
     quota = False
     found["refused"] = [json.loads(text) for text in stream(engine, request, runs, "visitor", decode=decode)]
     found["unlit"] = [json.loads(text)["light"] for text in light.told(search, json.dumps(given), 60.0)]
+    found["sentences"] = {name: _refused(decode, request, name) for name in REFUSALS}
     return found
 
 

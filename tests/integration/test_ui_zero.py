@@ -62,9 +62,33 @@ def test_what_goes_wrong_in_the_fork_is_one_sentence(found: dict[str, Any]) -> N
 
 
 def test_a_refusal_of_zerogpu_reaches_the_page_as_its_sentence(found: dict[str, Any]) -> None:
-    sentence = "ZeroGPU: You have exceeded your free ZeroGPU quota (18s requested vs. 0s left)."
+    sentence = "This asks for 18 s of a GPU and your free ZeroGPU quota has 0 s left: try again later."
     assert [message["error"] for message in found["refused"]] == [sentence]
     assert found["unlit"] == [{"id": 7, "error": sentence}]
+
+
+def test_every_refusal_is_one_plain_sentence_that_says_what_to_do(found: dict[str, Any]) -> None:
+    """What the `spaces` package's own client makes of each answer of its scheduler, as a visitor reads it."""
+    assert found["sentences"] == {
+        "too long": "ZeroGPU lends no GPU for as long as the 18 s that this asks for: lower the new tokens or choose "
+        "fewer modes.",
+        "too long, unknown": "ZeroGPU lends no GPU for as long as the 18 s that this asks for: lower the new tokens or "
+        "choose fewer modes.",
+        "over quota": "This asks for 18 s of a GPU and your free ZeroGPU quota has 5 s left: try again in 3 h 21 min.",
+        "over quota, some left": "This asks for 18 s of a GPU and your Pro ZeroGPU quota has 16 s left: lower the new "
+        "tokens to 5 or choose fewer modes, or try again in 3 h 21 min.",
+        "over quota of the Space": "This Space has used up its share of ZeroGPU: log in to Hugging Face for a quota of "
+        "your own, or try again later.",
+        "out of runs": "You have used up your runs on ZeroGPU for now: try again later.",
+        "over credits": "You have too many ZeroGPU credits allocated to running tasks. Try again once some of those "
+        "tasks have completed.",
+        "none in the queue": "ZeroGPU has no GPU free: try again in a minute.",
+        "none in the queue, unknown": "ZeroGPU has no GPU free: try again in a minute.",
+        "none": "ZeroGPU has no GPU free: try again in a minute.",
+        "expired": "What ZeroGPU knows you by has expired: reload the page and try again.",
+        "broken": zero.AWAY,
+        "away": zero.AWAY,
+    }
 
 
 def test_a_ceiling_is_searched_on_a_lent_gpu_too(found: dict[str, Any]) -> None:
