@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from statistics import fmean
 
 from nemodiff import (
     bench_beyond,
@@ -15,7 +16,8 @@ from nemodiff import (
     bench_shape,
     bench_vision,
 )
-from nemodiff.analysis.agreement import agreement, speed_up
+from nemodiff.analysis.agreement import Totals, agreement
+from nemodiff.bench_parts import exactness
 from nemodiff.bench_shape import BLOCK, CONTEXT, SHAPES
 from nemodiff.checkpoints import DEFAULT, SEEING
 from nemodiff.engine import Engine
@@ -167,54 +169,44 @@ def run(args: argparse.Namespace) -> int:
 
 
 def table(engine: Engine, traces: dict[Example, Trace]) -> str:
-    """A markdown table: a row a prompt, then means. Speed-ups are ratios of model seconds a token, against AR's."""
+    """A markdown table: a row a prompt, then rows of several prompts together, whose figures are ratios of totals; only
+    agreement is a mean. Speed-ups are ratios of model seconds a token, against AR's."""
     request = next(iter(traces.values())).request
     settings = (
         f"{request['draft']} drafts, block {request['block_length']}, threshold {request['threshold']}, greedy, "
         f"at most {request['max_new_tokens']} new tokens"
     )
     head = (
-        f"{engine.checkpoint} · {engine.device} · {engine.dtype} · exact · {settings}\n\n"
-        "| prompt | AR tokens | AR tokens/s | diffusion TPF | diffusion × AR | agrees with AR | acceptance length | "
-        "self-spec. TPF | self-spec. × AR | identical to AR |\n"
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+        f"{engine.checkpoint} · {engine.device} · {engine.dtype} · {exactness(engine)} · {settings}\n\n"
+        "| prompt | AR tokens | AR tokens/s | diffusion TPF | tokens/s | × AR | agrees with AR | acceptance length | "
+        "self-spec. TPF | tokens/s | × AR | identical to AR |\n"
+        f"| --- |{' --- |' * 11}"
     )
-    rows = {example: _figures(trace) for example, trace in traces.items()}
-    lines = [head, *(_line(example.label, figures) for example, figures in rows.items())]
-    for name, kind in (("mean, structured", True), ("mean, open-ended", False), ("mean, all", None)):
-        chosen = [figures for example, figures in rows.items() if kind is None or example.structured is kind]
-        lines.append(_line(f"**{name}**", [sum(column) / len(column) for column in zip(*chosen, strict=True)]))
+    lines = [head, *(_line(example.label, [trace]) for example, trace in traces.items())]
+    for name, kind in (("structured", True), ("open-ended", False), ("all", None)):
+        chosen = [trace for example, trace in traces.items() if kind is None or example.structured is kind]
+        lines.append(_line(f"**{name}, together**", chosen))
     return "\n".join(lines)
 
 
-def _figures(trace: Trace) -> list[float]:
-    ar, diffusion, speculation = (trace[mode] for mode in ("ar", "diffusion", "self-speculation"))
-    lengths = speculation.acceptance_lengths or [1]
-    return [
-        len(ar.tokens),
-        len(ar.tokens) / ar.seconds,
-        diffusion.tpf or 0.0,
-        speed_up(diffusion, ar) or 0.0,
-        agreement(diffusion, ar),
-        sum(lengths) / len(lengths),
-        speculation.tpf or 0.0,
-        speed_up(speculation, ar) or 0.0,
-        float(speculation.tokens == ar.tokens),
-    ]
-
-
-def _line(label: str, figures: list[float]) -> str:
-    tokens, rate, d_tpf, d_speed, agrees, acceptance, s_tpf, s_speed, same = figures
+def _line(label: str, traces: list[Trace]) -> str:
+    ar, diffusion, speculation = (
+        Totals.of(trace[mode] for trace in traces) for mode in ("ar", "diffusion", "self-speculation")
+    )
+    agrees = fmean(agreement(trace["diffusion"], trace["ar"]) for trace in traces)
+    same = fmean(trace["self-speculation"].tokens == trace["ar"].tokens for trace in traces)
     cells = [
         label,
-        f"{tokens:.0f}",
-        f"{rate:.1f}",
-        f"{d_tpf:.2f}",
-        f"{d_speed:.2f}×",
+        f"{ar.tokens}",
+        f"{ar.rate:.1f}",
+        f"{diffusion.tpf:.2f}",
+        f"{diffusion.rate:.1f}",
+        f"{diffusion.speed_up(ar) or 0:.2f}×",
         f"{agrees:.0%}",
-        f"{acceptance:.2f}",
-        f"{s_tpf:.2f}",
-        f"{s_speed:.2f}×",
+        f"{speculation.acceptance:.2f}",
+        f"{speculation.tpf:.2f}",
+        f"{speculation.rate:.1f}",
+        f"{speculation.speed_up(ar) or 0:.2f}×",
         f"{same:.0%}",
     ]
     return "| " + " | ".join(cells) + " |"

@@ -13,9 +13,9 @@ import torch
 
 from nemodiff import bench_samplers
 from nemodiff.analysis import speed_of_light
-from nemodiff.analysis.agreement import speed_up
+from nemodiff.analysis.agreement import Totals
 from nemodiff.analysis.samplers import auc, calibration_error, recall_at
-from nemodiff.bench_parts import milliseconds
+from nemodiff.bench_parts import exactness, milliseconds
 from nemodiff.decode import Prefill, quadratic_layouts
 from nemodiff.engine import Engine
 from nemodiff.examples import EXAMPLES, Example
@@ -36,16 +36,21 @@ KINDS = {"structured": True, "open-ended": False}
 
 @dataclass(frozen=True, slots=True)
 class Drafts:
-    """Self-speculation of one prompt with one way to draft, beside AR in the same run: acceptance length, tokens a
-    forward, AR's model seconds a token over its own, whether the text is AR's."""
+    """Self-speculation of one prompt with one way to draft: what it took, what AR took in the same run, whether the
+    text is AR's."""
 
     example: Example
     draft: str
     block_length: int
-    acceptance: float
-    tpf: float
-    speed_up: float
+    own: Totals
+    ar: Totals
     identical: bool
+
+
+def _together(rows: Sequence[Drafts]) -> tuple[Totals, float]:
+    """What several rows took in all, and AR's model seconds a token beside them over theirs."""
+    own, ar = Totals.sum(one.own for one in rows), Totals.sum(one.ar for one in rows)
+    return own, own.speed_up(ar) or 0.0
 
 
 def run(
@@ -62,7 +67,7 @@ def run(
     asked = Request(prompt_ids=(0,), block_length=block_length, max_new_tokens=max_new_tokens)
     engine = load(checkpoint, device=device, dtype=dtype)
     length = engine.block_length(asked)
-    yield f"{engine.checkpoint} · {engine.device} · {engine.dtype} · exact · greedy"
+    yield f"{engine.checkpoint} · {engine.device} · {engine.dtype} · {exactness(engine)} · greedy"
     yield "**Quadratic drafts**"
     yield drafts_report(measure_drafts(engine, EXAMPLES, length, LENGTHS, max_new_tokens), max_new_tokens)
     yield costs(engine, length, LENGTHS)
@@ -97,16 +102,14 @@ def measure_drafts(
                 alternatives=0,
             )
             ar, lane = engine.generate(request).lanes
-            acceptance = fmean(lane.acceptance_lengths or [1])
             same = lane.tokens == ar.tokens
-            measured.append(
-                Drafts(example, draft, length, acceptance, lane.tpf or 0.0, speed_up(lane, ar) or 0.0, same)
-            )
+            measured.append(Drafts(example, draft, length, Totals.of([lane]), Totals.of([ar]), same))
     return measured
 
 
 def drafts_report(measured: Sequence[Drafts], max_new_tokens: int) -> str:
-    """Means by way to draft, for structured and for open-ended prompts; then every prompt at the fastest length."""
+    """Every way to draft over the structured and over the open-ended prompts, together; then every prompt at the
+    fastest length."""
     ways = list(dict.fromkeys((one.draft, one.block_length) for one in measured))
     by_way = {way: [one for one in measured if (one.draft, one.block_length) == way] for way in ways}
     linear = ways[0]
@@ -114,7 +117,8 @@ def drafts_report(measured: Sequence[Drafts], max_new_tokens: int) -> str:
     columns = "acceptance length | TPF | × linear's | × AR | × linear | identical to AR |"
     lines = [
         f"Self-speculation on the example prompts, at most {max_new_tokens} new tokens; × in model seconds a token, "
-        "every way to draft in a race against AR (× linear: one such ratio over the other).",
+        "all prompts of a row together, every way to draft in a race against AR (× linear: one such ratio over the "
+        "other).",
         "",
         f"| prompts | drafts, block | {columns}",
         "| --- | --- |" + " --- |" * 6,
@@ -126,7 +130,7 @@ def drafts_report(measured: Sequence[Drafts], max_new_tokens: int) -> str:
             lines.append(f"| {name} | {way[0]}, {way[1]} | {' | '.join(_cells(chosen, base))} |")
     quadratic = ways[1:]
     if quadratic:
-        best = max(quadratic, key=lambda way: fmean(one.speed_up for one in by_way[way]))
+        best = max(quadratic, key=lambda way: _together(by_way[way])[1])
         lines += ["", f"| prompt, {best[0]} drafts, block {best[1]} | {columns}", "| --- |" + " --- |" * 6]
         for one, other in zip(by_way[best], by_way[linear], strict=True):
             lines.append(f"| {one.example.label} | {' | '.join(_cells([one], [other]))} |")
@@ -134,16 +138,14 @@ def drafts_report(measured: Sequence[Drafts], max_new_tokens: int) -> str:
 
 
 def _cells(rows: Sequence[Drafts], base: Sequence[Drafts]) -> list[str]:
-    def mean(name: str, of: Sequence[Drafts] = rows) -> float:
-        return fmean(getattr(one, name) for one in of)
-
+    (own, speed_up), (linear, linear_speed_up) = _together(rows), _together(base)
     return [
-        f"{mean('acceptance'):.2f}",
-        f"{mean('tpf'):.2f}",
-        f"{mean('tpf') / max(mean('tpf', base), 1e-9):.2f}×",
-        f"{mean('speed_up'):.2f}×",
-        f"{mean('speed_up') / max(mean('speed_up', base), 1e-9):.2f}×",
-        f"{mean('identical'):.0%}",
+        f"{own.acceptance:.2f}",
+        f"{own.tpf:.2f}",
+        f"{own.tpf / max(linear.tpf, 1e-9):.2f}×",
+        f"{speed_up:.2f}×",
+        f"{speed_up / max(linear_speed_up, 1e-9):.2f}×",
+        f"{fmean(one.identical for one in rows):.0%}",
     ]
 
 

@@ -11,6 +11,12 @@ import torch
 from torch import Tensor
 
 from nemodiff.decode.lane import synchronise
+from nemodiff.described import Described
+
+
+def exactness(engine: Described) -> str:
+    """What the head of a table says of a token's logits alone and in a block."""
+    return "exact" if engine.exact else "not exact"
 
 
 def milliseconds(call: Callable[[], object], device: torch.device) -> float:

@@ -27,6 +27,7 @@ from nemodiff.analysis.quality import (
     measure,
     tasks,
 )
+from nemodiff.bench_parts import exactness
 from nemodiff.checkpoints import base_weights
 from nemodiff.engine import Engine
 from nemodiff.loading import load
@@ -79,8 +80,8 @@ def run(
         print(file=sys.stderr)
     threads = f"{workers} processes of 1 thread" if workers > 1 else f"{torch.get_num_threads()} threads"
     head = (
-        f"{engine.checkpoint} · {engine.device.split(' · ')[0]} · {threads} · {engine.dtype} · exact · greedy, block "
-        f"{settings['block_length']}, threshold {settings['threshold']:g} where not said otherwise; "
+        f"{engine.checkpoint} · {engine.device.split(' · ')[0]} · {threads} · {engine.dtype} · {exactness(engine)} · "
+        f"greedy, block {settings['block_length']}, threshold {settings['threshold']:g} where not said otherwise; "
         f"{len(chosen)} tasks, {(time.monotonic() - began) / 60:.0f} minutes"
     )
     return "\n\n".join((head, *tables(results, **settings), _drift(engine, results, prompts), samples(results)))

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import fmean
 
 from nemodiff.analysis.quality import Result, Task, figures, result_of
+from nemodiff.bench_parts import exactness
 from nemodiff.bench_quality import by_group
 from nemodiff.checkpoints import SEEING
 from nemodiff.errors import RequestError
@@ -64,10 +65,11 @@ def run(
         (name, [one for one in results if one.mode == "ar" and (" new" in one.name) is new])
         for name, new in (("wordings that training used", False), ("held-out wordings", True))
     ]
+    minutes = (time.monotonic() - began) / 60
     shares = "; ".join(f"AR in {name}: {figures(rows, rows).exact:.0%} of {len(rows)}" for name, rows in worded if rows)
     head = (
-        f"{engine.checkpoint} · {engine.device} · {engine.dtype} · exact · greedy, block {settings[0]}, threshold "
-        f"{settings[1]:g}; {scenes * len(KINDS)} held-out drawings, {(time.monotonic() - began) / 60:.0f} minutes"
+        f"{engine.checkpoint} · {engine.device} · {engine.dtype} · {exactness(engine)} · greedy, block {settings[0]}, "
+        f"threshold {settings[1]:g}; {scenes * len(KINDS)} held-out drawings, {minutes:.0f} minutes"
     )
     return "\n\n".join((head, _right(right, topics), by_group(results, topics, *settings), f"{shares}, word for word."))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from nemodiff.analysis.sweep import Point
+from nemodiff.analysis.sweep import COUNTED, HEADS, Point, cells
 from nemodiff.errors import RequestError
 from nemodiff.examples import EXAMPLES
 from nemodiff.request import Request
@@ -219,27 +219,17 @@ def end(sweep: Sweep) -> str:
 
 def table(results: Results) -> str:
     """Every point in figures: what the charts show, for reading and for screen readers."""
-    heads = ("mode", "block", "threshold", "tokens / forward", "s / token", "× AR", "agreement", "identical")
     conditions = [results.checkpoint, results.device, results.dtype, f"at most {results.max_new_tokens} new tokens"]
-    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
+    head = "".join(f'<th scope="col">{name}</th>' for name in HEADS)
     rows = "".join(_row(point) for mode in LANES for point in results.of_mode(mode))
     return (
         f"<h2>Measured</h2><p>{html.escape(' · '.join(conditions))}. "
-        f"Prompts: {html.escape(', '.join(results.labels))}.</p>"
+        f"Prompts: {html.escape(', '.join(results.labels))}.</p><p>{COUNTED}</p>"
         '<div class="scroll" tabindex="0" role="region" aria-label="Figures of the sweep">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 
 def _row(point: Point) -> str:
-    figures = (
-        "" if point.block_length is None else str(point.block_length),
-        "" if point.threshold is None else f"{point.threshold:g}",
-        f"{point.tpf:.2f}",
-        f"{point.seconds:.4f}",
-        f"{point.speed_up:.2f}×",
-        f"{point.agreement:.0%}",
-        f"{point.identical:.0%}",
-    )
-    cells = "".join(f"<td>{figure}</td>" for figure in figures)
-    return f'<tr data-mode="{point.mode}"><th scope="row">{LANES[point.mode]}</th>{cells}</tr>'
+    figures = "".join(f"<td>{figure}</td>" for figure in cells(point))
+    return f'<tr data-mode="{point.mode}"><th scope="row">{LANES[point.mode]}</th>{figures}</tr>'

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 MAX_RUNS = 500
 MAX_POINTS = 400
+#: No figure of a sweep is larger.
+MOST = 1e9
 #: Seconds after which a waiting page is told that nothing is new, so that a closed tab is noticed.
 PATIENCE = 1.0
 
@@ -141,15 +142,15 @@ class Results:
 def _point(data: dict[str, Any]) -> Point:
     if data["mode"] not in MODES:
         raise ValueError("no such mode")
-    figures = {name: float(data[name]) for name in ("tpf", "seconds", "speed_up", "agreement", "identical")}
-    if not all(math.isfinite(value) for value in figures.values()):
-        raise ValueError("not finite")
+    figures: dict[str, Any] = {name: float(data[name]) for name in ("seconds", "ar_seconds", "agreement", "identical")}
+    figures |= {name: int(data[name]) for name in ("prompts", "tokens", "forwards", "nfe")}
+    if not all(0 <= value <= MOST for value in figures.values()):
+        raise ValueError("out of range")
     block, threshold = data["block_length"], data["threshold"]
     return Point(
         mode=data["mode"],
         block_length=None if block is None else int(block),
         threshold=None if threshold is None else float(threshold),
-        prompts=int(data["prompts"]),
         **figures,
     )
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
-from nemodiff.analysis.agreement import agreement, speed_up
+from nemodiff.analysis.agreement import Totals, agreement
 from nemodiff.checkpoints import DEFAULT
 from nemodiff.described import Described
 from nemodiff.errors import RequestError
@@ -19,28 +19,51 @@ from nemodiff.loading import load
 from nemodiff.request import Request
 from nemodiff.trace import Event, Lane
 
+#: Of the tables, here and on the page.
+HEADS = (
+    *("mode", "block", "threshold", "tokens", "forwards", "tokens / forward", "NFE"),
+    *("s / token", "AR, s / token", "× AR", "agreement", "identical"),
+)
+#: What the figures count, said where they stand.
+COUNTED = (
+    "All prompts together. A prompt's first token is the prefill's, which counts as no forward, so AR has a little "
+    "more than 1 token a forward; NFE is what the released code counts. × AR: AR's seconds a token over the setting's."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Means over the prompts of one setting. AR has no block length, and only diffusion a threshold. seconds: model
-    seconds a token. speed_up: see `nemodiff.analysis.agreement`.
+    """One setting over all prompts together. AR has no block length, and only diffusion a threshold. nfe: what the
+    released code counts. seconds, ar_seconds: model seconds a token, and AR's over the same prompts in the same sweep.
 
-    identical: share of prompts whose text is AR's; agreement: see `nemodiff.analysis.agreement`.
+    agreement: mean of `nemodiff.analysis.agreement`'s; identical: share of prompts whose text is AR's.
     """
 
     mode: str
     block_length: int | None
     threshold: float | None
-    tpf: float
+    prompts: int
+    tokens: int
+    forwards: int
+    nfe: int
     seconds: float
-    speed_up: float
+    ar_seconds: float
     agreement: float
     identical: float
-    prompts: int
+
+    @property
+    def tpf(self) -> float:
+        """Tokens per forward. The prefill gives a prompt's first token and is no forward: AR is above 1."""
+        return self.tokens / max(self.forwards, 1)
+
+    @property
+    def speed_up(self) -> float:
+        """AR's seconds a token over this setting's."""
+        return self.ar_seconds / self.seconds if self.seconds else 0.0
 
     def to_json(self) -> dict[str, Any]:
         # Not rounded: a figure read back and printed must look as it did before.
-        return asdict(self)
+        return asdict(self) | {"tpf": self.tpf, "speed_up": self.speed_up}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +116,20 @@ def _run(
 
 
 def _point(request: Request, lanes: list[Lane], references: list[Lane]) -> Point:
-    pairs = list(zip(lanes, references, strict=True))
-    agreements = [agreement(lane, reference) for lane, reference in pairs]
+    agreements = [agreement(lane, reference) for lane, reference in zip(lanes, references, strict=True)]
+    own = Totals.of(lanes)
     return Point(
         mode=request.modes[0],
         block_length=None if request.modes == ("ar",) else request.block_length,
         threshold=request.threshold,
-        tpf=fmean(lane.tpf or 0.0 for lane in lanes),
-        seconds=fmean(lane.seconds / max(len(lane.tokens), 1) for lane in lanes),
-        speed_up=fmean(speed_up(lane, reference) or 0.0 for lane, reference in pairs),
+        prompts=len(lanes),
+        tokens=own.tokens,
+        forwards=own.forwards,
+        nfe=own.nfe,
+        seconds=own.seconds_a_token,
+        ar_seconds=Totals.of(references).seconds_a_token,
         agreement=fmean(agreements),
         identical=fmean(share == 1.0 for share in agreements),
-        prompts=len(lanes),
     )
 
 
@@ -127,8 +152,8 @@ def main(args: argparse.Namespace) -> int:
     prompts = [example.prompt for example in EXAMPLES]
     if not args.json:
         print(f"{engine.checkpoint} · {engine.device} · {engine.dtype} · {len(prompts)} prompts\n")
-        print("| mode | block | threshold | TPF | s/token | × AR | agreement | identical |")
-        print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+        print(f"{COUNTED}\n")
+        print(f"| {' | '.join(HEADS)} |\n| --- |{' --- |' * (len(HEADS) - 1)}")
     for step in sweep(engine, prompts, block_lengths, thresholds, args.max_new_tokens):
         if sys.stderr.isatty():
             print(f"\r{step.done} of {step.total} runs", end="\r", file=sys.stderr, flush=True)
@@ -145,9 +170,22 @@ def _numbers(text: str, kind: type, name: str) -> list:
 
 
 def _line(point: Point) -> str:
-    block = "" if point.block_length is None else point.block_length
-    threshold = "" if point.threshold is None else f"{point.threshold:g}"
-    return (
-        f"| {point.mode} | {block} | {threshold} | {point.tpf:.2f} | {point.seconds:.4f} | "
-        f"{point.speed_up:.2f}× | {point.agreement:.0%} | {point.identical:.0%} |"
-    )
+    return f"| {' | '.join((point.mode, *cells(point)))} |"
+
+
+def cells(point: Point) -> list[str]:
+    """A point's figures as texts, in the order of HEADS after the mode. Seconds have four digits, so that their ratio
+    is the speed-up beside them."""
+    return [
+        "" if point.block_length is None else str(point.block_length),
+        "" if point.threshold is None else f"{point.threshold:g}",
+        str(point.tokens),
+        str(point.forwards),
+        f"{point.tpf:.2f}",
+        str(point.nfe),
+        f"{point.seconds:#.4g}",
+        f"{point.ar_seconds:#.4g}",
+        f"{point.speed_up:.2f}×",
+        f"{point.agreement:.0%}",
+        f"{point.identical:.0%}",
+    ]

@@ -9,6 +9,7 @@ import torch
 
 from nemodiff import bench_beyond
 from nemodiff.__main__ import main
+from nemodiff.analysis.agreement import Totals
 from nemodiff.bench_beyond import Drafts, costs, drafts_report, light, measure_drafts, ranking_table, run
 from nemodiff.examples import Example
 from nemodiff.request import Request
@@ -32,8 +33,16 @@ def cells(text: str, start: str) -> list[str]:
 def test_the_means_add_up():
     ids, words = PROMPTS
     ways = (("linear", 8, 2.0), ("quadratic", 2, 3.0), ("quadratic", 4, 4.0))
+    ar = Totals(100, 99, 100, 1.0)
     measured = [
-        Drafts(example, draft, length, 2 * x + more, x, x / 2, draft == "linear" or not more)
+        Drafts(
+            example,
+            draft,
+            length,
+            Totals(int(100 * x), 100, 0, 2.0, (int(2 * x) + more,)),
+            ar,
+            draft == "linear" or not more,
+        )
         for more, example in ((0, ids), (1, ids), (0, words))
         for draft, length, x in ways
     ]
@@ -56,8 +65,8 @@ def test_drafts_are_those_of_the_engine(llama_engine):
             max_new_tokens=12,
         )  # fmt: skip
         lane = llama_engine.generate(request).lanes[0]
-        assert (one.acceptance, one.tpf) == (fmean(lane.acceptance_lengths), len(lane.tokens) / lane.forwards)
-        assert one.identical and one.speed_up > 0
+        assert (one.own.acceptance, one.own.tpf) == (fmean(lane.acceptance_lengths), lane.tpf)
+        assert one.identical and one.own.seconds > 0 and one.ar.seconds > 0
 
 
 def test_forwards_have_the_rows_that_decoding_runs(llama_engine):

@@ -36,10 +36,21 @@ def test_the_report_adds_up():
     slow = Costs("float32", {1: 40.0, 8: 60.0, 16: 80.0, 32: 90.0}, 4.0, 0.01, 2.0, {PROMPT: pair})
     fast = Costs("int8", {1: 20.0, 8: 22.0, 16: 25.0, 32: 40.0}, 5.0, 0.02, None, {PROMPT: pair})
     text = report([slow, fast], {"llama-cpp": 8.0}, "somewhere", ["A note."])
-    assert "| int8 | 20.0 | 22.0 | 25.0 | 40.0 | 1.25 | 5.0 | 2.0% |  | 10.0 | 2.00× |" in text
+    assert "| int8 | 20.0 | 22.0 | 25.0 | 40.0 | 1.25 | 5.0 | 2.0% |  | 5.0 | 10.0 | 2.00× |" in text
     assert "| Ids | 11 | 5.0 | 10.0 | " in text and "| 2.00× | yes |" in text
     assert "2.50× transformers' fastest generate (2.0), 0.62× llama-cpp's AR" in text
     assert "makes 10.0: 2.00× our fastest AR, 1.25× llama-cpp's AR." in text and "A note." in text
+
+
+def test_rates_of_several_prompts_are_of_all_their_tokens_over_all_their_seconds():
+    short, long = list(range(11)), list(range(101))
+    pairs = {
+        PROMPT: (lane("ar", 3.0, short), lane("self-speculation", 1.5, short)),  # 10 tokens in 2 s and in 0.5 s
+        Example("Long", "1 2 4", True): (lane("ar", 21.0, long), lane("self-speculation", 41.0, long)),  # 20 s, 40 s
+    }
+    costs = Costs("float32", {1: 40.0, 8: 60.0, 16: 80.0, 32: 90.0}, 4.0, 0.01, None, pairs)
+    assert (costs.ar_rate, costs.speculation_rate) == (5.0, 110 / 40.5)
+    assert "| 5.0 | 2.7 | 0.54× |" in report([costs], {}, "somewhere", [])
 
 
 @pytest.mark.usefixtures("ids_for_text")

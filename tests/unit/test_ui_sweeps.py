@@ -17,7 +17,7 @@ from ui.sweeps import Plan, Results, Sweep
 
 
 def point(mode="diffusion", block=4, threshold=0.9, tpf=2.0, agreement=0.5, seconds=0.02) -> Point:
-    return Point(mode, block, threshold, tpf, seconds, 1.5, agreement, 0.25, 2)
+    return Point(mode, block, threshold, 2, int(100 * tpf), 100, 150, seconds, 0.03, agreement, 0.25)
 
 
 AR = point("ar", None, None, 1.0, 1.0, 0.03)
@@ -59,12 +59,15 @@ def test_a_plan_refuses_in_a_sentence(fields: tuple, sentence: str) -> None:
 def test_results_survive_the_browser_and_nothing_else_does() -> None:
     kept = results(AR, point())
     assert Results.from_json(kept.to_json()) == kept
-    odd = results(AR, replace(point(), speed_up=0.9249999999))  # would be 0.93 if it were rounded twice
+    odd = results(AR, replace(point(), ar_seconds=0.02 * 0.9249999999))  # would be 0.93× if it were rounded twice
     assert compare.table(Results.from_json(odd.to_json())) == compare.table(odd)
     data = json.loads(kept.to_json())
     for damage in (
         {"points": [data["points"][0] | {"mode": "<b>"}]},
-        {"points": [data["points"][0] | {"tpf": "Infinity"}]},
+        {"points": [data["points"][0] | {"seconds": "Infinity"}]},
+        {"points": [data["points"][0] | {"tokens": 10**400}]},
+        {"points": [data["points"][0] | {"nfe": -1}]},
+        {"points": [{name: value for name, value in data["points"][0].items() if name != "ar_seconds"}]},
         {"points": []},
         {"labels": 3},
     ):
@@ -172,4 +175,4 @@ def test_charts_and_table_show_names_as_text() -> None:
 def test_the_table_has_every_figure() -> None:
     row = compare.table(results(AR, point())).partition('data-mode="diffusion"')[2]
     cells = [cell.partition("</td>")[0] for cell in row.split("<td>")[1:]]
-    assert cells == ["4", "0.9", "2.00", "0.0200", "1.50×", "50%", "25%"]
+    assert cells == ["4", "0.9", "200", "100", "2.00", "150", "0.02000", "0.03000", "1.50×", "50%", "25%"]

@@ -32,7 +32,7 @@ def _figure(results: Results, title: str, better: str, where: str, height: Calla
     if not results.points:
         return empty(title, "Nothing is measured yet: press Sweep.")
     prompts = plural(max(point.prompts for point in results.points), "prompt")
-    about = [*([escaped(where)] if where else []), better, f"a point a setting, mean of {prompts}"]
+    about = [*([escaped(where)] if where else []), better, f"a point a setting, {prompts} together"]
     figure = figure_of(title, " · ".join(about))
     lengths = sorted({point.block_length for point in results.points if point.block_length})
 
@@ -87,8 +87,9 @@ def _hover(point: Point) -> str:
     if point.threshold is not None:
         setting.append(f"threshold {point.threshold:g}")
     lines = [
+        f"{plural(point.tokens, 'token')} in {plural(point.forwards, 'forward')} (NFE {point.nfe})",
         f"{point.tpf:.2f} tokens a forward",
-        f"{point.seconds:.4f} s a token, {point.speed_up:.2f}× AR",
+        f"{point.seconds:#.4g} s a token, AR {point.ar_seconds:#.4g} in the same sweep: {point.speed_up:.2f}×",
         f"{point.agreement:.0%} of AR's tokens before the first other one",
         f"{point.identical:.0%} of {plural(point.prompts, 'answer')} identical to AR's",
     ]
