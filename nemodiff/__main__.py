@@ -140,6 +140,10 @@ def _report(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+#: What the figures of a lane count, said above them.
+COUNTED = "A first token is the prefill's, which counts as no forward; NFE is what the released code counts."
+
+
 class _Progress:
     """A single line on a terminal: forwards so far."""
 
@@ -158,7 +162,7 @@ class _Progress:
 
 
 def _print(trace: Trace) -> None:
-    print(f"{trace.checkpoint} · {trace.device} · {trace.dtype}")
+    print(f"{trace.checkpoint} · {trace.device} · {trace.dtype}\n{COUNTED}")
     reference = trace.lane("ar")
     for lane in trace.lanes:
         print(f"\n── {lane.mode}: {_summary(lane, reference)}\n{lane.text}")
@@ -169,6 +173,7 @@ def _summary(lane: Lane, reference: Lane | None) -> str:
     parts = [
         f"{len(lane.tokens)} tokens",
         f"{lane.forwards} forwards",
+        f"NFE {lane.nfe}",
         f"{lane.seconds:.2f} s",
         f"finish {lane.finish}",
     ]

@@ -216,7 +216,8 @@ def report(costs: Sequence[Costs], peers: dict[str, float], where: str, notes: S
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         f"\nForwards are causal, after {CONTEXT} tokens. Rates leave the prefill out; those of several "
-        f"prompts are over all of them together.\n\n| prompt, {fastest.dtype} | tokens | AR, tokens/s | self-speculation, tokens/s "
+        "prompts are over all of them together.\n",
+        f"| prompt, {fastest.dtype} | tokens | AR, tokens/s | self-speculation, tokens/s "
         "| acceptance length | TPF | ratio of tokens/s | identical to AR |",
         f"| --- |{' --- |' * 7}",
     ]

@@ -48,6 +48,7 @@ def tables(engine: Engine, points: Sequence[Point], prompts: int, block_length: 
     lines = [
         f"{engine.checkpoint} · {engine.device} · {engine.dtype} · {prompts} held-out prompts, block {block_length}; "
         f"serial denoising: TPF {serial.tpf:.2f}, {1000 * serial.seconds:.1f} ms a token",
+        "TPF: tokens a forward; a prompt's first token is the prefill's, which counts as no forward.",
         "",
         "| at an agreement with serial denoising of | " + " | ".join(f"{level:.0%}" for level in LEVELS) + " |",
         "| --- |" + " --- |" * len(LEVELS),

@@ -165,6 +165,25 @@ class Lane:
             return phases.count("denoise") + blocks + 2 * seed_ended
         return 1 + phases.count("draft") + phases.count("verify")
 
+    def nfe_counts(self) -> list[int | None]:
+        """The same after every event. None for a lane without a prefill: how it was made is not known."""
+        if not self.events or self.events[0].phase != "prefill":
+            return [None] * len(self.events)
+        counts: list[int | None] = []
+        count, blocks = int(self.mode == "self-speculation"), set[int]()
+        for event in self.events:
+            if self.mode == "ar":
+                count += sum(position.state in KEPT for position in event.positions)
+            elif event.phase == "denoise":
+                count += 1 + (event.start not in blocks)
+                blocks.add(event.start)
+            elif event.phase in ("draft", "verify"):
+                count += 1
+            elif event.finish == "eos":  # a block whose seed is an EOS
+                count += 2 * (self.mode == "diffusion")
+            counts.append(count)
+        return counts
+
     @property
     def acceptance_lengths(self) -> list[int]:
         """New tokens of every draft-verify cycle, 1 to k + 1 (fewer drafts count when EOS or the limit cut a cycle)."""

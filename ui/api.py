@@ -60,6 +60,8 @@ def add(
     ) -> dict[str, Any]:
         """Answer a prompt with one language model in one of its decoding modes, or in all of them at once.
 
+        Figures: forwards are those after the prefill, whose token counts, so tpf (tokens a forward) of ar is a little above 1; nfe is what the released code counts.
+
         Args:
             prompt: what to answer
             mode: ar (one token a forward), diffusion (several a forward), self-speculation (ar's text in fewer forwards), or all three in one run; text is then ar's

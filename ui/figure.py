@@ -21,8 +21,17 @@ MONO = 'ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace'
 
 
 def lane_figures(lane: Lane) -> str:
-    """A lane's size and cost in a line: forwards and seconds beside each other."""
-    return f"{plural(len(lane.tokens), 'token')} in {plural(lane.forwards, 'forward')}, {lane.seconds:.2f} s"
+    """A lane's size and cost in a line: forwards and seconds beside each other. The prefill is named, since it gives
+    the first token: AR has one token more than forwards."""
+    passes = lane_forwards(lane.forwards, lane.events[0].phase == "prefill" if lane.events else False)
+    counted = lane.nfe_counts()[-1] if lane.events else None
+    nfe = "" if counted is None else f" (NFE {counted})"
+    return f"{plural(len(lane.tokens), 'token')} in {passes}{nfe}, {lane.seconds:.2f} s"
+
+
+def lane_forwards(count: int, prefilled: bool) -> str:
+    """How many forwards a lane has run; those after the prefill count."""
+    return ("prefill + " if prefilled else "") + plural(count, "forward")
 
 
 def plural(count: int, noun: str) -> str:

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from nemodiff.errors import TraceError
 from nemodiff.trace import Lane, Position, Trace
 from ui.cells import Cells, name, seen, texts
+from ui.figure import lane_forwards
 
 MAX_FRAMES = 120
 MAX_TOKENS = 4096
@@ -231,7 +232,7 @@ class _View:
 
     def __init__(self, board: _Board, trace: Trace, lane: Lane, x: int, columns: int, rows: int) -> None:
         self.board, self.trace, self.lane, self.x, self.columns = board, trace, lane, x, columns
-        self.cells = Cells(lane)
+        self.cells, self.nfe = Cells(lane), lane.nfe_counts()
         self.slots, self.rows = _layout(trace, lane, columns)
         self.filled: set[int] = set()  # slots in which something stands: a trace may hold many more places
         self.lively: set[int] = set()  # those that may look different in the next picture
@@ -309,10 +310,12 @@ class _View:
         forwards, ms = (event.forward, event.clock_ms) if event else (0, 0.0)
         kept = self.cells.kept
         board.write((left, top), _plural(kept, "token"), board.type.head, LANES[self.lane.mode][1], room)
-        beside = f"{_plural(forwards, 'forward')} · {ms / 1000:.2f} s"
+        beside = f"{lane_forwards(forwards, self.nfe[:1] != [None])} · {ms / 1000:.2f} s"
         place = left + room - board.type.head.getlength(beside)
         board.write((place, top), beside, board.type.head, INK, room)
         parts = [f"{kept / forwards:.2f} tokens / forward"] if forwards else []
+        counted = self.nfe[self.cells.event] if event else None
+        parts += [f"NFE {counted}"] if counted is not None else []
         parts += [f"{kept / ms * 1000:.1f} tokens / s"] if ms else []
         board.write((left, top + 22), " · ".join(parts), board.type.small, SOFT, room)
 

@@ -20,7 +20,9 @@ class Metrics:
         self._line = line
         self.runs = Counter("nemodiff_runs", "Runs that ended", ["finish"], registry=registry)
         self.tokens = Counter("nemodiff_tokens", "Tokens of ended lanes", ["mode"], registry=registry)
-        self.forwards = Counter("nemodiff_forwards", "Model forwards of ended lanes", ["mode"], registry=registry)
+        self.forwards = Counter(
+            "nemodiff_forwards", "Model forwards of ended lanes after their prefills", ["mode"], registry=registry
+        )
         self.seconds = Histogram("nemodiff_run_seconds", "Wall time of a run", buckets=SECONDS, registry=registry)
         self.first = Histogram(
             "nemodiff_first_event_seconds", "From asking to the first event", buckets=SECONDS, registry=registry

@@ -14,6 +14,7 @@ from nemodiff.errors import TraceError
 from nemodiff.recorder import Recorder
 from nemodiff.trace import KEPT, MAX_BYTES, Event, Position, Trace
 from ui.cells import Cells
+from ui.figure import lane_figures
 
 MAX_FRAMES = 4096
 MAX_LENGTH = 8192
@@ -58,7 +59,7 @@ def trajectory(trace: Trace, mode: str, mask_token_id: int | None = None) -> dic
     return {
         "method": origin["method"] if origin else f"nemodiff_{mode.replace('-', '_')}",
         "label": origin["label"] if origin else f"nemodiff · {LABELS[mode]}",
-        "subtitle": origin["subtitle"] if origin else f"{lane.forwards} forwards, {lane.seconds:.2f} s, {trace.device}",
+        "subtitle": origin["subtitle"] if origin else f"{lane_figures(lane)}, {trace.device}",
         "model_id": trace.checkpoint,
         "prompt": str(request.get("prompt") or ""),
         "gen_length": length,

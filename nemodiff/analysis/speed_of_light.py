@@ -252,6 +252,7 @@ def main(args: argparse.Namespace) -> int:
 _HEAD = """\
 {engine.checkpoint} · {engine.device} · {engine.dtype} · {prompts} prompts, at most {tokens} new tokens; sampler: \
 confidence >= {threshold}
+TPF: tokens a forward; a prompt's first token is the prefill's, which counts as no forward.
 
 | block | serial TPF | sampler TPF | ceiling TPF | sampler / ceiling | ceiling, tokens a denoising forward | \
 simulated forwards a block | searches cut | sampler agrees with serial | seconds |

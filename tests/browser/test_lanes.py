@@ -6,8 +6,8 @@ import json
 
 from playwright.sync_api import Page, expect
 
-from nemodiff.trace import MODES
-from tests.helpers.browser import PATIENCE, ingest, seek, token
+from nemodiff.trace import MODES, Trace
+from tests.helpers.browser import PATIENCE, ROOT, ingest, seek, token
 from tests.helpers.traces import LENGTH, live, long_trace, three_lanes, trace_of
 
 expect.set_options(timeout=PATIENCE)
@@ -35,6 +35,35 @@ def test_the_strips_tell_the_forward_in_view(alone: Page) -> None:
     cells = [cell.get_attribute("data-kind") for cell in spec.locator(".cell").all()]
     assert cells == [*["accepted", "accepted"] * 3, "rejected", "corrected"]  # draft above verifier, column by column
     assert "".join(spec.locator(".v").all_inner_texts()) == "✓✓✓★"
+
+
+def test_tokens_a_forward_above_one_are_explained_and_the_released_codes_count_stands_beside(alone: Page) -> None:
+    trace = Trace.from_json((ROOT / "assets" / "traces" / "json-person.json").read_bytes())
+    ingest(alone, trace.to_dict())
+    ar = alone.locator('[data-lane="ar"]')
+    expect(ar.locator(".verdict")).to_have_text("")  # nothing to explain before the first forward
+    for mode in MODES:
+        counts, last = trace[mode].nfe_counts(), len(trace[mode].events) - 1
+        for k in {0, 1, 2, last // 2, last}:
+            seek(alone, trace[mode].events[k].forward)
+            k = max(i for i, event in enumerate(trace[mode].events) if event.forward == trace[mode].events[k].forward)
+            figure = alone.locator(f'[data-lane="{mode}"] [data-figure="nfe"] b')
+            expect(figure).to_have_text(str(counts[k]))
+        assert counts[last] == trace[mode].nfe
+    seek(alone, trace["ar"].forwards)
+    tpf, tokens = trace["ar"].tpf, len(trace["ar"].tokens)
+    assert tpf is not None and tpf > 1
+    expect(ar.locator('[data-figure="tpf"] b')).to_have_text(f"{tpf:.2f}")
+    expect(ar.locator('[data-figure="nfe"] b')).to_have_text(str(tokens))
+    expect(ar.locator(".verdict")).to_have_text("The first token is the prefill's, which counts as no forward.")
+
+
+def test_a_lane_that_does_not_tell_of_its_prefill_shows_no_nfe(alone: Page) -> None:
+    trace = three_lanes()
+    del trace["lanes"][2]["events"][0]
+    ingest(alone, trace)
+    seek(alone, 3)
+    expect(alone.locator('[data-lane="diffusion"] [data-figure="nfe"] b')).to_have_text("–")
 
 
 def test_each_lane_says_that_its_tokens_stand_for_good(alone: Page) -> None:
@@ -178,4 +207,6 @@ def test_a_live_run_is_looked_back_at_and_caught_up_with(alone: Page) -> None:
     expect(stage).to_have_attribute("data-cursor", "6")
     alone.evaluate(send, {"run": "r", "ev": [], "end": {"finish": {"ar": "length"}, "events": 7}})
     expect(stage).to_have_attribute("data-state", "done")
-    expect(alone.locator("#stage .announce")).to_have_text("Run finished: ar 7 tokens in 6 forwards, 0.01 s.")
+    expect(alone.locator("#stage .announce")).to_have_text(
+        "Run finished: ar 7 tokens in 6 forwards after the prefill, 0.01 s."
+    )

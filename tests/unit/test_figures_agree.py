@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemodiff import bench
+from nemodiff.__main__ import _print
 from nemodiff.analysis.agreement import Totals, speed_up
 from nemodiff.analysis.sweep import COUNTED, HEADS, Point, cells, sweep
 from nemodiff.examples import EXAMPLES
 from nemodiff.trace import Event, Lane, Position, Trace
 from ui import compare
 from ui.charts.compare import seconds_a_token
+from ui.charts.tokens_over import tokens_over_forwards, tokens_over_seconds
+from ui.figure import lane_figures
+from ui.frames import Frames, _Board
 from ui.sweeps import Results
+from ui.trajectory import trajectory
 
 MODES = ("ar", "diffusion", "self-speculation")
 
@@ -146,3 +152,34 @@ def test_one_prompts_speed_up_is_the_same_figure() -> None:
     ar, fast = lane("ar", 10, 9, 2.0), lane("self-speculation", 12, 6, 1.2)
     assert speed_up(fast, ar) == pytest.approx(2.0) == Totals.of([fast]).speed_up(Totals.of([ar]))
     assert speed_up(lane("ar", 2, 1, 0.0), ar) is None
+
+
+def test_a_lanes_figures_name_the_prefill_and_the_released_codes_count() -> None:
+    ar = lane("ar", 2, 1, 0.5)
+    assert lane_figures(ar) == "2 tokens in prefill + 1 forward (NFE 2), 0.50 s"
+    del ar.events[0]
+    assert lane_figures(ar) == "2 tokens in 1 forward, 0.50 s"  # another program's lane, whose prefill is not told of
+    trace = trace_of(lane("ar", 2, 1, 0.5), lane("diffusion", 9, 4, 0.5))
+    for chart in (tokens_over_forwards, tokens_over_seconds):
+        assert "2 tokens in prefill + 1 forward (NFE 2), 0.50 s" in chart(trace).data[0].name
+    assert tokens_over_forwards(trace).layout.xaxis.title.text == "forwards after the prefill"
+    assert trajectory(trace, "diffusion")["subtitle"] == ("9 tokens in prefill + 4 forwards (NFE 5), 0.50 s, Test CPU")
+
+
+def test_pictures_and_videos_show_them_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    write = _Board.write
+    monkeypatch.setattr(
+        _Board, "write", lambda self, at, text, *more: (written.append(text), write(self, at, text, *more))
+    )
+    list(Frames(trace_of(lane("ar", 4, 3, 0.5))).draw())
+    assert "prefill + 3 forwards · 0.50 s" in written
+    assert "1.33 tokens / forward · NFE 4 · 8.0 tokens / s" in written
+
+
+def test_the_command_line_says_what_its_figures_count(capsys: pytest.CaptureFixture[str]) -> None:
+    _print(trace_of(lane("ar", 4, 3, 0.5), lane("self-speculation", 4, 2, 0.4)))
+    said = capsys.readouterr().out
+    assert "counts as no forward; NFE is what the released code counts" in said
+    assert "── ar: 4 tokens, 3 forwards, 1.33 tokens/forward, NFE 4, 0.50 s" in said
+    assert "1.25× AR" in said

@@ -68,6 +68,14 @@ def test_figures_follow_their_definitions():
     assert lane.figures()["tokens_per_second"] == 140.0
 
 
+def test_nfe_is_counted_event_by_event_and_only_where_a_prefill_tells_how_the_lane_was_made():
+    lane = record(speculation()).lanes[0]
+    assert lane.nfe_counts() == [1, 2, 3, 4, 5]
+    del lane.events[0]
+    assert lane.nfe_counts() == [None] * 4
+    assert Lane("ar").nfe_counts() == []
+
+
 def test_a_stopped_block_keeps_the_text_before_its_first_hole():
     events = [
         Event("diffusion", 0, "prefill", 1.0, 0, 1, [Position(0, 5, "seed")]),

@@ -54,7 +54,7 @@ def test_tokens_over_both_clocks(trace):
     assert lanes[1] == {"x": [0, 1, 2, 3, 4], "y": [1, 2, 3, 4, 5]}
     assert lanes[2] == {"x": [0, 1, 2, 3, 4], "y": [1, 1, 3, 3, 6]}
     assert list(over_seconds.data[2].x) == [0.01, 0.02, 0.03, 0.04, 0.05]
-    assert "6 tokens in 4 forwards, 0.05 s" in over_forwards.data[2].name
+    assert "6 tokens in prefill + 4 forwards (NFE 5), 0.05 s" in over_forwards.data[2].name
     assert list(over_seconds.data[1].customdata)[-1] == ["diffusion", 4]
     assert "Test &lt;b&gt;CPU&lt;/b&gt;" in over_seconds.layout.xaxis.title.text
 

@@ -15,7 +15,7 @@ from ui.figure import COLOURS, DASHES, LANES, MAX_POINTS, SYMBOLS, empty, figure
 
 def tokens_over_forwards(trace: Trace) -> go.Figure:
     """Tokens that stand for good over model forwards, a step line a lane."""
-    figure = _tokens_over(trace, "Tokens over forwards", "forwards", lambda event: event.forward)
+    figure = _tokens_over(trace, "Tokens over forwards", "forwards after the prefill", lambda event: event.forward)
     lane = trace.lane("diffusion")
     if lane and lane.events and lane.ceiling:
         _add_ceiling(figure, lane.ceiling)

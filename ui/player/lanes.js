@@ -7,11 +7,13 @@ const CHARACTER = 8; // px, at least a character's width
 const LINES = 12; // more than are in view
 const FIGURES = [
   ["tokens", "tokens"],
-  ["forwards", "forwards"],
-  ["tpf", "tokens / forward"],
+  ["forwards", "forwards", "Model forwards after the prefill"],
+  ["tpf", "tokens / forward", "The prefill gives the first token and counts as no forward"],
+  ["nfe", "NFE", "Forwards as the released code counts them"],
   ["time", "model time"],
   ["rate", "tokens / s"],
 ];
+const COUNTED = "The first token is the prefill's, which counts as no forward.";
 
 class LaneView {
   constructor(root, mode) {
@@ -20,11 +22,12 @@ class LaneView {
     this.finish = root.querySelector(".finish");
     this.figures = {};
     const figures = make("div", "figures");
-    for (const [key, label] of FIGURES) {
+    for (const [key, label, more] of FIGURES) {
       const figure = make("div", "figure");
       figure.dataset.figure = key;
       const value = figure.appendChild(make("b", "", "–"));
       const name = figure.appendChild(make("span", "", label));
+      if (more) figure.title = more;
       this.figures[key] = { value, name };
       figures.append(figure);
     }
@@ -93,6 +96,7 @@ class LaneView {
     setText(figures.tokens.value, event ? String(event.kept) : "0");
     setText(figures.forwards.value, event ? String(event.forward) : "0");
     setText(figures.tpf.value, event?.forward ? (event.kept / event.forward).toFixed(2) : "–");
+    setText(figures.nfe.value, event ? String(event.nfe ?? "–") : "0");
     setText(figures.time.value, event ? seconds(event.clock) : "0.00 s");
     const rate = rateOf(event);
     setText(figures.rate.value, rate ? (rate < 100 ? rate.toFixed(1) : rate.toFixed(0)) : "–");
@@ -106,7 +110,10 @@ class LaneView {
   paintVerdict(lane, k, comparison) {
     const event = lane.events[k];
     if (this.mode === "ar" || !comparison || !event) {
-      setText(this.verdict, "");
+      // AR's figures are where it shows: one token a forward, and one token more than forwards.
+      const counted = this.mode === "ar" && event?.forward > 0 && event.nfe !== null;
+      setText(this.verdict, counted ? COUNTED : "");
+      setData(this.verdict, "counted", counted ? "" : null);
       setData(this.verdict, "same", null);
       return;
     }

@@ -54,6 +54,8 @@ class Lane {
     this.blocks = new Set(); // where denoised blocks start
     this.cycles = 0;
     this.cycleTokens = 0;
+    this.nfe = 0;
+    this.denoised = new Set(); // starts of the blocks that were denoised
     this.finish = null;
     this.closed = null; // what the server said of a finished lane: tokens, text, peak_memory
     this.ceiling = null; // of a diffusion lane, once it was asked for
@@ -86,6 +88,7 @@ class Lane {
       this.cycleTokens += event.gained;
     }
     event.kept = this.kept;
+    event.nfe = this.counted(event, raw.finish);
     event.prefix = this.prefix;
     event.cycle = this.cycles;
     event.cycleTokens = this.cycleTokens;
@@ -97,6 +100,22 @@ class Lane {
       this.since = 0;
     }
     if (raw.finish) this.finish = raw.finish;
+  }
+
+  /** What the released code counts up to an event, as `nemodiff.trace.Lane.nfe` does; null where no prefill tells how
+   * the lane was made. */
+  counted(event, finish) {
+    if (this.events[0].phase !== "prefill") return null;
+    if (this.mode === "ar") return this.kept;
+    if (event.phase === "denoise") {
+      this.nfe += this.denoised.has(event.start) ? 1 : 2;
+      this.denoised.add(event.start);
+    } else if (this.mode === "diffusion") {
+      this.nfe += finish === "eos" ? 2 : 0; // a block whose seed is an EOS
+    } else {
+      this.nfe += 1; // the prefill, a draft or a verify
+    }
+    return this.nfe;
   }
 
   apply(state, event, counting = false) {

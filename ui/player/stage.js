@@ -195,7 +195,7 @@ function mount(root, hooks = {}) {
     finished.add(run);
     transport.ended();
     setData(root, "state", "done");
-    const parts = Array.from(log.lanes.values(), (lane) => `${lane.mode} ${plural(lane.kept, "token")} in ${plural(lane.forwards, "forward")}, ${seconds(lane.milliseconds)}`);
+    const parts = Array.from(log.lanes.values(), (lane) => `${lane.mode} ${plural(lane.kept, "token")} in ${plural(lane.forwards, "forward")} after the prefill, ${seconds(lane.milliseconds)}`);
     setText(announce, `Run finished: ${parts.join("; ")}.`);
   }
 
