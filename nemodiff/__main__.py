@@ -8,16 +8,25 @@ import json
 import sys
 from pathlib import Path
 
-from nemodiff import bench
+from nemodiff import bench, command
 from nemodiff.analysis import speed_of_light, sweep
 from nemodiff.analysis.agreement import speed_up
 from nemodiff.checkpoints import CATALOGUE, DEFAULT
-from nemodiff.errors import NemodiffError, RequestError
+from nemodiff.errors import RequestError
 from nemodiff.loading import load, obstacles
 from nemodiff.pictures import open_picture
 from nemodiff.request import Request
 from nemodiff.trace import MODES, Event, Lane, Trace, first_difference
 from nemodiff.training import cli as training
+
+ENTROPY_BOUND = 0.3
+#: The options of one sampler's own.
+USED = {
+    "confidence": ("threshold",),
+    "trained": ("threshold",),
+    "fixed": ("steps",),
+    "entropy": ("entropy_bound",),
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,14 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     sweep.add_parser(commands)
     speed_of_light.add_parser(commands)
     training.add_parser(commands)
-    args = parser.parse_args(argv)
-    try:
-        return args.func(args)
-    except NemodiffError as error:
-        print(f"nemodiff: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return command.run(parser.parse_args(argv))
 
 
 def _add_generate(commands: argparse._SubParsersAction) -> None:
@@ -58,7 +60,7 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--sampler", default="confidence", help="confidence, entropy, fixed or trained")
     parser.add_argument("--steps", type=int, help="forwards a block, for --sampler fixed")
-    parser.add_argument("--entropy-bound", type=float, default=0.3, help="nats a forward, for --sampler entropy")
+    parser.add_argument("--entropy-bound", type=float, help=f"nats a forward, for --sampler entropy ({ENTROPY_BOUND})")
     parser.add_argument(
         "--draft", default="linear", help="linear (draft, then verify) or quadratic (both in one forward)"
     )
@@ -76,7 +78,10 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--max-thinking-tokens", type=int, help="force </think> after this many tokens without it")
     parser.add_argument("--ignore-eos", action="store_true")
     parser.add_argument(
-        "--raw", action="store_true", help="skip the chat template; control tokens written out in the prompt count"
+        "--raw",
+        action="store_true",
+        default=None,
+        help="skip the chat template; control tokens written out in the prompt count",
     )
     parser.add_argument("--dtype", help="float32, bfloat16 or int8 (default: what is fastest here)")
     parser.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
@@ -89,6 +94,13 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
 def _generate(args: argparse.Namespace) -> int:
     if args.prompt is None and args.prompt_ids is None:
         raise RequestError("There is no prompt: give --prompt TEXT or --prompt-ids 1,2,3.")
+    if args.prompt_ids is not None:
+        command.refuse_unused(args, "--prompt-ids", ("prompt", "raw"), "ids are the whole prompt")
+    for sampler, options in USED.items():
+        if args.sampler in USED and args.sampler != sampler:
+            unused = [name for name in options if name not in USED[args.sampler]]
+            command.refuse_unused(args, f"--sampler {args.sampler}", unused, "leave it out")
+    command.check_file(args.trace, "trace")
     request = Request(
         prompt=args.prompt or "",
         prompt_ids=_ids(args.prompt_ids),
@@ -99,7 +111,7 @@ def _generate(args: argparse.Namespace) -> int:
         threshold=args.threshold,
         sampler=args.sampler,
         steps=args.steps,
-        entropy_bound=args.entropy_bound,
+        entropy_bound=ENTROPY_BOUND if args.entropy_bound is None else args.entropy_bound,
         draft=args.draft,
         acceptance=args.acceptance,
         ar_weight=args.ar_weight,
@@ -108,22 +120,22 @@ def _generate(args: argparse.Namespace) -> int:
         seed=args.seed,
         max_thinking_tokens=args.max_thinking_tokens,
         ignore_eos=args.ignore_eos,
-        raw=args.raw,
+        raw=bool(args.raw),
     )
     engine = load(args.checkpoint, device=args.device, dtype=args.dtype, report=_report, graphs=args.graphs)
     live = None if args.json else _Progress()
     trace = engine.generate(request, live)
-    if args.trace:
-        trace.recorded = datetime.date.today().isoformat()
-        try:
-            args.trace.write_text(trace.to_json(), encoding="utf-8")
-        except OSError as error:
-            raise RequestError(f"The trace could not be written to {args.trace}: {error.strerror}.") from error
     if live is None:
         print(json.dumps(trace.figures()))
     else:
         live.close()
         _print(trace)
+    if args.trace:  # last, so that a full disk takes nothing else with it
+        trace.recorded = datetime.date.today().isoformat()
+        try:
+            args.trace.write_text(trace.to_json(), encoding="utf-8")
+        except OSError as error:
+            raise command.unwritable(args.trace, "trace", error) from error
     return 0
 
 

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
+
+import torch
 
 from nemodiff import (
     bench_beyond,
@@ -20,130 +25,143 @@ from nemodiff.analysis.agreement import Totals, agreement
 from nemodiff.bench_parts import exactness
 from nemodiff.bench_shape import BLOCK, CONTEXT, SHAPES
 from nemodiff.checkpoints import DEFAULT, SEEING
+from nemodiff.command import check_file, flag, refuse_unused, whole
 from nemodiff.engine import Engine
 from nemodiff.errors import RequestError
 from nemodiff.examples import EXAMPLES, Example
-from nemodiff.loading import DTYPES, load
+from nemodiff.loading import DTYPES, load, pick_dtype
 from nemodiff.request import DRAFTS, Request
 from nemodiff.trace import Trace
 
 
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One of the benches. option: what asks for it, None for the one without. uses: the other options that it reads,
+    with their defaults."""
+
+    option: str | None
+    run: Callable[[argparse.Namespace], None]
+    uses: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return "bench" if self.option is None else f"bench {flag(self.option)}"
+
+
 def add_parser(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("bench", help="decode the ten example prompts in all modes and print a table")
-    parser.add_argument(
-        "--shape", choices=SHAPES, help="instead: what forwards of a released shape cost here, with random weights"
+    parser = commands.add_parser(
+        "bench", help="decode the ten example prompts in all modes and print a table", argument_default=None
     )
-    parser.add_argument(
-        "--quality", action="store_true", help="instead: held-out tasks and prompts, right or wrong, in all modes"
-    )
-    parser.add_argument(
-        "--vision", action="store_true", help="instead: questions about held-out drawings, right or wrong, in all modes"
-    )
-    parser.add_argument("--scenes", type=int, default=24, help="for --vision: drawings of each kind")
-    parser.add_argument(
-        "--samplers", action="store_true", help="instead: every sampler against serial denoising on held-out prompts"
-    )
-    parser.add_argument(
-        "--beyond", action="store_true", help="instead: quadratic drafts, samplers and speed of light, all tables"
-    )
-    parser.add_argument(
-        "--cpu", action="store_true", help="instead: forwards, AR and self-speculation on this CPU in every dtype"
-    )
-    parser.add_argument("--peer", choices=bench_cpu.PEERS, help="for --cpu: AR of this engine too, where installed")
-    parser.add_argument(
-        "--perplexity", action="store_true", help="instead: perplexity on this CPU in every dtype, against float32"
-    )
-    parser.add_argument("--workers", type=int, default=2, help="for --quality: processes of one thread each")
-    parser.add_argument("--per-family", type=int, default=1, help="for --quality: instances a trained family")
-    parser.add_argument(
-        "--prompts", type=int, help="for --quality: open prompts (60); for --beyond: held-out ones (16)"
-    )
-    parser.add_argument(
-        "--results", type=Path, help="for --quality and --vision: also write every result to this JSONL file"
-    )
-    parser.add_argument("--checkpoint", default=DEFAULT, help="a name of `checkpoints`, a folder or a hub id")
-    parser.add_argument("--max-new-tokens", type=int, default=128)
-    parser.add_argument("--block-length", type=int)
-    parser.add_argument("--threshold", type=float)
-    parser.add_argument("--draft", choices=DRAFTS, default=DRAFTS[0], help="how self-speculation drafts")
-    parser.add_argument("--dtype")
-    parser.add_argument("--device")
-    parser.add_argument("--context", type=int, default=CONTEXT, help="tokens before those that --shape times")
-    parser.add_argument("--graphs", action="store_true", help="forwards of fixed shapes, as CUDA graphs on a GPU")
-    parser.add_argument("--texts", action="store_true", help="print every answer too")
+    kinds = parser.add_argument_group("instead of the example prompts, one of").add_argument
+    kinds("--shape", choices=SHAPES, help="what forwards of a released shape cost here, with random weights")
+    kinds("--quality", action="store_true", help="held-out tasks and prompts, right or wrong, in all modes")
+    kinds("--vision", action="store_true", help="questions about held-out drawings, right or wrong, in all modes")
+    kinds("--samplers", action="store_true", help="every sampler against serial denoising on held-out prompts")
+    kinds("--beyond", action="store_true", help="quadratic drafts, samplers and speed of light, all tables")
+    kinds("--cpu", action="store_true", help="forwards, AR and self-speculation on this CPU in every dtype")
+    kinds("--perplexity", action="store_true", help="perplexity on this CPU in every dtype, against float32")
+    add = parser.add_argument_group("settings, each of some of the benches").add_argument
+    add("--checkpoint", help="a name of `checkpoints`, a folder or a hub id")
+    add("--max-new-tokens", type=int, help="default: 128")
+    add("--block-length", type=int)
+    add("--threshold", type=float)
+    add("--draft", choices=DRAFTS, help="how self-speculation drafts")
+    add("--dtype", help="float32, bfloat16 or int8")
+    add("--device", help="cpu or cuda")
+    add("--graphs", action="store_true", default=None, help="forwards of fixed shapes, as CUDA graphs on a GPU")
+    add("--texts", action="store_true", default=None, help="print every answer too")
+    add("--context", type=int, help=f"for --shape: tokens before those that it times ({CONTEXT})")
+    add("--peer", choices=bench_cpu.PEERS, help="for --cpu: AR of this engine too, where installed")
+    add("--scenes", type=whole(1, 10_000), help="for --vision: drawings of each kind (24)")
+    add("--workers", type=whole(1, 64), help="for --quality: processes of one thread each (2)")
+    add("--per-family", type=whole(1, 100), help="for --quality: instances a trained family (1)")
+    add("--prompts", type=int, help="for --quality: open prompts (60); for --beyond: held-out ones (16)")
+    add("--results", type=Path, help="for --quality and --vision: also write every result to this JSONL file")
     parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.shape:
-        block = args.block_length or BLOCK
-        print(
-            bench_shape.run(args.shape, args.device, args.dtype, block, args.max_new_tokens, args.context, args.graphs)
-        )
-        return 0
-    if args.cpu or args.perplexity:
-        if args.device not in (None, "cpu"):
-            raise RequestError(f"--cpu and --perplexity measure this CPU: leave --device {args.device} out.")
-        dtypes = tuple(DTYPES) if args.dtype is None else (args.dtype,)
-        if args.perplexity:
-            print(bench_perplexity.run(args.checkpoint, dtypes=dtypes))
-            return 0
-        print(
-            bench_cpu.run(
-                args.checkpoint,
-                dtypes=dtypes,
-                new_tokens=args.max_new_tokens,
-                block_length=args.block_length,
-                peer=args.peer,
-            )
-        )
-        return 0
-    if args.vision:
-        checkpoint = SEEING if args.checkpoint == DEFAULT else args.checkpoint
-        if args.scenes < 1:
-            raise RequestError(f"--scenes must be at least 1, not {args.scenes}.")
-        common = {"device": args.device, "dtype": args.dtype, "out": args.results}
-        print(bench_vision.run(checkpoint, scenes=args.scenes, **common))
-        return 0
-    if args.samplers:
-        print(bench_samplers.run(args.checkpoint, block_length=args.block_length, device=args.device, dtype=args.dtype))
-        return 0
-    if args.beyond:
-        prompts = 16 if args.prompts is None else args.prompts
-        if not 1 <= prompts <= 1000:
-            raise RequestError(f"--prompts must be from 1 to 1,000, not {prompts}.")
-        parts = bench_beyond.run(
+    """Run the bench that was asked for. Raises RequestError for options that it does not use."""
+    asked = [kind for kind in KINDS if kind.option and getattr(args, kind.option)]
+    if len(asked) > 1:
+        raise RequestError(f"{' and '.join(kind.name for kind in asked)} are benches of their own: choose one.")
+    kind = asked[0] if asked else KINDS[0]
+    for name in (name for other in KINDS for name in other.uses if name not in kind.uses):
+        others = " and ".join(other.name for other in KINDS if name in other.uses)
+        refuse_unused(args, kind.name, [name], f"it is for {others}")
+    for name, default in kind.uses.items():
+        if getattr(args, name) is None:
+            setattr(args, name, default)
+    check_file(getattr(args, "results", None), "results")
+    kind.run(args)
+    return 0
+
+
+def _shape(args: argparse.Namespace) -> None:
+    settings = (args.block_length, args.max_new_tokens, args.context, args.graphs)
+    print(bench_shape.run(args.shape, args.device, args.dtype, *settings))
+
+
+def _dtypes(args: argparse.Namespace) -> tuple[str, ...]:
+    """Those to measure on this CPU: the one that was asked for, which must run here, or all."""
+    if args.device not in (None, "cpu"):
+        raise RequestError(f"--cpu and --perplexity measure this CPU: leave --device {args.device} out.")
+    if args.dtype is None:
+        return tuple(DTYPES)
+    pick_dtype(args.dtype, torch.device("cpu"))
+    return (args.dtype,)
+
+
+def _cpu(args: argparse.Namespace) -> None:
+    settings = {"new_tokens": args.max_new_tokens, "block_length": args.block_length, "peer": args.peer}
+    print(bench_cpu.run(args.checkpoint, dtypes=_dtypes(args), **settings))
+
+
+def _perplexity(args: argparse.Namespace) -> None:
+    print(bench_perplexity.run(args.checkpoint, dtypes=_dtypes(args)))
+
+
+def _vision(args: argparse.Namespace) -> None:
+    where = {"device": args.device, "dtype": args.dtype, "out": args.results}
+    print(bench_vision.run(args.checkpoint, scenes=args.scenes, **where))
+
+
+def _samplers(args: argparse.Namespace) -> None:
+    print(bench_samplers.run(args.checkpoint, block_length=args.block_length, device=args.device, dtype=args.dtype))
+
+
+def _beyond(args: argparse.Namespace) -> None:
+    if not 1 <= args.prompts <= 1000:
+        raise RequestError(f"--prompts must be from 1 to 1,000, not {args.prompts}.")
+    parts = bench_beyond.run(
+        args.checkpoint,
+        max_new_tokens=args.max_new_tokens,
+        prompts=args.prompts,
+        block_length=args.block_length,
+        device=args.device,
+        dtype=args.dtype,
+    )
+    for part in parts:
+        print(part, end="\n\n", flush=True)
+
+
+def _quality(args: argparse.Namespace) -> None:
+    if not 1 <= args.prompts <= 60:
+        raise RequestError(f"--prompts must be from 1 to 60, not {args.prompts}.")
+    print(
+        bench_quality.run(
             args.checkpoint,
-            max_new_tokens=args.max_new_tokens,
-            prompts=prompts,
-            block_length=args.block_length,
             device=args.device,
             dtype=args.dtype,
+            workers=args.workers,
+            per_family=args.per_family,
+            prompts=args.prompts,
+            out=args.results,
         )
-        for part in parts:
-            print(part, end="\n\n", flush=True)
-        return 0
-    if args.quality:
-        open_prompts = 60 if args.prompts is None else args.prompts
-        for name, value, low, high in (
-            ("--workers", args.workers, 1, 64),
-            ("--per-family", args.per_family, 1, 100),
-            ("--prompts", open_prompts, 1, 60),
-        ):
-            if not low <= value <= high:
-                raise RequestError(f"{name} must be from {low} to {high}, not {value}.")
-        print(
-            bench_quality.run(
-                args.checkpoint,
-                device=args.device,
-                dtype=args.dtype,
-                workers=args.workers,
-                per_family=args.per_family,
-                prompts=open_prompts,
-                out=args.results,
-            )
-        )
-        return 0
+    )
+
+
+def _examples(args: argparse.Namespace) -> None:
     requests = {
         example: Request(
             prompt=example.prompt,
@@ -165,7 +183,21 @@ def run(args: argparse.Namespace) -> int:
         for example, trace in traces.items():
             for lane in trace.lanes:
                 print(f"\n## {example.label}, {lane.mode}\n{lane.text}")
-    return 0
+
+
+_WHERE = {"device": None, "dtype": None}
+_LENGTHS = {"max_new_tokens": 128, "block_length": None}
+_OF = {"checkpoint": DEFAULT, **_WHERE}
+KINDS = (
+    Kind(None, _examples, {**_OF, **_LENGTHS, "threshold": None, "draft": DRAFTS[0], "graphs": False, "texts": False}),
+    Kind("shape", _shape, {**_WHERE, **_LENGTHS, "block_length": BLOCK, "context": CONTEXT, "graphs": False}),
+    Kind("quality", _quality, {**_OF, "workers": 2, "per_family": 1, "prompts": 60, "results": None}),
+    Kind("vision", _vision, {**_OF, "checkpoint": SEEING, "scenes": 24, "results": None}),
+    Kind("samplers", _samplers, {**_OF, "block_length": None}),
+    Kind("beyond", _beyond, {**_OF, **_LENGTHS, "prompts": 16}),
+    Kind("cpu", _cpu, {**_OF, **_LENGTHS, "peer": None}),
+    Kind("perplexity", _perplexity, _OF),
+)
 
 
 def table(engine: Engine, traces: dict[Example, Trace]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -29,6 +28,7 @@ from nemodiff.analysis.quality import (
 )
 from nemodiff.bench_parts import exactness
 from nemodiff.checkpoints import base_weights
+from nemodiff.command import JsonLines
 from nemodiff.engine import Engine
 from nemodiff.loading import load
 from nemodiff.model.quantise import quantise
@@ -67,17 +67,12 @@ def run(
         "threshold": engine.defaults.threshold,
     }
     results: list[Result] = []
-    file = out.open("w", encoding="utf-8") if out else None
-    try:
+    with JsonLines(out) as file:
         for done, more in enumerate(_results(engine, chosen, settings, checkpoint, device, dtype, workers), 1):
             results += more
-            if file:
-                file.writelines(json.dumps(one.to_json()) + "\n" for one in more)
+            file.write(one.to_json() for one in more)
             print(f"\r{done} of {len(chosen)} tasks", end="", file=sys.stderr, flush=True)
-    finally:
-        if file:
-            file.close()
-        print(file=sys.stderr)
+    print(file=sys.stderr)
     threads = f"{workers} processes of 1 thread" if workers > 1 else f"{torch.get_num_threads()} threads"
     head = (
         f"{engine.checkpoint} · {engine.device.split(' · ')[0]} · {threads} · {engine.dtype} · {exactness(engine)} · "

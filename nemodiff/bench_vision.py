@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import sys
 import time
@@ -14,6 +13,7 @@ from nemodiff.analysis.quality import Result, Task, figures, result_of
 from nemodiff.bench_parts import exactness
 from nemodiff.bench_quality import by_group
 from nemodiff.checkpoints import SEEING
+from nemodiff.command import JsonLines
 from nemodiff.errors import RequestError
 from nemodiff.loading import load
 from nemodiff.pictures import Picture
@@ -44,21 +44,22 @@ def run(
     if not engine.sees:
         raise RequestError(f"{engine.checkpoint} sees no pictures: choose a checkpoint that does ({SEEING}).")
     results: list[Result] = []
-    for done, (kind, index) in enumerate(((kind, i) for i in range(scenes) for kind in KINDS), 1):
-        one = scene(kind, f"bench {index}", held_out=True)
-        picture = Picture.of(one.image)
-        for question in questions_of(one, random.Random(f"bench/{index}"), held_out=index % 2 == 1):
-            request = Request(prompt=question.text, images=(picture,), max_new_tokens=_ANSWER, alternatives=0)
-            trace = engine.generate(request)
-            topic = f"{kind}: {question.topic}"
-            task = Task(topic, f"{index}{' new wording' * (index % 2)}", question.text, question.answer, False)
-            results += [result_of(task, lane, trace["ar"], trace) for lane in trace.lanes]
-            given = {lane.mode: is_right(question.topic, lane.text, question.answer) for lane in trace.lanes}
-            right.setdefault(topic, []).append(given)
-        print(f"\r{done} of {scenes * len(KINDS)} drawings", end="", file=sys.stderr, flush=True)
+    with JsonLines(out) as file:
+        for done, (kind, index) in enumerate(((kind, i) for i in range(scenes) for kind in KINDS), 1):
+            one = scene(kind, f"bench {index}", held_out=True)
+            picture = Picture.of(one.image)
+            for question in questions_of(one, random.Random(f"bench/{index}"), held_out=index % 2 == 1):
+                request = Request(prompt=question.text, images=(picture,), max_new_tokens=_ANSWER, alternatives=0)
+                trace = engine.generate(request)
+                topic = f"{kind}: {question.topic}"
+                task = Task(topic, f"{index}{' new wording' * (index % 2)}", question.text, question.answer, False)
+                more = [result_of(task, lane, trace["ar"], trace) for lane in trace.lanes]
+                results += more
+                file.write(one.to_json() for one in more)
+                given = {lane.mode: is_right(question.topic, lane.text, question.answer) for lane in trace.lanes}
+                right.setdefault(topic, []).append(given)
+            print(f"\r{done} of {scenes * len(KINDS)} drawings", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    if out:
-        out.write_text("".join(json.dumps(one.to_json()) + "\n" for one in results), encoding="utf-8")
     settings = (engine.defaults.block_length, engine.defaults.threshold)
     topics = [topic for topic in (f"{kind}: {topic}" for kind in KINDS for topic in WORDINGS) if topic in right]
     worded = [

@@ -129,8 +129,8 @@ def resolve(
     Raises CheckpointError with one sentence that says what to do.
     """
     bundled = name in (DEFAULT, SEEING)
-    folder = ASSETS / name if bundled else Path(name).expanduser()
-    if folder.is_dir():
+    folder = ASSETS / name if bundled else folder_of(name)
+    if folder.is_dir() if bundled else is_folder(name):
         if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
             settings = read_json(folder / "adapter_config.json")
             base = settings.get("base")
@@ -149,14 +149,30 @@ def resolve(
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return Files(name, hub.fetch(name, report, progress))
     known = ", ".join(entry.name for entry in CATALOGUE)
-    raise CheckpointError(f"Unknown checkpoint {name!r}: give a folder, a hub id (owner/name) or one of {known}.")
+    raise CheckpointError(f"Unknown checkpoint {name[:80]!r}: give a folder, a hub id (owner/name) or one of {known}.")
+
+
+def folder_of(name: str) -> Path:
+    """A checkpoint's name as the path of a folder, ~ and ~user as home folders where there are such."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # no such user
+        return Path(name)
+
+
+def is_folder(name: str) -> bool:
+    """Whether a checkpoint's name is the path of a folder that can be looked at."""
+    try:
+        return folder_of(name).is_dir()
+    except (OSError, ValueError):  # too long for a file's name, behind a closed folder
+        return False
 
 
 def is_here(name: str) -> bool:
     """Whether everything that `resolve` would fetch for a checkpoint is on this machine; no network is asked."""
     if name in (DEFAULT, SEEING):
         return _base_is_here()
-    if Path(name).expanduser().is_dir():
+    if is_folder(name):
         return True
     folder = hub.cached(name)
     try:

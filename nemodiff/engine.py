@@ -20,7 +20,7 @@ from nemodiff.decode import DECODERS, LaneRun, Prefill, Seen, Settings, quadrati
 from nemodiff.described import Bounds, Defaults, Described, Events
 from nemodiff.errors import RequestError
 from nemodiff.model.layout import Layout
-from nemodiff.model.memory import enough_memory
+from nemodiff.model.memory import enough_memory, peak, reset_peak
 from nemodiff.model.transformer import Transformer
 from nemodiff.model.vision import PictureCache, grid
 from nemodiff.model.weights import settle_rows
@@ -31,6 +31,12 @@ from nemodiff.trace import Event, Trace
 
 #: How tokenizers spell the tokens of a picture whose ids the config leaves out.
 _IMAGE_TOKENS = ("[IMG]", "[IMG_BREAK]", "[IMG_END]")
+
+
+class _Ended(threading.local):
+    """Of the run that ended last in this thread: the peak of its memory, where that is known."""
+
+    peak: int | None = None
 
 
 class Engine(Described):
@@ -61,6 +67,7 @@ class Engine(Described):
             "transformers": version("transformers"),
         }
         self._lock = threading.Lock()
+        self._ended = _Ended()
         self._warm: set[int] = set()
 
     @property
@@ -217,7 +224,11 @@ class Engine(Described):
         what = f"decode {len(prompt):,} + {settings.max_new_tokens:,} tokens"
         with self._lock, enough_memory(what, RequestError):
             self._warm_up(settings)
-            yield
+            reset_peak(self.model.device)
+            try:
+                yield
+            finally:
+                self._ended.peak = peak(self.model.device)
 
     def _prefill(self, prompt: list[int], settings: Settings, request: Request) -> Generator[None, None, Prefill]:
         """The prompt's forward; yields wherever it can be stopped."""
@@ -245,9 +256,8 @@ class Engine(Described):
 
     def generate(self, request: Request, on_event: Callable[[Event], Any] | None = None) -> Trace:
         trace = super().generate(request, on_event)
-        if self.model.device.type == "cuda":
-            for lane in trace.lanes:
-                lane.peak_memory = torch.cuda.max_memory_allocated(self.model.device)
+        for lane in trace.lanes:
+            lane.peak_memory = self._ended.peak
         return trace
 
     def _settings(self, request: Request) -> Settings:

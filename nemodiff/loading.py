@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import torch
 
-from nemodiff.checkpoints import CATALOGUE, DEFAULT, Files, resolve
+from nemodiff.checkpoints import CATALOGUE, DEFAULT, Files, folder_of, is_folder, resolve
 from nemodiff.described import Defaults, Described
 from nemodiff.engine import Engine
 from nemodiff.errors import CheckpointError
@@ -98,8 +97,8 @@ def obstacles(
     kind, freed = loaded_dtype(pick_dtype(dtype, target)), _given_back(replacing, target)
     reasons = {entry.name: shortage(entry.parameters * kind.itemsize, target, freed) for entry in CATALOGUE}
     for name in more:
-        folder, reasons[name] = Path(name).expanduser(), None
-        if (folder / "config.json").is_file():
+        folder, reasons[name] = folder_of(name), None
+        if is_folder(name) and (folder / "config.json").is_file():
             try:
                 reasons[name] = shortage(check_files(folder, read_config(folder)) * kind.itemsize, target, freed)
             except CheckpointError as error:

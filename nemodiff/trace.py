@@ -118,6 +118,7 @@ class Event:
 class Lane:
     """All that one mode did. `tokens` are the answer's ids (EOS included), `seconds` model time, prefill included.
 
+    peak_memory: most bytes that a GPU had allocated at once during the run, weights and the other lanes included.
     ceiling: of a diffusion lane, where it was asked for (`nemodiff.analysis.speed_of_light`).
     """
 

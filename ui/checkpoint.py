@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import nemodiff
-from nemodiff.checkpoints import CATALOGUE, is_here, resolve
+from nemodiff.checkpoints import CATALOGUE, is_folder, is_here, resolve
 from nemodiff.described import Described
 from nemodiff.errors import CheckpointError, RequestError
 from nemodiff.request import SAMPLERS
@@ -108,7 +108,7 @@ class Checkpoints:
             offer: dict[str, Any] = {"name": name, "title": entry.title if entry else Path(name).name, "off": reason}
             if entry:
                 offer |= {"size": entry.size, "licence": entry.licence, "card": entry.card}
-            elif not Path(name).expanduser().is_dir():
+            elif not is_folder(name):
                 offer |= {"licence": "see its card", "card": f"https://huggingface.co/{name.partition('@')[0]}"}
             if self.engine and name == self._name:
                 offer |= {"off": None, "running": True}

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from nemodiff.checkpoints import folder_of
 from ui import api, blocks, metrics
 from ui.guard import HEADERS, Guard
 from ui.line import Line
@@ -36,7 +37,7 @@ when it is there; the first start fetches it and may take some minutes.</p>"""
 
 def name_of(checkpoint: str) -> str:
     """A checkpoint's name for strangers: of a folder only its last part."""
-    return Path(checkpoint).name if Path(checkpoint).expanduser().is_absolute() else checkpoint
+    return Path(checkpoint).name if folder_of(checkpoint).is_absolute() or checkpoint[:1] == "~" else checkpoint
 
 
 def extras(turns: Turns, settings: Settings) -> dict[str, Any]:

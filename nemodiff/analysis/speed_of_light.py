@@ -20,6 +20,7 @@ from typing import Any
 from nemodiff.analysis.agreement import agreement
 from nemodiff.ceiling import Block, Ceiling
 from nemodiff.checkpoints import DEFAULT
+from nemodiff.command import refuse_unused
 from nemodiff.decode import LaneRun
 from nemodiff.engine import Engine
 from nemodiff.errors import RequestError
@@ -217,7 +218,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--checkpoint", default=DEFAULT, help="a name of `checkpoints`, a folder or a hub id")
     parser.add_argument("--block-lengths", default="4,8,16,32")
     parser.add_argument("--max-new-tokens", type=int, default=64)
-    parser.add_argument("--prompts", type=int, default=len(EXAMPLES), help="how many of the example prompts")
+    parser.add_argument("--prompts", type=int, help=f"how many of the example prompts (default: {len(EXAMPLES)})")
     parser.add_argument("--prompt", help="this text instead of the example prompts")
     parser.add_argument("--budget", type=int, help=f"simulated forwards a block (default: {BUDGET} a position)")
     parser.add_argument("--dtype")
@@ -233,9 +234,12 @@ def main(args: argparse.Namespace) -> int:
         raise RequestError(
             f"--block-lengths takes whole numbers separated by commas, not {args.block_lengths!r}."
         ) from None
-    if not 1 <= args.prompts <= len(EXAMPLES):
-        raise RequestError(f"--prompts must be from 1 to {len(EXAMPLES)}, not {args.prompts}.")
-    spread = [EXAMPLES[i * len(EXAMPLES) // args.prompts].prompt for i in range(args.prompts)]
+    if args.prompt is not None:
+        refuse_unused(args, "--prompt", ("prompts",), "they are other prompts")
+    count = len(EXAMPLES) if args.prompts is None else args.prompts
+    if not 1 <= count <= len(EXAMPLES):
+        raise RequestError(f"--prompts must be from 1 to {len(EXAMPLES)}, not {count}.")
+    spread = [EXAMPLES[i * len(EXAMPLES) // count].prompt for i in range(count)]
     prompts = spread if args.prompt is None else [args.prompt]
     settings: dict[str, Any] = {"modes": ("diffusion",), "max_new_tokens": args.max_new_tokens, "alternatives": 0}
     plan = {length: [Request(prompt=one, block_length=length, **settings) for one in prompts] for length in lengths}

@@ -23,6 +23,18 @@ def free_memory(device: torch.device) -> int:
     return min(_available(), _left_in_container())
 
 
+def reset_peak(device: torch.device) -> None:
+    """Let `peak` count from here."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak(device: torch.device) -> int | None:
+    """Most bytes that were allocated on a GPU at once since `reset_peak`; None on a CPU, where only a process's whole
+    life could be told."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+
 def shortage(weights: int, device: torch.device, freed: int = 0) -> str | None:
     """Why a model of `weights` bytes does not fit `device` once `freed` bytes more are free; None when it does."""
     needed, free = int(weights * HEADROOM), free_memory(device) + freed

@@ -39,7 +39,10 @@ def test_the_strips_tell_the_forward_in_view(alone: Page) -> None:
 
 def test_tokens_a_forward_above_one_are_explained_and_the_released_codes_count_stands_beside(alone: Page) -> None:
     trace = Trace.from_json((ROOT / "assets" / "traces" / "json-person.json").read_bytes())
-    ingest(alone, trace.to_dict())
+    sent = {"kind": "replay", "run": "r", "trace": trace.to_dict()}
+    alone.evaluate("text => window.stage.ingest(text)", json.dumps(sent))
+    expect(alone.locator("#stage")).to_have_attribute("data-total", "38")
+    seek(alone, 0)
     ar = alone.locator('[data-lane="ar"]')
     expect(ar.locator(".verdict")).to_have_text("")  # nothing to explain before the first forward
     for mode in MODES:

@@ -97,7 +97,11 @@ def speculation() -> list[Event]:
     ]
 
 
-def three_lanes(words: dict[str, str] = WORDS) -> dict:
+#: Texts of `three_lanes`.
+SENTENCE = {"1": "One", "2": " two", "3": " three", "4": " four", "5": "."}
+
+
+def three_lanes(words: dict[str, str] = SENTENCE) -> dict:
     """AR, diffusion (a guess that waits for three forwards) and self-speculation, which rejects its last draft."""
     trace = trace_of(words, [1, 2, 3, 4, 5], device="Test CPU")
     trace["request"] |= {"modes": ["ar", "diffusion", "self-speculation"], "sampler": "confidence", "threshold": 0.9}

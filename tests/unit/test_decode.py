@@ -5,6 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nemodiff import engine as engine_module
+from nemodiff.model import memory
 from nemodiff.request import Request
 from nemodiff.trace import MODES
 from tests.helpers.checkpoints import EOS, MASK, open_engine, random_llama, write_llama
@@ -165,3 +167,37 @@ def test_every_token_is_set_once_and_for_good(llama_engine, mode):
     assert [event.forward for event in lane.events] == list(range(len(lane.events)))
     clocks = [event.clock_ms for event in lane.events]
     assert clocks == sorted(clocks)
+
+
+def test_peak_memory_is_the_runs_and_not_the_processs_since_its_start(llama_engine, monkeypatch):
+    """As a GPU counts: bytes allocated now, and the most since the count was begun anew."""
+    gpu = {"now": 100, "most": 100}
+
+    def allocate(more: int) -> None:
+        gpu["now"] += more
+        gpu["most"] = max(gpu["most"], gpu["now"])
+
+    monkeypatch.setattr(engine_module, "reset_peak", lambda device: gpu.update(most=gpu["now"]))
+    monkeypatch.setattr(engine_module, "peak", lambda device: gpu["most"])
+
+    def generate(more: int) -> list[int | None]:
+        def on_event(event):
+            if event.phase == "prefill":
+                allocate(more)
+
+        trace = llama_engine.generate(Request(prompt_ids=(1, 2), modes=("ar", "diffusion"), max_new_tokens=3), on_event)
+        allocate(-2 * more)
+        return [lane.peak_memory for lane in trace.lanes]
+
+    assert generate(50) == [200, 200]
+    assert generate(1) == [102, 102]  # the earlier run's 200 is not this one's
+
+
+def test_peak_memory_is_asked_of_a_gpu_alone(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: asked.append(("reset", device.type)))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: asked.append(("peak", device.type)) or 7)
+    for kind, expected in (("cpu", None), ("cuda", 7)):
+        memory.reset_peak(torch.device(kind))
+        assert memory.peak(torch.device(kind)) == expected
+    assert asked == [("reset", "cuda"), ("peak", "cuda")]

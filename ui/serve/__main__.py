@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from nemodiff.checkpoints import DEFAULT
+from nemodiff.checkpoints import DEFAULT, folder_of, is_folder
 
 ROOT = Path(__file__).parents[2]
 NAME = "nemodiff"
@@ -31,8 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
     most = max(args.replicas, args.max_replicas or 0)
     cores = os.cpu_count() or 1
     threads = args.threads or (None if args.address else max(1, cores // most))
-    folder = Path(args.checkpoint).expanduser()
-    checkpoint = str(folder.resolve()) if folder.is_dir() else args.checkpoint
+    folder = folder_of(args.checkpoint)
+    checkpoint = str(folder.resolve()) if is_folder(args.checkpoint) else args.checkpoint
     ray.init(**_cluster(args.address, cores, most))
     try:
         serve.start(http_options={"host": args.host, "port": args.port})
