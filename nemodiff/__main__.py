@@ -81,7 +81,7 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
         "--raw",
         action="store_true",
         default=None,
-        help="skip the chat template; control tokens written out in the prompt count",
+        help="skip the chat template; control tokens written out in it take effect",
     )
     parser.add_argument("--dtype", help="float32, bfloat16 or int8 (default: what is fastest here)")
     parser.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")

@@ -68,7 +68,7 @@ class Tokenizer:
         """Ids of a user's prompt in the chat template, with the answer's turn opened; `raw` takes the text as it is.
 
         images: a token id a picture, which stand before the text. Control tokens that are written out in the prompt
-        stay text, so that no text forges a turn; in a raw prompt they count, but for `mask`. Raises RequestError.
+        stay text, so that no text forges a turn; in a raw prompt they take effect, but for `mask`. Raises RequestError.
         """
         if self._hf is None:
             raise RequestError("This checkpoint has no tokenizer: give token ids (--prompt-ids) instead of text.")

@@ -77,7 +77,7 @@ def add(
             temperature: 0 is greedy
             seed: of the noise at a temperature
             ignore_eos: go on after the end of the answer
-            raw: take the prompt as it is, without the chat template; control tokens that are written out in it count
+            raw: take the prompt as it is, without the chat template; control tokens that are written out in it take effect
             trace: return the run's trace, too
         """  # noqa: E501 - Gradio takes a parameter's description from one line
         try:

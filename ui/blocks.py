@@ -259,7 +259,7 @@ def build(
             seed = _number("seed", 0, "seed")
             ignore_eos = gr.Checkbox(False, label="go on after EOS", elem_id="ignore-eos", min_width=60)
             raw = gr.Checkbox(
-                False, label="raw prompt: no chat template, control tokens count", elem_id="raw", min_width=60
+                False, label="raw prompt: no chat template, control tokens take effect", elem_id="raw", min_width=60
             )
             acceptance = _dropdown("drafts at a temperature", ACCEPTANCE_NAMES, ACCEPTANCE_NAMES[0][1], "acceptance")
             weight = _number("AR's weight in the verifier", 1, "ar-weight", step=0.1, visible=False)

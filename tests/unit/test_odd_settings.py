@@ -100,7 +100,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("shape", "file"), CASES, ids=["-".join(case).replace("/", "-") for case in CASES])
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_any_value_of_any_field_is_a_sentence_or_a_model_that_answers(shapes, shape, file, data):
     path = shapes[shape] / file
@@ -253,7 +253,7 @@ def adapted(tmp_path, llama_folder, monkeypatch) -> Path:
 
 
 def test_any_value_of_an_adapters_settings(adapted):
-    @settings(max_examples=60, deadline=None, derandomize=True)
+    @settings(max_examples=40, deadline=None, derandomize=True)
     @given(st.sampled_from([*ADAPTER]), VALUES)
     def check(name, value):
         (adapted / "adapter_config.json").write_text(json.dumps(ADAPTER | {name: value}))
@@ -270,7 +270,7 @@ def test_any_value_of_a_samplers_settings(tmp_path):
     save_sampler(TrainedSampler(SamplerConfig(1, 16, 2, 50, 8, components=5)), tmp_path, {"threshold": 0.7})
     whole = json.loads((tmp_path / "sampler_config.json").read_text())
 
-    @settings(max_examples=60, deadline=None, derandomize=True)
+    @settings(max_examples=40, deadline=None, derandomize=True)
     @given(st.sampled_from([*whole]), VALUES)
     def check(name, value):
         (tmp_path / "sampler_config.json").write_text(json.dumps(whole | {name: value}))
