@@ -16,7 +16,7 @@ from nemodiff.reading import MAX_BLOCK, MAX_TEXT
 from nemodiff.trace import MODES
 from tests.helpers import hostile
 from tests.helpers.browser import PATIENCE
-from tests.helpers.hostile import WORST, Part
+from tests.helpers.hostile import SHAPES, Part, worst
 
 expect.set_options(timeout=PATIENCE)
 #: Steps that opening may take whatever the trace (8192 tokens are shown), and a byte of it.
@@ -85,9 +85,9 @@ def test_the_counter_counts(counter: Counter) -> None:
     assert 5 * small < large
 
 
-@pytest.mark.parametrize("shape", WORST)
+@pytest.mark.parametrize("shape", SHAPES)
 def test_what_once_cost_a_square_opens_in_what_it_weighs(counter: Counter, shape: str) -> None:
-    mode, *parts = WORST[shape]
+    mode, *parts = worst(3000)[shape]
     check(counter, hostile.trace(mode, *parts, text=20, answer=50))
 
 

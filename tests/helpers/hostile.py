@@ -90,29 +90,33 @@ def trace(mode: str, *parts: Part, text: int = 3, answer: int = 0, modes: tuple[
     }
 
 
-#: What once took the square of its size, or did not end: each in one of the ways of drawing.
-WORST = {
-    "drafts that clear nothing": ("self-speculation", Part("prefill", 1, 500), Part("draft", 500, 0)),
-    "drafts before what stays": (
-        "self-speculation",
-        Part("draft", 1, 500, states=("drafted",)),
-        Part("draft", 500, 1, at="far", states=("drafted",)),
-    ),
-    "the first place lost and found": (
-        "diffusion",
-        Part("prefill", 1, 500),
-        Part("denoise", 500, 1, states=("masked", "committed")),
-    ),
-    "one place far away": ("ar", Part("prefill", 1, 1, at="far"), Part("decode", 500, 1)),
-    "blocks as long as they may be": ("diffusion", Part("denoise", 500, 1, length=MAX_BLOCK)),
-    "a cycle of everything": ("self-speculation", Part("verify", 1, 500, states=("accepted", "rejected"))),
-    "cycles of every length": (
-        "self-speculation",
-        *(Part("verify", 1, count, states=("accepted",)) for count in range(1, 50)),
-    ),
-    "blocks side by side": ("diffusion", *(Part("denoise", 1, 2, at="next") for _ in range(300))),
-    "all of it guesses": ("diffusion", Part("denoise", 40, 60, states=("masked", "discarded", "drafted"))),
-}
+def worst(n: int = 500) -> dict[str, tuple[Any, ...]]:
+    """What once took the square of its size, n, or did not end: a mode and parts each."""
+    return {
+        "drafts that clear nothing": ("self-speculation", Part("prefill", 1, n), Part("draft", n, 0)),
+        "drafts before what stays": (
+            "self-speculation",
+            Part("draft", 1, n, states=("drafted",)),
+            Part("draft", n, 1, at="far", states=("drafted",)),
+        ),
+        "the first place lost and found": (
+            "diffusion",
+            Part("prefill", 1, n),
+            Part("denoise", n, 1, states=("masked", "committed")),
+        ),
+        "one place far away": ("ar", Part("prefill", 1, 1, at="far"), Part("decode", n, 1)),
+        "blocks as long as they may be": ("diffusion", Part("denoise", n, 1, length=MAX_BLOCK)),
+        "a cycle of everything": ("self-speculation", Part("verify", 1, n, states=("accepted", "rejected"))),
+        "cycles of every length": (
+            "self-speculation",
+            *(Part("verify", 1, count, states=("accepted",)) for count in range(1, 50)),
+        ),
+        "blocks side by side": ("diffusion", *(Part("denoise", 1, 2, at="next") for _ in range(n))),
+        "all of it guesses": ("diffusion", Part("denoise", 40, 60, states=("masked", "discarded", "drafted"))),
+    }
+
+
+SHAPES = tuple(worst(1))
 
 
 def steps(function: Callable[[], Any]) -> tuple[Any, int]:

@@ -17,7 +17,7 @@ from nemodiff.errors import TraceError
 from nemodiff.reading import MAX_EVENTS, MAX_IDS, MAX_INDEX, MAX_POSITIONS, MAX_TEXT, MAX_TOKENS, MAX_TOP
 from nemodiff.trace import MODES, Trace
 from tests.helpers import hostile
-from tests.helpers.hostile import WORST, Part
+from tests.helpers.hostile import SHAPES, Part, worst
 from ui import charts, export, frames, stream, trajectory
 from ui.trajectory import from_trajectory
 
@@ -50,9 +50,9 @@ def check(trace: dict[str, Any], *names: str) -> None:
         assert taken <= fixed + a_byte * len(text), (name, taken, len(text))
 
 
-@pytest.mark.parametrize("shape", WORST)
+@pytest.mark.parametrize("shape", SHAPES)
 def test_what_once_cost_a_square_costs_what_it_weighs(shape: str) -> None:
-    mode, *parts = WORST[shape]
+    mode, *parts = worst()[shape]
     check(hostile.trace(mode, *parts, text=20, answer=50))
 
 
