@@ -82,7 +82,8 @@ def add(
         """  # noqa: E501 - Gradio takes a parameter's description from one line
         try:
             if mode not in (*MODES, "all"):
-                raise RequestError(f"Unknown mode {mode!r}: choose {', '.join(MODES)} or all.")
+                said = repr(mode[:40]) if isinstance(mode, str) else "of no name"
+                raise RequestError(f"Unknown mode {said}: choose {', '.join(MODES)} or all.")
             request = _request(
                 checkpoints,
                 settings,

@@ -84,6 +84,8 @@ def refusal(asked: str, sentence: str) -> str:
 
 
 def _id(asked: str) -> int:
+    if not isinstance(asked, str) or len(asked) > branch.MAX_CHARACTERS:
+        return 0
     try:
         return int(json.loads(asked)["id"])
     except (ValueError, TypeError, KeyError, RecursionError):

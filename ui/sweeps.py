@@ -26,6 +26,8 @@ MAX_RUNS = 500
 MAX_POINTS = 400
 #: No figure of a sweep is larger.
 MOST = 1e9
+#: Characters of what a browser kept: several times what so many points take.
+MAX_KEPT = 1_000_000
 #: Seconds after which a waiting page is told that nothing is new, so that a closed tab is noticed.
 PATIENCE = 1.0
 
@@ -128,6 +130,8 @@ class Results:
     @classmethod
     def from_json(cls, text: Any) -> Results | None:
         """Results as a browser kept them, which is untrusted; None when they are not usable."""
+        if not isinstance(text, str) or len(text) > MAX_KEPT:
+            return None
         try:
             data = json.loads(text)
             checkpoint, device, dtype = (str(data[name])[:200] for name in ("checkpoint", "device", "dtype"))

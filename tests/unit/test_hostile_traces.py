@@ -13,12 +13,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nemodiff import reading
-from nemodiff.errors import TraceError
+from nemodiff.errors import RequestError, TraceError
 from nemodiff.reading import MAX_EVENTS, MAX_IDS, MAX_INDEX, MAX_POSITIONS, MAX_TEXT, MAX_TOKENS, MAX_TOP
+from nemodiff.request import Request
 from nemodiff.trace import MODES, Trace
 from tests.helpers import hostile
 from tests.helpers.hostile import SHAPES, Part, worst
-from ui import charts, export, frames, stream, trajectory
+from ui import charts, export, frames, light, stream, trajectory
+from ui.sweeps import Results
 from ui.trajectory import from_trajectory
 
 #: What is done with a trace: instructions that it may take whatever the trace, and a byte of it.
@@ -177,3 +179,24 @@ def test_many_rejected_drafts_do_not_fill_a_hover() -> None:
     trace = Trace.from_json(json.dumps(hostile.trace("self-speculation", Part("verify", 1, 500, states=("rejected",)))))
     figure = charts.acceptance_lengths(trace)
     assert isinstance(figure, go.Figure) and len(figure.data[0].hovertext[0]) < 2000
+
+
+def test_a_deep_value_is_not_written_out_in_its_refusal() -> None:
+    deep: Any = ["x" * 1000]
+    for _ in range(150):
+        deep = [deep]
+    for name in ("sampler", "seed", "temperature", "draft"):
+        with pytest.raises(RequestError, match="a list") as refused:
+            Request(**{"prompt": "a", name: deep})
+        assert len(str(refused.value)) < 200
+
+
+def test_what_is_too_long_to_be_asked_or_kept_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any, **__: Any) -> Any:
+        raise AssertionError("parsed")
+
+    monkeypatch.setattr(json, "loads", never)
+    assert Results.from_json("[" * 1_000_001) is None
+    progress = light.progress("[" * 200_001)
+    monkeypatch.undo()
+    assert json.loads(progress)["light"]["id"] == 0
