@@ -59,6 +59,9 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
         "--threshold", type=float, help="confidence at which the sampler commits (default: the checkpoint's)"
     )
     parser.add_argument("--sampler", default="confidence", help="confidence, entropy, fixed or trained")
+    parser.add_argument(
+        "--order", help="best (as released) or leftmost: where diffusion commits first (default: the checkpoint's)"
+    )
     parser.add_argument("--steps", type=int, help="forwards a block, for --sampler fixed")
     parser.add_argument("--entropy-bound", type=float, help=f"nats a forward, for --sampler entropy ({ENTROPY_BOUND})")
     parser.add_argument(
@@ -110,6 +113,7 @@ def _generate(args: argparse.Namespace) -> int:
         block_length=args.block_length,
         threshold=args.threshold,
         sampler=args.sampler,
+        order=args.order,
         steps=args.steps,
         entropy_bound=ENTROPY_BOUND if args.entropy_bound is None else args.entropy_bound,
         draft=args.draft,

@@ -25,6 +25,8 @@ class Defaults:
     threshold: float = 0.9
     #: The threshold of the trained sampler, on its own scale.
     trained_threshold: float = 0.9
+    #: In which order diffusion commits.
+    order: str = "best"
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +189,7 @@ class Described(ABC):
             request,
             block_length=block_length,
             threshold=self.threshold(request.sampler) if request.threshold is None else request.threshold,
+            order=request.order or self.defaults.order,
             steps=min(request.steps or max(1, block_length // 2), block_length - 1),
         )
 

@@ -278,15 +278,16 @@ class Engine(Described):
 
     def _sampler(self, request: Request) -> samplers.Sampler:
         threshold = self.threshold(request.sampler) if request.threshold is None else request.threshold
+        order = request.order or self.defaults.order
         if request.sampler == "fixed":
-            return samplers.fixed(request.steps or max(1, self.block_length(request) // 2))
+            return samplers.fixed(request.steps or max(1, self.block_length(request) // 2), order)
         if request.sampler == "entropy":
-            return samplers.entropy(request.entropy_bound)
+            return samplers.entropy(request.entropy_bound, order)
         if request.sampler == "trained":
             if self.sampler is None:
                 raise RequestError(f"{self.checkpoint} has no trained sampler: choose confidence, entropy or fixed.")
-            return samplers.trained(self.sampler, threshold)
-        return samplers.confidence(threshold)
+            return samplers.trained(self.sampler, threshold, order)
+        return samplers.confidence(threshold, order)
 
     def _thinking(self, request: Request) -> tuple[int, int] | None:
         if request.max_thinking_tokens is None:

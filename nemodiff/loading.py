@@ -19,6 +19,7 @@ from nemodiff.model.quantise import quantise
 from nemodiff.model.static import StaticForwards
 from nemodiff.model.transformer import Transformer
 from nemodiff.model.weights import check_files, load_model, merge_adapter, read_config, read_json
+from nemodiff.request import ORDERS
 from nemodiff.samplers.trained import TrainedSampler, load_sampler
 from nemodiff.tokenizer import Tokenizer
 
@@ -138,7 +139,10 @@ def _configure(files: Files) -> tuple[ModelConfig, Defaults]:
             shift_logits=adapter.flag("shift_logits"),
             block_size=adapter.count("block_size"),
         )
-        defaults = Defaults(threshold=adapter.number("threshold", 0.9, 0, 1))
+        order = adapter.get("order") or "best"
+        if order not in ORDERS:
+            raise adapter.off("order", f"it must be {' or '.join(ORDERS)}")
+        defaults = Defaults(threshold=adapter.number("threshold", 0.9, 0, 1), order=order)
     if files.vision:
         settings, file = read_json(files.vision / "adapter_config.json"), f"{files.name}/adapter_config.json"
         config = dataclasses.replace(config, vision=VisionConfig.from_json(settings, config.vocab_size, file))

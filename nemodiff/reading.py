@@ -103,7 +103,7 @@ def _versions(data: dict[str, Any]) -> dict[str, str]:
 
 
 #: What the page, the charts and the files read of a request, by its kind.
-_TEXTS = ("prompt", "sampler", "draft", "acceptance")
+_TEXTS = ("prompt", "sampler", "order", "draft", "acceptance")
 _NUMBERS = (
     *("max_new_tokens", "block_length", "threshold", "steps", "entropy_bound", "ar_weight", "temperature", "seed"),
     *("max_thinking_tokens", "alternatives", "time_limit"),

@@ -13,6 +13,7 @@ from nemodiff.pictures import Picture
 from nemodiff.trace import MODES
 
 SAMPLERS = ("confidence", "entropy", "fixed", "trained")
+ORDERS = ("best", "leftmost")
 DRAFTS = ("linear", "quadratic")
 ACCEPTANCES = ("match", "independent", "sampling")
 MAX_BLOCK_LENGTH = 64
@@ -34,9 +35,11 @@ class Request:
     answer_ids: tokens that the answer begins with (a branch of another run): decoding goes on after them, and
     positions count from the first new token.
     modes: any of ar, diffusion, self-speculation. block_length: B, 2 to 64. threshold: the confidence at which a
-    masked position is committed. steps: denoising forwards a block (sampler "fixed"). entropy_bound: nats a forward
-    may commit in all (sampler "entropy"). draft: linear (a draft and a verify forward a cycle) or quadratic (one
-    forward does both; block_length up to 16). acceptance, at a temperature: see `nemodiff.decode.acceptance`.
+    masked position is committed. order: best (what is surest first, wherever it lies) or leftmost (the longest run
+    from the left end of the masked part that the sampler takes, always its first). steps: denoising forwards a block
+    (sampler "fixed"). entropy_bound: nats a forward may commit in all (sampler "entropy"). draft: linear (a draft and a
+    verify forward a cycle) or quadratic (one forward does both; block_length up to 16). acceptance, at a temperature:
+    see `nemodiff.decode.acceptance`.
     ar_weight: lambda of the verifier lambda * p_AR + (1 - lambda) * p_diffusion (draft "quadratic"); 1 gives AR's text,
     anything else another one. temperature: 0 is greedy. time_limit: seconds of wall time for the run.
     max_thinking_tokens: answer tokens after which </think>, unless it came, is forced as the next one.
@@ -53,6 +56,7 @@ class Request:
     block_length: int | None = None
     threshold: float | None = None
     sampler: str = "confidence"
+    order: str | None = None
     steps: int | None = None
     entropy_bound: float = 0.3
     draft: str = "linear"
@@ -88,6 +92,8 @@ class Request:
         for name in ("adapter", "ignore_eos", "raw"):
             _choice(name, getattr(self, name), (True, False))
         _choice("sampler", self.sampler, SAMPLERS)
+        if self.order is not None:
+            _choice("order", self.order, ORDERS)
         _choice("draft", self.draft, DRAFTS)
         _choice("acceptance", self.acceptance, ACCEPTANCES)
         _number("ar_weight", self.ar_weight, 0, 1)

@@ -29,7 +29,7 @@ SLOW = 5.0
 
 NAMES = (
     *("prompt", "mode", "max_new_tokens", "block_length", "sampler", "threshold", "entropy_bound", "steps", "draft"),
-    *("acceptance", "ar_weight", "temperature", "seed", "ignore_eos", "raw", "trace"),
+    *("acceptance", "ar_weight", "temperature", "seed", "ignore_eos", "raw", "trace", "order"),
 )
 
 
@@ -56,6 +56,7 @@ def add(
         ignore_eos: bool = False,
         raw: bool = False,
         trace: bool = False,
+        order: Literal["best", "leftmost"] | None = None,
         visitor: gr.Request = None,  # type: ignore[assignment]  # Gradio fills it in, and wants a default after others
     ) -> dict[str, Any]:
         """Answer a prompt with one language model in one of its decoding modes, or in all of them at once.
@@ -79,6 +80,7 @@ def add(
             ignore_eos: go on after the end of the answer
             raw: take the prompt as it is, without the chat template; control tokens that are written out in it take effect
             trace: return the run's trace, too
+            order: where diffusion commits first, what is surest or what is leftmost; null for the checkpoint's
         """  # noqa: E501 - Gradio takes a parameter's description from one line
         try:
             if mode not in (*MODES, "all"):
@@ -92,6 +94,7 @@ def add(
                 max_new_tokens=whole("max_new_tokens", max_new_tokens),
                 block_length=whole("block_length", block_length),
                 sampler=sampler,
+                order=order,
                 threshold=threshold,
                 entropy_bound=entropy_bound,
                 steps=whole("steps", steps),

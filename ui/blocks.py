@@ -12,7 +12,7 @@ import gradio as gr
 from nemodiff.described import Described
 from nemodiff.errors import RequestError, TraceError
 from nemodiff.examples import EXAMPLES
-from nemodiff.request import DRAFTS, SAMPLERS, Request
+from nemodiff.request import DRAFTS, ORDERS, SAMPLERS, Request
 from nemodiff.trace import MODES, Trace
 from ui import api, charts, checkpoint, compare, files, light, permalink, picture, player, relay, stream, zero
 from ui import branch as branches
@@ -91,6 +91,7 @@ def build(
         draft: str,
         acceptance: str,
         ar_weight: float | None,
+        order: str | None,
         shown: str,
         visitor: gr.Request,
     ) -> Iterator[str]:
@@ -102,6 +103,7 @@ def build(
                 modes=tuple(mode for mode in MODES if mode in listed("modes", modes)),
                 block_length=whole("block length", block_length),
                 sampler=sampler,
+                order=order,
                 threshold=threshold,
                 entropy_bound=0.3 if entropy_bound is None else entropy_bound,
                 steps=whole("steps", steps),
@@ -250,6 +252,7 @@ def build(
             block = _number("block", block_length, "block-length")
             sampler = _dropdown("sampler", checkpoints.samplers, SAMPLERS[0], "sampler")
             limit = _number("threshold", threshold, "threshold", step=0.05)
+            order = _dropdown("order", list(ORDERS), checkpoints.defaults["order"], "order")
             bound = _number("entropy bound", 0.3, "entropy-bound", step=0.05, visible=False)
             steps = _number("steps a block", max(1, block_length // 2), "steps", visible=False)
             draft = _dropdown("drafts", list(DRAFTS), DRAFTS[0], "draft")
@@ -291,10 +294,11 @@ def build(
 
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         fields = [prompt, modes, block, sampler, limit, bound, steps, temperature, seed, length, ignore_eos, raw]
-        fields += [draft, acceptance, weight]
+        fields += [draft, acceptance, weight, order]
+        shows: dict[str, Any] = {"block": block, "threshold": limit, "order": order}
 
         def defaults() -> list[Any]:
-            own: dict[Any, float] = {block: checkpoints.block_length, limit: checkpoints.threshold}
+            own = {shows[name]: value for name, value in checkpoints.defaults.items()}
             return [own.get(field, field.value) for field in fields]
 
         def make_link(*values: Any) -> tuple[str, Any]:
@@ -306,8 +310,8 @@ def build(
         def follow_link(visitor: gr.Request) -> list[Any]:
             values, wrong = permalink.read(dict(visitor.query_params))
             # Only what another checkpoint changed is sent: whoever types while the page loads keeps what was typed.
-            own = {"block": (block, checkpoints.block_length), "threshold": (limit, checkpoints.threshold)}
-            values = {name: value for name, (field, value) in own.items() if value != field.value} | values
+            own = {name: value for name, value in checkpoints.defaults.items() if value != shows[name].value}
+            values = own | values
             notice = f"The link's values for {', '.join(wrong)} were left out: they are not usable here."
             updates = [values.get(name, gr.skip()) for name in permalink.FIELDS]
             try:
@@ -339,7 +343,7 @@ def build(
         )
         page.load(follow_link, None, [*fields, stage, top, pictured], queue=False, **quiet)
         if settings.choose:
-            swapped = choice(checkpoints, turns, [top, block, limit], held, model)
+            swapped = choice(checkpoints, turns, [top, *shows.values()], held, model)
             swapped.then(lambda: slot.state(), None, pictured, queue=False, **quiet)
         for draws in (panel.expand, redraw.click):
             draws(draw, held, plots, js="() => document.querySelector('#stage').trace()", queue=False, **quiet)
@@ -378,7 +382,7 @@ def choice(
         )
         for state in states:
             new = checkpoints.engine is not before
-            yield [state, *((checkpoints.block_length, checkpoints.threshold) if new else [gr.skip()] * 2)]
+            yield [state, *(checkpoints.defaults.values() if new else [gr.skip()] * (len(shows) - 1))]
 
     def cancel(visitor: gr.Request) -> str:
         return checkpoints.cancel(visitor.session_hash)
@@ -393,14 +397,7 @@ def choice(
     swapping = fetching.then(swap, None, shows, **model)
     for part in (fetching, swapping):
         part.failure(fail, None, shows[0], queue=False, **quiet)
-    halt.click(
-        cancel,
-        None,
-        shows[0],
-        cancels=[fetching, swapping],
-        queue=False,
-        **quiet,
-    )
+    halt.click(cancel, None, shows[0], cancels=[fetching, swapping], queue=False, **quiet)
     return swapping
 
 

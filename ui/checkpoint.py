@@ -10,7 +10,7 @@ from typing import Any
 
 import nemodiff
 from nemodiff.checkpoints import CATALOGUE, is_folder, is_here, resolve
-from nemodiff.described import Described
+from nemodiff.described import Defaults, Described
 from nemodiff.errors import CheckpointError, RequestError
 from nemodiff.request import SAMPLERS
 from ui.settings import Settings
@@ -62,11 +62,17 @@ class Checkpoints:
 
     @property
     def block_length(self) -> int:
-        return self.engine.defaults.block_length if self.engine else 8
+        return self.defaults["block"]
 
     @property
     def threshold(self) -> float:
-        return self.engine.defaults.threshold if self.engine else 0.9
+        return self.defaults["threshold"]
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """What the page's fields show at first where a checkpoint decides it, by their names in a link."""
+        own = self.engine.defaults if self.engine else Defaults()
+        return {"block": own.block_length, "threshold": own.threshold, "order": own.order}
 
     def threshold_of(self, sampler: str) -> float:
         """The threshold that the checkpoint recommends for a sampler: scores of the trained one are no confidences."""

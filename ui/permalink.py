@@ -14,6 +14,7 @@ from nemodiff.request import (
     MAX_BLOCK_LENGTH,
     MAX_NEW_TOKENS,
     MAX_PROMPT_CHARACTERS,
+    ORDERS,
     SAMPLERS,
     whole_characters,
 )
@@ -100,6 +101,7 @@ FIELDS: dict[str, Any] = {
     "draft": _Choice(DRAFTS),
     "acceptance": _Choice(ACCEPTANCES),
     "ar_weight": _Number(0, 1, whole=False),
+    "order": _Choice(ORDERS),
 }
 
 

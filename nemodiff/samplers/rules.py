@@ -1,9 +1,14 @@
 """The rules: confidence threshold, fixed steps, entropy bound, trained network. Each is made once a run, called once a
-forward."""
+forward.
+
+Every rule has two orders. best: what is surest goes first, wherever it lies (as released). leftmost: the longest run
+from the left end of the masked part that meets the same bound, and always its first position, so that nothing is fixed
+before what stands left of it is known.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -15,9 +20,9 @@ from nemodiff.samplers.trained import TrainedSampler, entropies
 class Proposal:
     """What one denoising forward proposes for the positions of a block that are still masked.
 
-    confidence: probability of each position's proposed token. measured: what the sampler's `measure` made of each
-    position (empty without one). step: denoising forwards already run on this block. block_masks: masks
-    that the block started with.
+    confidence: probability of each position's proposed token, from left to right. measured: what the sampler's
+    `measure` made of each position (empty without one). step: denoising forwards already run on this block.
+    block_masks: masks that the block started with.
     """
 
     confidence: list[float]
@@ -40,37 +45,44 @@ class Sampler:
     measure: Callable[[Tensor, list[bool]], Tensor] | None = None
 
 
-def confidence(threshold: float) -> Sampler:
+def confidence(threshold: float, order: str = "best") -> Sampler:
     """Commit every position whose confidence >= threshold, and always the single best (the released rule)."""
 
     def choose(proposal: Proposal) -> list[int]:
+        if order == "leftmost":
+            return _leading_run(p >= threshold for p in proposal.confidence)
         best = _best_first(proposal.confidence)[0]
         return [i for i, p in enumerate(proposal.confidence) if p >= threshold or i == best]
 
     return Sampler("confidence", choose)
 
 
-def fixed(steps: int) -> Sampler:
-    """Fill a block in `steps` forwards: an even number of commits a forward, best first, the remainder early."""
+def fixed(steps: int, order: str = "best") -> Sampler:
+    """Fill a block in `steps` forwards: an even number of commits a forward, in `order`, the remainder early."""
 
     def choose(proposal: Proposal) -> list[int]:
         each, extra = divmod(proposal.block_masks, steps)
-        count = each + (proposal.step < extra)
-        return sorted(_best_first(proposal.confidence)[: max(count, 1)])
+        count = max(each + (proposal.step < extra), 1)
+        if order == "leftmost":
+            return list(range(min(count, len(proposal.confidence))))
+        return sorted(_best_first(proposal.confidence)[:count])
 
     return Sampler("fixed", choose)
 
 
-def entropy(bound: float) -> Sampler:
+def entropy(bound: float, order: str = "best") -> Sampler:
     """Commit the longest low-entropy prefix whose entropies, the largest left out, sum to at most `bound` nats.
 
-    The entropy-bound rule of arXiv 2505.24857: it bounds what committing positions independently can cost.
+    The entropy-bound rule of arXiv 2505.24857: it bounds what committing positions independently can cost. Leftmost,
+    the same sum bounds the longest run from the left.
     """
 
     def choose(proposal: Proposal) -> list[int]:
-        order = _best_first([-h for h in proposal.measured])
-        chosen, before = [order[0]], proposal.measured[order[0]]
-        for i in order[1:]:
+        if order == "leftmost":
+            return _leading_run(within <= bound for within in _sums_without_largest(proposal.measured))
+        first, *rest = _best_first([-h for h in proposal.measured])
+        chosen, before = [first], proposal.measured[first]
+        for i in rest:
             if before > bound:
                 break
             chosen.append(i)
@@ -83,7 +95,7 @@ def entropy(bound: float) -> Sampler:
     return Sampler("entropy", choose, measure)
 
 
-def trained(network: TrainedSampler, threshold: float) -> Sampler:
+def trained(network: TrainedSampler, threshold: float, order: str = "best") -> Sampler:
     """Commit every position whose top-1 is final with probability >= threshold, and always the most confident one.
 
     So the strictest threshold leaves serial denoising in order of confidence, whose results the network learnt to
@@ -91,6 +103,8 @@ def trained(network: TrainedSampler, threshold: float) -> Sampler:
     """
 
     def choose(proposal: Proposal) -> list[int]:
+        if order == "leftmost":
+            return _leading_run(p >= threshold for p in proposal.measured)
         best = _best_first(proposal.confidence)[0]
         return [i for i, p in enumerate(proposal.measured) if p >= threshold or i == best]
 
@@ -100,3 +114,22 @@ def trained(network: TrainedSampler, threshold: float) -> Sampler:
 def _best_first(values: list[float]) -> list[int]:
     """Indices by falling value; equal values keep their order."""
     return sorted(range(len(values)), key=lambda i: -values[i])
+
+
+def _leading_run(meets: Iterable[bool]) -> list[int]:
+    """The indices of the longest run of True from the left, and always the first."""
+    count = 0
+    for good in meets:
+        if not good:
+            break
+        count += 1
+    return list(range(max(count, 1)))
+
+
+def _sums_without_largest(values: list[float]) -> Iterable[float]:
+    """Of every run from the left, longer by one each time, the sum without its largest value."""
+    total, largest = 0.0, 0.0
+    for value in values:
+        total += min(value, largest)
+        largest = max(largest, value)
+        yield total

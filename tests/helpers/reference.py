@@ -36,7 +36,7 @@ class Obvious:
                 break
         return answer
 
-    def diffusion(self, prompt, count, eos, block_length, threshold):
+    def diffusion(self, prompt, count, eos, block_length, threshold, order="best"):
         """Returns (tokens, denoising forwards a block, whether the last seed was an EOS)."""
         answer, steps = [], []
         while True:
@@ -52,10 +52,15 @@ class Obvious:
                 probabilities[:, MASK] = 0
                 probability, token = probabilities.max(-1)
                 masked = [i for i, t in enumerate(block) if t is None]
-                best = max(masked, key=lambda i: float(probability[i]))
-                for i in masked:
-                    if float(probability[i]) >= threshold or i == best:
-                        block[i] = int(token[i])
+                sure = {i for i in masked if float(probability[i]) >= threshold}
+                if order == "leftmost":
+                    while masked and masked[-1] != masked[0] and not sure.issuperset(masked):
+                        masked.pop()
+                    chosen = masked
+                else:
+                    chosen = sure | {max(masked, key=lambda i: float(probability[i]))}
+                for i in chosen:
+                    block[i] = int(token[i])
                 steps[-1] += 1
             for token in block:
                 if token is None:

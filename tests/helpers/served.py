@@ -87,6 +87,7 @@ def values(**fields: Any) -> list[Any]:
         "draft": "linear",
         "acceptance": "match",
         "weight": 1,
+        "order": "best",
         "picture": "",
     }
     assert fields.keys() <= defaults.keys()

@@ -47,8 +47,9 @@ def test_ar_equals_the_obvious_loop(llama_engine, llama_obvious, seed, length, c
     count=st.integers(1, 40),
     ignore_eos=st.booleans(),
 )
+@pytest.mark.parametrize("order", ["best", "leftmost"])
 @pytest.mark.parametrize("kind", ["llama", "nvidia"])
-def test_diffusion_equals_the_obvious_loop(kind, request, seed, block_length, threshold, count, ignore_eos):
+def test_diffusion_equals_the_obvious_loop(kind, order, request, seed, block_length, threshold, count, ignore_eos):
     engine, obvious = request.getfixturevalue(f"{kind}_engine"), request.getfixturevalue(f"{kind}_obvious")
     prompt = prompt_ids(seed, 60 if kind == "nvidia" else 12)  # nvidia: runs past the original context of 48
     lane = run(
@@ -58,9 +59,11 @@ def test_diffusion_equals_the_obvious_loop(kind, request, seed, block_length, th
         max_new_tokens=count,
         block_length=block_length,
         threshold=threshold,
+        order=order,
         ignore_eos=ignore_eos,
     ).lanes[0]
-    tokens, steps, eos_seed = obvious.diffusion(prompt, count, set() if ignore_eos else {EOS}, block_length, threshold)
+    ends = set() if ignore_eos else {EOS}
+    tokens, steps, eos_seed = obvious.diffusion(prompt, count, ends, block_length, threshold, order)
     assert lane.tokens == tokens
     assert lane.nfe == lane.nfe_counts()[-1] == sum(steps) + len(steps) + 2 * eos_seed
     assert sum(event.phase == "denoise" for event in lane.events) == sum(steps)

@@ -21,6 +21,7 @@ from nemodiff.request import Request
         ({"modes": ("ar", "ar")}, "at least one mode"),
         ({"modes": ("beam",)}, "Unknown mode 'beam'"),
         ({"sampler": "magic"}, "Unknown sampler"),
+        ({"order": "rightmost"}, "Unknown order"),
         ({"draft": "cubic"}, "Unknown draft"),
         ({"max_new_tokens": 0}, "max_new_tokens"),
         ({"max_new_tokens": 10**9}, "max_new_tokens"),

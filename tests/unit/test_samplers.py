@@ -1,11 +1,12 @@
 """Properties that every sampler keeps, whatever the model proposes."""
 
 import math
+from types import SimpleNamespace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemodiff.samplers import Proposal, confidence, entropy, fixed
+from nemodiff.samplers import Proposal, confidence, entropy, fixed, trained
 
 probabilities = st.lists(st.floats(0, 1), min_size=1, max_size=40)
 
@@ -53,3 +54,45 @@ def test_exact_choices():
     assert fixed(3).choose(proposal([0.1, 0.9, 0.5, 0.7], step=0, block_masks=7)) == [1, 2, 3]
     assert fixed(3).choose(proposal([0.1, 0.9, 0.5, 0.7], step=1, block_masks=7)) == [1, 3]
     assert entropy(0.3).choose(proposal([0.5] * 4, [0.2, 2.0, 0.05, 0.3])) == [0, 2, 3]
+
+
+def longest(values, meets):
+    """The longest run from the left that `meets`, at least the first: by trying every length."""
+    return list(range(max([1, *(n for n in range(1, len(values) + 1) if meets(values[:n]))])))
+
+
+@given(st.lists(st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]), min_size=1, max_size=12), st.sampled_from([0, 0.5, 0.9, 1]))
+def test_leftmost_commits_the_longest_run_that_is_sure(values, threshold):
+    def sure(run):
+        return all(value >= threshold for value in run)
+
+    assert confidence(threshold, "leftmost").choose(proposal(values)) == longest(values, sure)
+    scored = trained(SimpleNamespace(score=None), threshold, "leftmost")
+    assert scored.choose(proposal([0.5] * len(values), values)) == longest(values, sure)
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=12), st.integers(0, 60))
+def test_leftmost_commits_the_longest_run_within_the_bound(quarters, bound):
+    # Quarters add up exactly, so that no rounding blurs the bound.
+    entropies = [quarter / 4 for quarter in quarters]
+    chosen = entropy(bound / 4, "leftmost").choose(proposal([0.5] * len(entropies), entropies))
+    assert chosen == longest(entropies, lambda run: sum(sorted(run)[:-1]) <= bound / 4)
+
+
+@given(st.integers(1, 63), st.integers(1, 63))
+def test_leftmost_fills_a_block_in_its_steps(masks, steps):
+    left, counts, step = masks, [], 0
+    while left:
+        chosen = fixed(steps, "leftmost").choose(proposal([0.5] * left, step=step, block_masks=masks))
+        assert chosen == list(range(len(chosen)))
+        counts.append(len(chosen))
+        left, step = left - len(chosen), step + 1
+    assert len(counts) == min(steps, masks) and max(counts) - min(counts) <= 1
+
+
+def test_exact_choices_from_the_left():
+    assert confidence(0.9, "leftmost").choose(proposal([0.95, 0.2, 0.99, 0.98])) == [0]
+    assert confidence(0.9, "leftmost").choose(proposal([0.95, 0.9, 0.99, 0.5])) == [0, 1, 2]
+    assert confidence(0.9, "leftmost").choose(proposal([0.1, 0.99])) == [0]
+    assert fixed(3, "leftmost").choose(proposal([0.1, 0.9, 0.5, 0.7], step=0, block_masks=7)) == [0, 1, 2]
+    assert entropy(0.3, "leftmost").choose(proposal([0.5] * 4, [0.2, 2.0, 0.05, 0.3])) == [0, 1, 2]

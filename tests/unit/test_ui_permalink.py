@@ -7,11 +7,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nemodiff.errors import RequestError
-from nemodiff.request import ACCEPTANCES, DRAFTS, SAMPLERS
+from nemodiff.request import ACCEPTANCES, DRAFTS, ORDERS, SAMPLERS
 from nemodiff.trace import MODES
 from ui.permalink import FIELDS, PICTURE, query, read
 
-DEFAULTS = ["Hi", list(MODES), 8, "confidence", 0.95, 0.3, 4, 0, 0, 128, False, False, "linear", "match", 1]
+DEFAULTS = ["Hi", list(MODES), 8, "confidence", 0.95, 0.3, 4, 0, 0, 128, False, False, "linear", "match", 1, "best"]
 
 VALUES = st.tuples(
     st.text(st.characters(codec="utf-8"), min_size=1, max_size=80).filter(str.strip),
@@ -29,6 +29,7 @@ VALUES = st.tuples(
     st.sampled_from(DRAFTS),
     st.sampled_from(ACCEPTANCES),
     st.integers(0, 100).map(lambda n: n / 100),
+    st.sampled_from(ORDERS),
 ).map(list)
 
 
@@ -73,8 +74,9 @@ def test_values_that_are_off():
         "raw": "yes",
         "prompt": " ",
         "draft": "x",
+        "order": "rightmost",
     }
     assert read(bad | {"seed": "5"}) == (
         {"seed": 5},
-        ["prompt", "modes", "block", "sampler", "threshold", "raw", "draft"],
+        ["prompt", "modes", "block", "sampler", "threshold", "raw", "draft", "order"],
     )

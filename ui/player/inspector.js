@@ -205,17 +205,20 @@ const RULES = {
 
 function commitRule(request, { confidence, score }) {
   const sampler = request.sampler || "confidence";
-  if (sampler === "fixed") return `committed: among the best of ${plural(request.steps || 0, "step")} a block`;
+  const leftmost = request.order === "leftmost";
+  if (sampler === "fixed") return `committed: among the ${leftmost ? "first" : "best"} of ${plural(request.steps || 0, "step")} a block`;
   if (sampler === "entropy") return `committed: entropies sum to ≤ ${request.entropy_bound}`;
   const [name, judged] = sampler === "trained" ? ["score", score] : ["confidence", confidence];
   if (request.threshold == null || judged == null) return "committed by the sampler";
   const limit = Number(request.threshold).toFixed(2);
-  return judged >= request.threshold ? `committed: ${name} ≥ ${limit}` : "committed: the most confident of its forward";
+  const always = leftmost ? "the leftmost masked position" : "the most confident of its forward";
+  return judged >= request.threshold ? `committed: ${name} ≥ ${limit}` : `committed: ${always}`;
 }
 
 function waitRule(request) {
   const sampler = request.sampler || "confidence";
   const name = { confidence: "confidence", trained: "score" }[sampler];
+  if (request.order === "leftmost") return "waits: something left of it is masked or unsure";
   if (name && request.threshold != null) return `waits: ${name} < ${Number(request.threshold).toFixed(2)}`;
   if (sampler === "entropy") return "waits: beyond the entropy bound";
   return sampler === "fixed" ? "waits: others were surer" : "waits";

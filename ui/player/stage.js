@@ -275,6 +275,7 @@ function settingsOf(request) {
   if (request.sampler === "fixed") parts.push(`${request.steps || "fixed"} steps a block`);
   else if (request.sampler === "entropy") parts.push(`entropy ≤ ${request.entropy_bound}`);
   else if (request.threshold != null) parts.push(`confidence ≥ ${Number(request.threshold).toFixed(2)}`);
+  if (request.order === "leftmost" && request.modes?.includes("diffusion")) parts.push("from the left");
   if (request.draft === "quadratic" && request.modes?.includes("self-speculation")) {
     parts.push("quadratic drafts");
     if (request.ar_weight < 1) parts.push(`verifier ${Number(request.ar_weight).toFixed(2)} AR`);
