@@ -68,6 +68,7 @@ class Engine(Described):
         }
         self._lock = threading.Lock()
         self._ended = _Ended()
+        self._thread: int | None = None  # that decodes now, or did last before it handed its stream to another one
         self._warm: set[int] = set()
 
     @property
@@ -94,11 +95,25 @@ class Engine(Described):
 
     def close(self) -> None:
         """Free the model's memory, once a run that goes on has ended; further requests are refused."""
+        self._check_turn("close the engine")
         with self._lock:
             self._model = self._pictures = None
         gc.collect()  # layers and their tables may still hold each other
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+    def _check_turn(self, what: str) -> None:
+        """Raises RequestError where this thread would wait for itself: for a stream of its own that has not ended."""
+        if self._thread == threading.get_ident():
+            raise RequestError(f"A stream of this engine goes on in this thread: end or close it before you {what}.")
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        self._thread = threading.get_ident()
+        try:
+            yield
+        finally:
+            self._thread = None
 
     @property
     def bounds(self) -> Bounds:
@@ -222,7 +237,8 @@ class Engine(Described):
     def _taken(self, prompt: list[int], settings: Settings) -> Iterator[None]:
         """The model for one run, warm."""
         what = f"decode {len(prompt):,} + {settings.max_new_tokens:,} tokens"
-        with self._lock, enough_memory(what, RequestError):
+        self._check_turn("start another one")
+        with self._lock, enough_memory(what, RequestError), self._turn():
             self._warm_up(settings)
             reset_peak(self.model.device)
             try:
@@ -245,6 +261,7 @@ class Engine(Described):
             try:
                 for event in events:
                     yield event
+                    self._thread = threading.get_ident()
                     if time.monotonic() > deadline:
                         return
             finally:

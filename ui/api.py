@@ -17,6 +17,7 @@ from ui.checkpoint import Checkpoints
 from ui.fields import whole
 from ui.guard import UNREAD
 from ui.limits import within
+from ui.line import Ticket
 from ui.runs import Decode, Run
 from ui.settings import Settings
 from ui.stream import BEHIND, PATIENCE, explain
@@ -165,7 +166,8 @@ def _answers(
             ticket.leave()
             turns.ended(run, asked)
 
-        return _run(Run(checkpoints.loaded("nothing can be generated"), request, decode, ended), behind, with_trace)
+        engine = checkpoints.loaded("nothing can be generated")
+        return _run(Run(engine, request, decode, ended), ticket, behind, with_trace)
 
     def refused(sentence: str) -> dict[str, Any]:
         raise RequestError(sentence)
@@ -176,11 +178,12 @@ def _answers(
     yield from turns.take(visitor, work, waiting, refused)
 
 
-def _run(run: Run, behind: Callable[[], int], with_trace: bool) -> Iterator[dict[str, Any]]:
+def _run(run: Run, ticket: Ticket, behind: Callable[[], int], with_trace: bool) -> Iterator[dict[str, Any]]:
     mode = run.recorder.trace.lanes[0].mode
     seen = 0
     try:
         run.start()
+        ticket.hand_over(run.stop)
         while not run.ended:
             seen = run.wait(seen, PATIENCE)
             if not run.ended:

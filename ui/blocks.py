@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,18 +15,16 @@ from nemodiff.errors import RequestError, TraceError
 from nemodiff.examples import EXAMPLES
 from nemodiff.request import DRAFTS, ORDERS, SAMPLERS, Request
 from nemodiff.trace import MODES, Trace
-from ui import api, charts, checkpoint, compare, files, light, permalink, picture, player, relay, stream, zero
+from ui import api, asking, charts, checkpoint, compare, files, light, permalink, picture, player, relay, stream, zero
 from ui import branch as branches
 from ui.cells import escaped
 from ui.fields import given, listed, whole
 from ui.figure import empty
 from ui.guard import uploaded
 from ui.limits import within
-from ui.runs import Runs
 from ui.settings import Settings
 from ui.turns import Turns
 
-BUSY = "The run could not start: the server is busy or the connection was lost. Try again in a moment."
 STYLES = [Path(__file__).parent / "page.css", checkpoint.STYLE, picture.STYLE, compare.STYLE, player.STYLE]
 MODE_NAMES = (("Autoregressive", "ar"), ("Diffusion", "diffusion"), ("Self-speculation", "self-speculation"))
 #: What a draft must do to stand, at a temperature.
@@ -42,6 +41,19 @@ CHARTS = (
     charts.acceptance_lengths,
     charts.confidence_agreement,
 )
+#: The fields' values as the browser keeps them through a reload, and how they get there.
+KEPT = """() => {
+  try {
+    const kept = window.nemodiff?.kept || JSON.parse(sessionStorage.getItem("nemodiff"));
+    return kept?.search === location.search ? JSON.stringify(kept.fields || {}) : "";
+  } catch {
+    return "";
+  }
+}"""
+KEEP = f"""(...values) => {{
+  const names = {json.dumps(list(permalink.FIELDS))};
+  (window.nemodiff ||= {{}}).fields = Object.fromEntries(names.map((name, k) => [name, values[k]]));
+}}"""
 MONO = ["ui-monospace", "DejaVu Sans Mono", "Menlo", "Consolas", "monospace"]
 
 
@@ -62,9 +74,9 @@ def build(
 
     lend: on ZeroGPU `spaces.GPU`; what uses the model is then run by it. turns: the line that runs wait in.
     """
-    runs, checkpoints = Runs(), checkpoint.Checkpoints(engine, settings, problem)
-    slot = picture.Slot(checkpoints)
     turns = turns or Turns(settings)
+    runs, checkpoints = turns.runs, checkpoint.Checkpoints(engine, settings, problem)
+    slot = picture.Slot(checkpoints)
     turns.engine = lambda: checkpoints.engine
 
     def running() -> Described:
@@ -95,6 +107,7 @@ def build(
         shown: str,
         visitor: gr.Request,
     ) -> Iterator[str]:
+        ticket, shown = asking.ticket_of(shown)
         try:
             running()
             request = Request(
@@ -119,20 +132,22 @@ def build(
                 time_limit=settings.time_limit,
             )
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
-            yield stream.failure(stream.explain(error))
+            yield stream.named(ticket, stream.failure(stream.explain(error)))
             return
-        yield from run(request, visitor)
+        yield from run(request, visitor, ticket)
 
     def branch(asked: str, visitor: gr.Request) -> Iterator[str]:
+        ticket, asked = asking.ticket_of(asked)
         try:
             made_by = checkpoints.loaded("no run can branch").checkpoint
             request = branches.request_of(asked, made_by, settings.time_limit, runs)
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
-            yield stream.failure(stream.explain(error))
+            yield stream.named(ticket, stream.failure(stream.explain(error)))
             return
-        yield from run(request, visitor)
+        yield from run(request, visitor, ticket)
 
     def speed_of_light(asked: str, visitor: gr.Request) -> Iterator[str]:
+        ticket, asked = asking.ticket_of(asked)
         try:
             engine = checkpoints.loaded("no ceiling can be searched")
             within(branches.request_of(asked, engine.checkpoint, settings.time_limit, runs), settings, engine)
@@ -144,40 +159,52 @@ def build(
             lambda _: light.told(search, asked, settings.time_limit),
             lambda text, ahead: light.progress(asked),
             lambda text: light.refusal(asked, text),
+            asking.names(ticket, visitor.session_hash),
         )
 
-    def run(request: Request, visitor: gr.Request) -> Iterator[str]:
+    def run(request: Request, visitor: gr.Request, name: str) -> Iterator[str]:
         try:
             within(request, settings, running())  # what cannot run need not wait
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
-            yield stream.failure(stream.explain(error))
+            yield stream.named(name, stream.failure(stream.explain(error)))
             return
         asked, session = time.monotonic(), visitor.session_hash
+        names = asking.names(name, session)
 
         def work(ticket: Any) -> Iterator[str]:
             def ended(run: Any) -> None:
                 ticket.leave()
                 turns.ended(run, asked)
 
-            behind = relay.behind(page, session)
             try:
                 engine = running()
             except RequestError as error:  # another checkpoint failed to load while this run waited
                 ticket.leave()
                 return iter([stream.failure(str(error))])
-            return stream.stream(engine, request, runs, session, decode=decode, ended=ended, behind=behind)
+            return stream.stream(
+                engine,
+                request,
+                runs,
+                name,
+                decode=decode,
+                started=lambda run: ticket.hand_over(run.stop),
+                ended=ended,
+                wanted=lambda: turns.line.waiting > 0,
+                behind=relay.behind(page, session),
+            )
 
-        yield from turns.take(visitor, work, stream.waiting, stream.failure)
+        def stopped() -> str:
+            return stream.failure(stream.STOPPED)
 
-    def stop(visitor: gr.Request) -> Any:
-        turns.halt(visitor.session_hash)
-        return stream.stop(runs, visitor.session_hash)
+        # A stage shows one run: what its page asked for before ends, a search too. A branch lets its own run end.
+        replaces = names[-1] if names and not request.answer_ids else ""
+        for message in turns.take(visitor, work, stream.waiting, stream.failure, names, replaces, stopped):
+            yield stream.named(name, message)
 
-    def fail(visitor: gr.Request) -> Any:
-        return stream.failure(BUSY) if turns.lost(visitor.session_hash) else gr.skip()
-
-    def resync(run: str) -> str:
-        return stream.resync(runs, run)
+    def stop(asked: str) -> None:
+        for name in asking.names_of(asked):
+            if not turns.halt(asking.own(name), early=True) and (run := runs.get(name)):
+                run.stop()
 
     def offers(_: str) -> str:  # a server function always gets one argument
         return checkpoints.offers()
@@ -270,10 +297,11 @@ def build(
         stage = gr.HTML(
             value=stream.recording(settings.recordings),
             html_template=player.template(),
-            js_on_load=player.script("gradio.js"),
+            js_on_load=player.script(*player.PAGE),
             apply_default_css=False,
-            server_functions=[resync, make],
+            server_functions=[make],
             formats=list(files.FORMATS),
+            server_id=turns.server,
             elem_id="stage-host",
         )
 
@@ -307,8 +335,9 @@ def build(
             except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
                 return "", stream.failure(stream.explain(error))
 
-        def follow_link(visitor: gr.Request) -> list[Any]:
+        def follow_link(kept: str, visitor: gr.Request) -> list[Any]:
             values, wrong = permalink.read(dict(visitor.query_params))
+            values |= permalink.restored(kept)  # of the page before its reload
             # Only what another checkpoint changed is sent: whoever types while the page loads keeps what was typed.
             own = {name: value for name, value in checkpoints.defaults.items() if value != shows[name].value}
             values = own | values
@@ -322,26 +351,31 @@ def build(
 
         # Who waits is in our own line (`ui.line`), so Gradio's lets everybody in. Values come as they were sent and
         # are checked in one place, where what is wrong becomes a sentence.
-        model: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": None, "trigger_mode": "once", **quiet}
+        # What the page may ask twice is decided on the page (`asking.js`): "once" would drop what is asked for while
+        # something that was stopped has not ended yet.
+        model: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": None, "trigger_mode": "multiple"}
+        model |= quiet
         model |= {"preprocess": False}
         # The page knows where the picture's upload lies; `held` only lends it a place among the inputs.
         with_picture = (
             "async (...fields) => [...fields.slice(0, -1), (await document.querySelector('#picture').path) || '']"
         )
+        asks = "async (...fields) => [...fields.slice(0, -1), await document.querySelector('#stage').asks()]"
         going = gr.on(
-            [start.click, prompt.submit], generate, [*fields, held], stage, js=with_picture, api_name="watch", **model
+            [start.click, prompt.submit], generate, [*fields, held], stage, js=asks, api_name="watch", **model
         )
         forked = fork.click(branch, held, stage, js="() => document.querySelector('#stage').branch", **model)
         lit = lighter.click(speed_of_light, held, stage, js="() => document.querySelector('#stage').light", **model)
-        # A run that is asked for does not wait for a search that goes on.
-        gr.on([start.click, prompt.submit], None, cancels=[lit], queue=False, **quiet)
         for runs_on in (going, forked, lit):
-            runs_on.failure(fail, None, stage, queue=False, **quiet)
-        halt.click(stop, None, stage, cancels=[going, forked, lit], queue=False, **quiet)
+            runs_on.failure(None, js="() => document.querySelector('#stage').failed()", queue=False, **quiet)
+        # Nothing is cancelled by Gradio, which would cancel whatever else of the same kind its session has asked for.
+        halt.click(stop, held, None, js="() => document.querySelector('#stage').stops()", queue=False, **quiet)
         link.click(make_link, [*fields, held], [held, stage], js=with_picture, queue=False, **quiet).then(
             None, held, None, js=(Path(__file__).parent / "link.js").read_text(encoding="utf-8"), queue=False, **quiet
         )
-        page.load(follow_link, None, [*fields, stage, top, pictured], queue=False, **quiet)
+        page.load(follow_link, held, [*fields, stage, top, pictured], js=KEPT, queue=False, **quiet)
+        changes: list[Any] = fields
+        gr.on([field.change for field in changes], None, fields, None, js=KEEP, queue=False, **quiet)
         if settings.choose:
             swapped = choice(checkpoints, turns, [top, *shows.values()], held, model)
             swapped.then(lambda: slot.state(), None, pictured, queue=False, **quiet)
@@ -373,31 +407,36 @@ def choice(
         yield from checkpoints.fetch(name, visitor.session_hash)
 
     def swap(visitor: gr.Request) -> Iterator[list[Any]]:
+        if not checkpoints.ready(visitor.session_hash):
+            yield [gr.skip()] * len(shows)  # for Gradio a generator that yields nothing has emptied the fields
+            return
         before = checkpoints.engine
         states = turns.take(
             visitor,
             lambda _: checkpoints.swap(visitor.session_hash),
             lambda *_: checkpoints.waits(visitor.session_hash),
             lambda text: checkpoints.state(error=text),
+            (f"checkpoint {visitor.session_hash}",),
+            halted=checkpoints.state,
         )
         for state in states:
             new = checkpoints.engine is not before
             yield [state, *(checkpoints.defaults.values() if new else [gr.skip()] * (len(shows) - 1))]
 
     def cancel(visitor: gr.Request) -> str:
+        turns.halt(f"checkpoint {visitor.session_hash}")
         return checkpoints.cancel(visitor.session_hash)
-
-    def fail(visitor: gr.Request) -> str:
-        return checkpoints.failed(BUSY, visitor.session_hash)
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     switch, halt = gr.Button("Load", elem_id="switch"), gr.Button("Cancel", elem_id="cancel-switch")
     chosen = "() => document.querySelector('#checkpoint').chosen"
-    fetching = switch.click(fetch, held, shows[0], js=chosen, concurrency_id="checkpoint", concurrency_limit=1, **quiet)
+    alone: dict[str, Any] = {"concurrency_id": "checkpoint", "concurrency_limit": 1, "trigger_mode": "multiple"}
+    fetching = switch.click(fetch, held, shows[0], js=chosen, **alone, **quiet)
     swapping = fetching.then(swap, None, shows, **model)
     for part in (fetching, swapping):
-        part.failure(fail, None, shows[0], queue=False, **quiet)
-    halt.click(cancel, None, shows[0], cancels=[fetching, swapping], queue=False, **quiet)
+        # Without a word of the server, which may be what is missing.
+        part.failure(None, js="() => document.querySelector('#checkpoint').failed()", queue=False, **quiet)
+    halt.click(cancel, None, shows[0], queue=False, **quiet)
     return swapping
 
 

@@ -141,6 +141,11 @@ document.addEventListener("keydown", (event) => {
   chip.focus();
 });
 
+/** Gradio says that a fetch or a load failed. */
+root.failed = () => {
+  if (state.step) take({ ...state, step: null, error: "The checkpoint could not be loaded: the server is busy or the connection was lost. Try again in a moment." });
+};
+
 function read() {
   if (props.value) take(JSON.parse(props.value));
 }

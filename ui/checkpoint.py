@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -20,6 +21,8 @@ FILES = Path(__file__).parent
 STYLE = FILES / "checkpoint.css"
 #: Seconds between two looks at a fetch.
 PAUSE = 0.25
+#: Visitors of whom it is remembered what they fetched; the ones that came longest ago are forgotten first.
+READY = 100
 
 _numbers = count(1)
 
@@ -45,9 +48,8 @@ class Checkpoints:
         self.problem = problem
         self._settings = settings
         self._name = settings.checkpoint
-        self._fetches: dict[str | None, _Fetch] = {}
-        self._ready: dict[str | None, str] = {}
-        self._halted: set[str | None] = set()
+        self._fetches: dict[str | None, _Fetch] = {}  # those that go on, by the visitor's session
+        self._ready: OrderedDict[str | None, str] = OrderedDict()  # what they fetched and did not load yet
 
     def loaded(self, without: str) -> Described:
         """The engine. Raises RequestError that says why there is none, or what cannot be done `without` one."""
@@ -125,7 +127,6 @@ class Checkpoints:
 
     def fetch(self, name: str, session: str | None = None) -> Iterator[str]:
         """Bring a checkpoint's files to this machine; the running one goes on meanwhile. What arrived is kept."""
-        self._halted.discard(session)
         try:
             if not self._settings.choose:
                 raise CheckpointError("This page does not let its visitors choose the checkpoint.")
@@ -137,17 +138,34 @@ class Checkpoints:
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
             yield self.state(error=explain(error))
             return
+        if earlier := self._fetches.get(session):
+            earlier.cancel()
         job = self._fetches[session] = _Fetch(name)
         try:
-            while not job.ended.wait(PAUSE):
+            while not job.ended.wait(PAUSE) and not job.cancelled:
                 yield self.state(step={"what": "fetch", "name": name, "done": job.done, "total": job.total})
+            if job.cancelled:
+                yield self.state()
+                return
             if job.error:
                 yield self.state(error=job.error)
                 return
-            self._ready[session] = name
+            self._keep(session, name)
             yield self.state(step={"what": "wait", "name": name})
         finally:
-            job.cancel()  # a closed tab or Cancel; sets a flag only
+            job.cancel()  # a closed tab; sets a flag only
+            if self._fetches.get(session) is job:
+                del self._fetches[session]
+
+    def _keep(self, session: str | None, name: str) -> None:
+        self._ready[session] = name
+        self._ready.move_to_end(session)
+        while len(self._ready) > READY:
+            self._ready.popitem(last=False)
+
+    def ready(self, session: str | None = None) -> bool:
+        """Whether this visitor fetched something that `swap` would load."""
+        return session in self._ready
 
     def waits(self, session: str | None = None) -> str:
         """What the header shows while a run that goes on has to end before the swap."""
@@ -171,16 +189,10 @@ class Checkpoints:
 
     def cancel(self, session: str | None = None) -> str:
         """End this visitor's fetch, or its wait for a run to end; a load that has begun goes on."""
-        self._halted.add(session)
         self._ready.pop(session, None)
-        if job := self._fetches.pop(session, None):
+        if job := self._fetches.get(session):
             job.cancel()
         return self.state()
-
-    def failed(self, sentence: str, session: str | None = None) -> str:
-        """What the header shows when Gradio calls a fetch or a swap failed: the sentence, or, after Cancel, what runs:
-        what is cut off while its generator is at work counts as failed, too."""
-        return self.state() if session in self._halted else self.state(error=sentence)
 
     def _load(self, name: str, replacing: Described | None = None) -> Described:
         settings = self._settings
@@ -214,6 +226,10 @@ class _Fetch:
         self.ended = threading.Event()
         self._name, self._cancelled = name, threading.Event()
         threading.Thread(target=self._work, name=f"fetch-{name}", daemon=True).start()
+
+    @property
+    def cancelled(self) -> bool:
+        return self._cancelled.is_set()
 
     def cancel(self) -> None:
         self._cancelled.set()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import html
+import json
 import time
-from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ INTRO = (
     "AR is run once a prompt, then diffusion with every pair, then self-speculation with every block length."
 )
 CHOSEN = ("Days as JSON", "JSON person", "Dataclass", "Thank-you note")
+STOPPING = "Stopping after this forward…"
 #: A sweep may take this many times the time limit of a run.
 LIMIT = 10
 
@@ -49,7 +50,6 @@ def add(
 ) -> None:
     """Lay out and wire the tab. turns: the line for the model, which a sweep joins anew after a run when others wait.
     model: the event options that all uses of the model share."""
-    sweeps: OrderedDict[str | None, Sweep] = OrderedDict()
     quiet: dict[str, Any] = {
         "show_progress": "hidden",
         "api_visibility": "private",
@@ -85,23 +85,25 @@ def add(
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
             yield [_status("error", explain(error)), *_unchanged()]
             return
+        name = _name(visitor)
+        yield [_status("going", WAITING), *_unchanged()]
         yield from turns.take(
             visitor,
-            lambda ticket: measure(plan, earlier, visitor, ticket),
+            lambda ticket: measure(plan, earlier, ticket),
             lambda text, _: [_status("going", text), *_unchanged()],
             lambda text: [_status("error", text), *_unchanged()],
+            (name,),
+            name,  # pressed twice, it begins anew with what was measured
+            halted=lambda: [_status("idle", ""), *_unchanged()],
         )
 
-    def measure(plan: Plan, earlier: Any, visitor: gr.Request, ticket: Ticket) -> Iterator[list[Any]]:
+    def measure(plan: Plan, earlier: Any, ticket: Ticket) -> Iterator[list[Any]]:
         try:
             engine = checkpoints.loaded("nothing can be measured")
             sweep = Sweep(engine, plan, LIMIT * settings.time_limit, ticket)
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
             yield [_status("error", explain(error)), *_unchanged()]
             return
-        sweeps[visitor.session_hash] = sweep
-        while len(sweeps) > 12:
-            sweeps.popitem(last=False)
         results = Results.of(engine, plan).resume(Results.from_json(earlier))
         for points in sweep.steps():
             for point in points:
@@ -109,23 +111,8 @@ def add(
             yield [_progress(sweep), *(_drawn(results) if points else _unchanged())]
         yield [end(sweep), *_unchanged()]
 
-    def begin(visitor: gr.Request) -> str:
-        sweeps.pop(visitor.session_hash, None)
-        return _status("going", WAITING)
-
-    def stop(visitor: gr.Request) -> str:
-        sweep = sweeps.get(visitor.session_hash)
-        if sweep is None:
-            return _status("idle", "")
-        sweep.halted = True
-        sweep.stop()
-        sweep.join(10)
-        return end(sweep)
-
-    def fail(visitor: gr.Request) -> str:
-        """A sweep that Stop cut off while its generator was at work counts as failed, too."""
-        sweep = sweeps.get(visitor.session_hash)
-        return end(sweep) if sweep and sweep.halted else _status("error", BUSY)
+    def stop(visitor: gr.Request) -> None:
+        turns.halt(_name(visitor))  # whoever waits or sweeps says itself how that ended
 
     def restore(earlier: Any) -> list[Any]:
         results = Results.from_json(earlier)
@@ -160,10 +147,10 @@ def add(
         figures = gr.HTML(apply_default_css=False, js_on_load=None, elem_id="sweep-table")
 
         drawn = [status, *plots, figures, kept]
-        asked = start.click(begin, None, status, **quiet)
-        going = asked.then(compare, [*fields, kept], drawn, **model)
-        going.failure(fail, None, status, **quiet)
-        halt.click(stop, None, status, cancels=[going], **quiet)
+        going = start.click(compare, [*fields, kept], drawn, **model)
+        # Without a word of the server, which may be what is missing.
+        going.failure(None, None, status, js=f"() => {json.dumps(_status('error', BUSY))}", **quiet)
+        halt.click(stop, None, None, **quiet)
         for field in fields:
             field.change(count, fields, planned, **quiet)
         page.load(restore, kept, drawn[1:-1], **quiet)
@@ -171,6 +158,11 @@ def add(
 
 def _field(label: str, value: str, name: str) -> gr.Textbox:
     return gr.Textbox(value, label=label, lines=1, max_lines=1, max_length=200, elem_id=name, min_width=60)
+
+
+def _name(visitor: gr.Request) -> str:
+    """What the line knows this page's sweep by."""
+    return f"sweep {visitor.session_hash}"
 
 
 def _unchanged() -> list[Any]:
@@ -200,6 +192,8 @@ def _status(state: str, text: str, done: int = 0, total: int = 0) -> str:
 
 
 def _progress(sweep: Sweep) -> str:
+    if sweep.stopping:
+        return _status("going", STOPPING, sweep.done, sweep.total)
     parts = [f"{sweep.done} of {sweep.total} runs"]
     if 0 < sweep.done < sweep.total:
         left = (time.monotonic() - sweep.began) / sweep.done * (sweep.total - sweep.done)

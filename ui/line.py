@@ -102,7 +102,7 @@ class Line:
         if self.closed:
             raise Refused("closed", "The server is being restarted: try again in a minute.")
         self._rate(visitor)
-        mine = sum(ticket.visitor == visitor for ticket in (*self._running, *self._waiting))
+        mine = sum(one.visitor == visitor and not one.halted for one in (*self._running, *self._waiting))
         if self._visitor_runs and mine >= self._visitor_runs:
             runs = "a run" if mine == 1 else f"{mine} runs"
             raise Refused("visitor", f"You have {runs} going or waiting: let one end, or stop it, first.")
@@ -169,13 +169,15 @@ class Line:
 
 
 class Ticket:
-    """One visitor's place in the line."""
+    """One visitor's place in the line. halted: Stop was pressed for it, so it gets no turn or ends it."""
 
     def __init__(self, line: Line, visitor: str) -> None:
         self.visitor = visitor
         self.round = self.number = 0
         self.since = 0.0
+        self.halted = self.handed = False
         self._line = line
+        self._stop: Callable[[], object] | None = None
 
     @property
     def mine(self) -> bool:
@@ -183,11 +185,12 @@ class Ticket:
         return self in self._line._running
 
     def wait(self, seconds: float) -> bool:
-        """Wait for the turn; False when it has not come after `seconds`. Raises Refused when the line was closed."""
+        """Wait for the turn; False when it has not come after `seconds`, and at once when it never will. Raises Refused
+        when the line was closed."""
         line = self._line
         with line._changed:
-            line._changed.wait_for(lambda: self.mine or line.closed, seconds)
-            if line.closed and not self.mine:
+            line._changed.wait_for(lambda: self.mine or line.closed or self not in line._waiting, seconds)
+            if line.closed and self in line._waiting:
                 line.refused["closed"] += 1
                 raise Refused("closed", "The server is being restarted: try again in a minute.")
             return self.mine
@@ -206,20 +209,44 @@ class Ticket:
         with self._line._changed:
             self._line._leave(self)
 
+    def hand_over(self, stop: Callable[[], object]) -> None:
+        """Another thread has the turn now and leaves when it has ended. stop: asks it to; called at once where Stop was
+        pressed already."""
+        with self._line._changed:
+            self.handed, self._stop = True, stop
+            halted = self.halted
+        if halted:
+            stop()
+
+    def cut_off(self) -> bool:
+        """Whether Stop was pressed and nobody has the turn who would end it."""
+        return self.halted and not self.handed
+
+    def halt(self) -> None:
+        """Stop was pressed: who waits leaves; who runs is asked to end and no longer counts for its visitor's limit."""
+        line = self._line
+        with line._changed:
+            self.halted, stop = True, self._stop
+            if self in line._waiting:
+                line._leave(self)
+        if stop:
+            stop()
+
     def give_way(self, stopped: Callable[[], bool], seconds: float = 0.2) -> float:
-        """Between two parts of long work: let those who wait go first. Returns the seconds until it was on again.
+        """Between two parts of long work: let those who wait go first. Returns the seconds until it was on again; at
+        once for who has left.
 
         stopped: asked every `seconds`; True ends the wait without a turn. Raises Refused when the line was closed.
         """
         line = self._line
         with line._changed:
-            if not line._waiting or line.closed:
+            if not line._waiting or line.closed or self not in line._running:
                 return 0.0
             line._running.remove(self)
             self._round_after_all()
         began = line._clock()
         while not self.wait(seconds):
-            if stopped():
+            if stopped() or self not in line._waiting:
                 break
         return line._clock() - began
 
@@ -232,7 +259,8 @@ class Ticket:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self.leave()
+        if not self.handed:
+            self.leave()
 
 
 class Told:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +39,10 @@ class _Number:
             raise ValueError
         return value
 
+    @staticmethod
+    def holds(value: Any) -> bool:
+        return value is None or (type(value) in (int, float) and abs(value) <= 2**63)
+
     def write(self, value: Any) -> str:
         whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
         return str(int(value)) if whole else str(value)
@@ -52,6 +57,9 @@ class _Choice:
             raise ValueError
         return text
 
+    def holds(self, value: Any) -> bool:
+        return isinstance(value, str) and value in self.allowed
+
     write = staticmethod(str)
 
 
@@ -62,6 +70,10 @@ class _Modes:
             raise ValueError
         return [mode for mode in MODES if mode in chosen]
 
+    @staticmethod
+    def holds(value: Any) -> bool:
+        return isinstance(value, list) and all(isinstance(one, str) and one in MODES for one in value)
+
     write = staticmethod(",".join)
 
 
@@ -70,6 +82,10 @@ class _Flag:
         if text not in ("0", "1"):
             raise ValueError
         return text == "1"
+
+    @staticmethod
+    def holds(value: Any) -> bool:
+        return isinstance(value, bool)
 
     def write(self, value: bool) -> str:
         return str(int(value))
@@ -80,6 +96,10 @@ class _Prompt:
         if not text.strip() or len(text) > MAX_PROMPT_CHARACTERS:
             raise ValueError
         return text
+
+    @staticmethod
+    def holds(value: Any) -> bool:
+        return isinstance(value, str) and len(value) <= MAX_PROMPT_CHARACTERS
 
     write = staticmethod(str)
 
@@ -124,6 +144,18 @@ def query(values: list[Any], defaults: list[Any], picture: str | None = None) ->
     if len(text) > MAX_QUERY:
         raise RequestError("The prompt is too long for a link: save the trace and share that file.")
     return text
+
+
+def restored(text: Any) -> dict[str, Any]:
+    """The fields' values as a browser kept them, in JSON, which is untrusted: what cannot be a field's value is left
+    out. A field may hold what a request would refuse: it says so when it is asked."""
+    try:
+        data = json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return {}
+    if not isinstance(data, dict):
+        return {}
+    return {name: data[name] for name, field in FIELDS.items() if name in data and field.holds(data[name])}
 
 
 def read(parameters: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:

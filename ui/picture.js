@@ -157,6 +157,12 @@ ask?.addEventListener("drop", (event) => {
   send(file); // whatever it is: the server says what it thinks of it
 });
 
+/** The upload of the page before its reload, while the server keeps it. */
+root.restore = (path) => {
+  root.path = path;
+  server.look(path).then((text) => root.path === path && take(JSON.parse(text)), (error) => console.error(error));
+};
+
 let read = 0;
 function listen() {
   if (!props.value) return;

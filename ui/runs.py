@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import math
 import secrets
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import Any
@@ -25,6 +25,11 @@ Decode = Callable[[Request], Generator[Event | str | None, None, None]]
 
 #: Of a run that ended before its first token: a long prompt took all of its time.
 LATE = "The prompt took longer to read than the {:g} s that a run may take here: shorten it."
+#: Seconds that a run goes on for a page that is gone, which may come back: a broken connection, a reload.
+GRACE = 15.0
+#: The same while others wait, and only for a page that has asked for the run since.
+HURRY = 3.0
+
 UNEXPECTED = "Something went wrong on the server; the run was ended. Try again, or with other settings."
 
 
@@ -40,11 +45,12 @@ class Run:
         request: Request,
         decode: Decode | None = None,
         ended: Callable[[Run], None] = lambda run: None,
+        wanted: Callable[[], bool] = lambda: False,
     ) -> None:
         """decode: in place of `engine.stream`; it may yield one sentence, as its last value, when it cannot go on,
         and None while nothing has happened.
-        ended: called in the model's thread once the model is free again. Raises RequestError when the engine refuses
-        the request."""
+        ended: called in the model's thread once the model is free again. wanted: whether others wait for the model.
+        Raises RequestError when the engine refuses the request."""
         self.id = secrets.token_urlsafe(12)
         self.recorder: Recorder = engine.recorder(request)
         self.head = self.recorder.trace.head()
@@ -60,7 +66,9 @@ class Run:
         self.first: float | None = None  # when the first event came
         self._stream = decode(request) if decode else steps(engine.stream(request))
         self._limit = request.time_limit
-        self._tell = ended
+        self._tell, self._wanted = ended, wanted
+        self._gone = math.inf  # when the page was lost
+        self._asked = -math.inf  # when a page last asked for what it missed
         self._events: list[tuple[dict[str, Any], dict[str, dict[str, str]]]] = []
         self._changed = threading.Condition()
         self._stopping = threading.Event()
@@ -79,6 +87,10 @@ class Run:
     def stop(self) -> None:
         """Ask the model to stop. Sets a flag only, so it may be called from anywhere."""
         self._stopping.set()
+
+    def let_go(self) -> None:
+        """The page that this is sent to is gone, and may ask for the rest: the run goes on for a while. Sets a flag."""
+        self._gone = time.monotonic()
 
     def join(self, seconds: float) -> bool:
         """Wait for the run's end; False when it goes on after `seconds`."""
@@ -127,13 +139,26 @@ class Run:
         }
         return {"run": self.id, "ev": [], "end": end} | ({"error": self.error} if self.error else {})
 
-    def everything(self) -> dict[str, Any]:
-        """The whole run so far in one message."""
+    def since(self, sent: int = 0) -> dict[str, Any]:
+        """The run from event sent+1 on, in one message, for a page that asks for it; "full" from its beginning."""
+        self._asked = time.monotonic()
         with self._changed:
-            data = self.batch(0, len(self._events)) | {"full": True}
+            sent = sent if 0 < sent <= len(self._events) else 0
+            data = self.batch(sent, len(self._events)) | ({} if sent else {"full": True})
             if self.ended:
                 data |= {"lanes": self.answers()} | {k: v for k, v in self.end().items() if k in ("end", "error")}
         return data
+
+    def _over(self) -> bool:
+        """Whether the run has to end: Stop was pressed, or nobody wants it any more."""
+        if self._stopping.is_set():
+            return True
+        if self._gone == math.inf:
+            return False
+        alone = time.monotonic() - max(self._gone, self._asked)
+        if not self._wanted():
+            return alone > GRACE
+        return alone > HURRY or self._asked < self._gone - HURRY
 
     def _work(self) -> None:
         reason = "time"
@@ -141,7 +166,7 @@ class Run:
             with closing(self._stream) as stream:
                 for event in stream:
                     if event is None:  # a piece of a long prompt is done, or a replica had nothing to say for a while
-                        if self._stopping.is_set():
+                        if self._over():
                             reason = "stopped"
                             break
                         continue
@@ -154,7 +179,7 @@ class Run:
                         wire = {"q": len(self._events) + 1, "mode": event.mode, **event.to_json()}
                         self._events.append((wire, fresh))
                         self._changed.notify_all()
-                    if self._stopping.is_set():
+                    if self._over():
                         reason = "stopped"
                         break
             if reason == "time" and not self._events and self._limit is not None:
@@ -177,28 +202,25 @@ class Run:
 
 
 class Runs:
-    """The most recent runs by id, and each visitor's latest."""
+    """The recent runs, by their ids and by the names that they were asked for under."""
 
     def __init__(self, keep: int = 12) -> None:
+        """keep: so many that have ended; one that goes on is never forgotten."""
         self._keep = keep
-        self._runs: OrderedDict[str, Run] = OrderedDict()
-        self._latest: OrderedDict[str, Run] = OrderedDict()
+        self._runs: dict[str, tuple[Run, str]] = {}
         self._lock = threading.Lock()
 
-    def add(self, run: Run, session: str | None = None) -> None:
+    def add(self, run: Run, name: str = "") -> None:
+        """Keep a run that was started. name: of the page's own making, which it may ask for before it knows the id."""
         with self._lock:
-            self._runs[run.id] = run
-            if session:
-                self._latest[session] = run
-                self._latest.move_to_end(session)
-            for table in (self._runs, self._latest):
-                while len(table) > self._keep:
-                    table.popitem(last=False)
+            self._runs[run.id] = run, name
+            ended = [one for one, (kept, _) in self._runs.items() if kept.ended]
+            for one in ended[: max(0, len(ended) - self._keep)]:
+                del self._runs[one]
 
-    def get(self, run: str) -> Run | None:
+    def get(self, name: str) -> Run | None:
+        """A run by its id, or by the name that it was asked for under."""
         with self._lock:
-            return self._runs.get(run)
-
-    def latest(self, session: str | None) -> Run | None:
-        with self._lock:
-            return self._latest.get(session) if session else None
+            found = self._runs.get(name)
+            named = (run for run, given in reversed(self._runs.values()) if name and given == name)
+            return found[0] if found else next(named, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -55,7 +57,19 @@ def extras(turns: Turns, settings: Settings) -> dict[str, Any]:
     def numbers(_: Request) -> Response:
         return Response(turns.metrics.text(), headers={"content-type": metrics.CONTENT_TYPE})
 
-    routes = [Route("/health", health)] + ([Route("/metrics", numbers)] if settings.metrics else [])
+    async def resync(asked: Request) -> Response:
+        """What a page missed of a run: {"run": its id or ticket, "after": the last event that it has}."""
+        try:
+            body = await asked.body()
+            data: dict[str, Any] = json.loads(body) if len(body) < 1000 else {}
+            name, after = str(data["run"]), int(data["after"])
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+            return JSONResponse({"error": "The request is not of the form that this address takes."}, 400)
+        text = await run_in_threadpool(turns.resync, name, after)
+        return Response(text, media_type="application/json", headers={"cache-control": "no-store"})
+
+    routes = [Route("/health", health), Route("/resync", resync, methods=["POST"])]
+    routes += [Route("/metrics", numbers)] if settings.metrics else []
     return {
         "routes": routes,
         "middleware": [Middleware(Guard, misread=api.misread, closed=lambda: line.closed, private=settings.private)],
@@ -67,6 +81,8 @@ def extras(turns: Turns, settings: Settings) -> dict[str, Any]:
 
 def launch(page: gr.Blocks, turns: Turns, settings: Settings, **more: Any) -> None:
     """Open the page to the network as the settings say. more: options of `Blocks.launch` besides."""
+    # Seconds between two signs of life of a page's stream, by which the page knows that the connection still stands.
+    os.environ.setdefault("GRADIO_HEARTBEAT_INTERVAL", "3")
     page.queue(max_size=settings.queue + 16, default_concurrency_limit=4, api_open=False)
     options: dict[str, Any] = {
         "server_name": settings.host,

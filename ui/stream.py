@@ -27,6 +27,7 @@ PATIENCE = 1.0
 BEHIND = 24
 #: Seconds after a run's end that such a page is given; then it gets the end, sees what it missed and asks for it.
 LINGER = 20.0
+STOPPED = "The run was stopped before its first token."
 #: Characters of a sentence: some repeat what was sent.
 MAX_SENTENCE = 400
 
@@ -60,29 +61,33 @@ def stream(
     engine: Described,
     request: Request,
     runs: Runs,
-    session: str | None = None,
+    name: str = "",
     *,
     decode: Decode | None = None,
+    started: Callable[[Run], None] = lambda run: None,
     ended: Callable[[Run], None] = lambda run: None,
+    wanted: Callable[[], bool] = lambda: False,
     behind: Callable[[], int] = lambda: 0,
 ) -> Iterator[str]:
     """Decode a request; yields batches of events, then each lane's answer, then a small end message.
 
-    Closing this generator stops the model within one forward. Errors are yielded as one sentence, never raised.
-    decode, ended: see Run. behind: messages that were yielded and that the page has not taken yet. The model never
-    waits for the page: it writes to the Run, whose length the request bounds.
+    Closing this generator lets go of the run, which ends soon unless a page asks for the rest of it. Errors are yielded
+    as one sentence, never raised. decode, ended, wanted: see Run. started: called once the run goes on in its thread.
+    name: what `resync` finds the run by, besides its id. behind: messages that were yielded and that the page has not
+    taken yet. The model never waits for the page: it writes to the Run, whose length the request bounds.
     """
     run = None
     try:
-        run = Run(engine, request, decode, ended)
-        runs.add(run, session)
+        run = Run(engine, request, decode, ended, wanted)
         run.start()
+        runs.add(run, name)
+        started(run)
         yield from _batches(run, behind)
     except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
         yield failure(explain(error))
     finally:
         if run is not None:
-            run.stop()
+            run.let_go()
 
 
 def _batches(run: Run, behind: Callable[[], int]) -> Iterator[str]:
@@ -108,31 +113,28 @@ def _batches(run: Run, behind: Callable[[], int]) -> Iterator[str]:
             break
         time.sleep(PAUSE)
     if not run.wait(0, 0):
-        yield failure(run.error or "The run was stopped before its first token.")
+        yield failure(run.error or STOPPED)
         return
     if run.wait(sent, 0) == sent:
         yield pack({"run": run.id, "ev": [], "lanes": run.answers()})
     yield pack(run.end())
 
 
-def stop(runs: Runs, session: str | None, seconds: float = 10.0) -> str:
-    """End a visitor's run and return all of it, for the page whose stream was cancelled. "unwait" tells the stage that
-    messages of waiting with a lower number are old: they may come later."""
-    run, said = runs.latest(session), {"unwait": True, "n": next(_numbers)}
-    if run is None:
-        return pack(said)
-    run.stop()
-    run.join(seconds)
-    data = run.everything()
-    if not data["ev"]:
-        data = {"error": run.error or "The run was stopped before its first token."}
-    return pack(data | said)
+def resync(runs: Runs, name: Any, after: Any = 0) -> str:
+    """A recent run from event after+1 on, by its id or the name that it was asked for under; an empty string when it is
+    not kept any more."""
+    found = runs.get(name) if isinstance(name, str) else None
+    if found is None:
+        return ""
+    data = found.since(after if type(after) is int else 0)
+    if data["ev"] or after:
+        return pack(data)
+    return failure(found.error or STOPPED) if found.ended else pack({"n": next(_numbers)})
 
 
-def resync(runs: Runs, run: str) -> str:
-    """Everything of a recent run; an empty string when it is not kept any more."""
-    found = runs.get(run) if isinstance(run, str) else None
-    return pack(found.everything()) if found else ""
+def named(name: str, message: str) -> str:
+    """A message that says which of a page's requests it answers."""
+    return f'{message[:-1]},"ticket":{json.dumps(name)}}}' if name else message
 
 
 def replay(trace: Trace, kind: str = "replay") -> str:

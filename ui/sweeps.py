@@ -172,7 +172,6 @@ class Sweep:
         self.done, self.total = 0, plan.runs
         self.error = ""
         self.finished = self.ended = False
-        self.halted = False  # Stop was pressed
         self.began = time.monotonic()
         self._deadline = self.began + seconds
         self._seconds = seconds
@@ -182,6 +181,10 @@ class Sweep:
         self._changed = threading.Condition()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="sweep", daemon=True)
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping.is_set()
 
     def stop(self) -> None:
         """Ask the model to stop. Sets a flag only, so it may be called from anywhere."""
@@ -193,6 +196,8 @@ class Sweep:
     def steps(self) -> Iterator[list[Point]]:
         """The points that are new, at least every PATIENCE seconds; starts the work, and stops it when closed."""
         self._thread.start()
+        if self._ticket:
+            self._ticket.hand_over(self.stop)
         taken = 0
         try:
             while not self.ended:

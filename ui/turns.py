@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 import time
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from nemodiff.described import Described
-from ui.line import Line, Refused, Ticket, Told
+from ui import asking, stream
+from ui.line import Line, Refused, Ticket, Told, sentence
 from ui.metrics import Metrics
-from ui.runs import Run
+from ui.runs import Run, Runs
 from ui.settings import Settings
 from ui.visitor import visitor_of
 
@@ -20,8 +23,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two looks at the line while one waits: so fast is a closed tab noticed.
 PATIENCE = 1.0
-#: Pages whose Stop is remembered until they ask again.
-HALTED = 1000
+#: Names whose Stop came before what it stops; the oldest are forgotten.
+EARLY = 1000
 
 T = TypeVar("T")
 
@@ -32,9 +35,11 @@ class Turns:
     def __init__(self, settings: Settings, places: int = 1) -> None:
         self.line = Line(places, settings.queue, settings.visitor_runs, settings.visitor_rate, settings.time_limit)
         self.metrics = Metrics(self.line)
+        self.runs = Runs()
+        self.server = secrets.token_urlsafe(8)  # another one after a restart: so a page knows that its server is gone
         self._proxies = settings.proxies
-        self._asking: Counter[str | None] = Counter()  # sessions by the uses of the model they wait for or have
-        self._halted: OrderedDict[str | None, None] = OrderedDict()
+        self._tickets: dict[str, list[Ticket]] = {}  # by the names that they were asked for under
+        self._early: OrderedDict[str, None] = OrderedDict()  # names that were halted before they came
         self._lock = threading.Lock()
         #: The engine that the page runs on now, which /health tells of.
         self.engine: Callable[[], Described | None] = lambda: None
@@ -45,69 +50,107 @@ class Turns:
         work: Callable[[Ticket], Iterator[T]],
         waiting: Callable[[str, int], T],
         refused: Callable[[str], T],
+        names: Sequence[str] = (),
+        replaces: str = "",
+        halted: Callable[[], T] | None = None,
     ) -> Iterator[T]:
         """Wait for the visitor's turn, then yield what `work` yields; closing it leaves the line.
 
-        waiting: a message from a sentence and how many runs come first. refused: from a sentence. The place goes back
-        when `work` ends, or before, when it leaves the ticket itself.
+        waiting: a message from a sentence and how many runs come first. refused: from a sentence. names: what `halt`
+        knows the ticket by. replaces: a name whose tickets are halted first. halted: the last message of a wait that
+        Stop ended. The place goes back when `work` ends, or by who took it over (`Ticket.hand_over`).
         """
-        session = getattr(request, "session_hash", None)
-        with self._lock:
-            self._asking[session] += 1
-            self._halted.pop(session, None)
+        if replaces:
+            self.halt(replaces)
         try:
-            yield from self._taken(session, visitor_of(request, self._proxies), work, waiting, refused)
-        finally:
-            with self._lock:
-                self._asking[session] -= 1
-                self._asking += Counter()  # forget who is at zero
-
-    def count(self, request: Any) -> None:
-        """Count what a visitor has made of a trace as one of what may be started a minute. Raises Refused."""
-        self.line.count(visitor_of(request, self._proxies))
-
-    def halt(self, session: str | None) -> None:
-        """Stop was pressed on a visitor's page."""
-        with self._lock:
-            self._halted[session] = None
-            self._halted.move_to_end(session)
-            while len(self._halted) > HALTED:
-                self._halted.popitem(last=False)
-
-    def lost(self, session: str | None) -> bool:
-        """Whether a use of the model that Gradio calls failed was lost, and not just cut off by Stop or by another one:
-        what is cut off while its generator is at work may count as failed, too."""
-        with self._lock:
-            return session not in self._halted and not self._asking[session]
-
-    def _taken(
-        self,
-        session: str | None,
-        visitor: str,
-        work: Callable[[Ticket], Iterator[T]],
-        waiting: Callable[[str, int], T],
-        refused: Callable[[str], T],
-    ) -> Iterator[T]:
-        try:
-            ticket = self.line.enter(visitor)
+            ticket = self.line.enter(visitor_of(request, self._proxies))
         except Refused as refusal:
             yield refused(str(refusal))
             return
-        with ticket:
+        with ticket, self._known(ticket, names):
             patience = 0.0
             try:
                 told = Told()
                 while not ticket.wait(patience):
+                    if ticket.halted:
+                        break
                     patience = PATIENCE
                     ahead, seconds = ticket.ahead()
-                    if session in self._halted:
-                        return
                     if ahead:
                         yield waiting(told(ahead, seconds), ahead)
             except Refused as refusal:
                 yield refused(str(refusal))
                 return
-            yield from work(ticket)
+            if ticket.halted:
+                if halted:
+                    yield halted()
+                return
+            messages = work(ticket)
+            try:
+                for message in messages:
+                    if ticket.cut_off():
+                        return
+                    yield message
+            finally:
+                if close := getattr(messages, "close", None):
+                    close()
+
+    def count(self, request: Any) -> None:
+        """Count what a visitor has made of a trace as one of what may be started a minute. Raises Refused."""
+        self.line.count(visitor_of(request, self._proxies))
+
+    def halt(self, name: str, early: bool = False) -> bool:
+        """Stop was pressed for the tickets of a name; False when there are none. What is asked for later is none of
+        them, except with `early`: then the name is a single ticket's that may still be on its way here."""
+        with self._lock:
+            tickets = tuple(self._tickets.get(name, ()))
+            if early and not tickets:
+                self._early[name] = None
+                while len(self._early) > EARLY:
+                    self._early.popitem(last=False)
+        for ticket in tickets:
+            ticket.halt()
+        return bool(tickets)
+
+    def standing(self, name: str) -> tuple[str, int] | None:
+        """How the ticket of a name stands in the line: a sentence and how many runs come first; None when it does not
+        wait."""
+        with self._lock:
+            tickets = tuple(self._tickets.get(name, ()))
+        for ticket in tickets:
+            ahead, seconds = ticket.ahead()
+            if ahead:
+                return sentence(ahead, seconds), ahead
+        return None
+
+    def resync(self, name: str, after: int) -> str:
+        """What a page missed of a run: events after `after`; or how it waits; or that it is not here (`gone`)."""
+        if text := stream.resync(self.runs, name, after):
+            return text
+        if standing := self.standing(asking.own(name)):
+            return stream.named(name, stream.waiting(*standing))
+        return stream.pack({"gone": self.server})
+
+    @contextmanager
+    def _known(self, ticket: Ticket, names: Sequence[str]) -> Iterator[None]:
+        with self._lock:
+            for name in names:
+                self._tickets.setdefault(name, []).append(ticket)
+            early = [name for name in names if name in self._early]
+            for name in early:
+                del self._early[name]
+        if early:
+            ticket.halt()
+        try:
+            yield
+        finally:
+            with self._lock:
+                for name in names:
+                    left = [one for one in self._tickets[name] if one is not ticket]
+                    if left:
+                        self._tickets[name] = left
+                    else:
+                        del self._tickets[name]
 
     def ended(self, run: Run, asked: float) -> None:
         """Count and log a run that ended. asked: when it was asked for, on the monotonic clock."""

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import re
-import urllib.request
 from collections.abc import Callable, Iterator
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.helpers.browser import PATIENCE
+from tests.helpers.browser import PATIENCE, metric
 
 expect.set_options(timeout=PATIENCE)
 
 #: A run that goes on for longer than a test.
 LONG = "?go_on=1&tokens=500&prompt=Count+from+1+to+900%2C+separated+by+commas."
 SHORT = "?tokens=6&prompt=Say+hello."
-
-
-def metric(address: str, sample: str) -> float:
-    with urllib.request.urlopen(f"{address}/metrics", timeout=60) as answer:
-        lines = answer.read().decode().splitlines()
-    return next((float(line.split()[-1]) for line in lines if line.startswith(f"{sample} ")), 0.0)
 
 
 @pytest.fixture
@@ -98,12 +91,21 @@ def test_a_closed_tab_leaves_the_line(visit: Callable[[str], Page], app: str) ->
     expect(third.locator("#stage")).to_have_attribute("data-state", "done")
 
 
-def test_a_message_of_waiting_that_comes_after_stop_is_old(alone: Page) -> None:
+def test_what_a_stopped_or_earlier_ticket_sends_is_left_alone(alone: Page) -> None:
     message, send = alone.locator("#stage .message"), "data => window.stage.ingest(JSON.stringify(data))"
-    alone.evaluate(send, {"wait": "Waiting for the model: 2 runs come first.", "ahead": 2, "n": 5})
+
+    def wait(ticket: str, ahead: int) -> dict:
+        return {"wait": f"Waiting for the model: {ahead} runs come first.", "ahead": ahead, "ticket": ticket}
+
+    alone.evaluate("window.stage.expect('first', 'Waiting for the model…')")
+    alone.evaluate(send, wait("first", 2))
     expect(message).to_have_text("Waiting for the model: 2 runs come first.")
-    alone.evaluate(send, {"unwait": True, "n": 7})
-    alone.evaluate(send, {"wait": "Waiting for the model: 1 run comes first.", "ahead": 1, "n": 6})
+    alone.evaluate("window.stage.unwait()")
+    alone.evaluate(send, wait("first", 3))
+    alone.evaluate(send, {"error": "Of the one that was stopped.", "ticket": "first"})
     expect(message).to_be_hidden()
-    alone.evaluate(send, {"wait": "Waiting for the model: 3 runs come first.", "ahead": 3, "n": 8})
-    expect(message).to_be_visible()
+    alone.evaluate("window.stage.expect('second', 'Waiting for the model…')")
+    alone.evaluate(send, {"error": "Of the one that was stopped.", "ticket": "first"})
+    expect(message).to_have_text("Waiting for the model…")
+    alone.evaluate(send, wait("second", 4))
+    expect(message).to_have_text("Waiting for the model: 4 runs come first.")

@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -40,11 +41,12 @@ def find_chromium() -> str | None:
 
 
 @contextlib.contextmanager
-def running(log: Path, settings: dict[str, str]) -> Iterator[str]:
-    """The address of app.py, started with these environment variables; its output goes to `log`."""
+def running(log: Path, settings: dict[str, str], port: int = 0, kill: bool = False) -> Iterator[str]:
+    """The address of app.py, started with these environment variables; its output goes to `log`. kill: at the end, in
+    place of asking it to end."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        port = port or probe.getsockname()[1]
     environment = os.environ | {
         "GRADIO_SERVER_PORT": str(port),
         "GRADIO_SERVER_NAME": "127.0.0.1",
@@ -64,7 +66,7 @@ def running(log: Path, settings: dict[str, str]) -> Iterator[str]:
                 continue
         yield address
     finally:
-        server.terminate()
+        (server.kill if kill else server.terminate)()
         server.wait(20)
 
 
@@ -74,6 +76,22 @@ def _answers(address: str) -> bool:
             return True
     except (urllib.error.URLError, OSError):
         return False
+
+
+def metric(address: str, sample: str) -> float:
+    """What /metrics says of a sample; 0 where it does not stand there."""
+    with urllib.request.urlopen(f"{address}/metrics", timeout=60) as answer:
+        lines = answer.read().decode().splitlines()
+    return next((float(line.split()[-1]) for line in lines if line.startswith(f"{sample} ")), 0.0)
+
+
+def wait_for_metric(address: str, sample: str, value: float) -> None:
+    """Wait until /metrics says so."""
+    for _ in range(PATIENCE // 100):
+        if metric(address, sample) == value:
+            return
+        threading.Event().wait(0.1)
+    pytest.fail(f"{sample} is {metric(address, sample)}, not {value}")
 
 
 PATIENCE = 180_000  # ms: the machine that runs this may be busy

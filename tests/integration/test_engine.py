@@ -1,5 +1,6 @@
 """The engine: limits, stopping, one run at a time, the race."""
 
+import contextlib
 import itertools
 import threading
 
@@ -86,6 +87,32 @@ def test_runs_wait_for_each_other(llama_engine, monkeypatch):
     first.close()
     thread.join(30)
     assert finished.is_set()
+
+
+def test_a_thread_that_would_wait_for_its_own_stream_is_told_so(llama_engine):
+    request = Request(prompt_ids=PROMPT, max_new_tokens=9, ignore_eos=True, modes=("ar",))
+    first = llama_engine.stream(request)
+    next(first)
+    with pytest.raises(RequestError, match="goes on in this thread: end or close it before you start another one"):
+        next(llama_engine.stream(request))
+    with pytest.raises(RequestError, match="goes on in this thread"):
+        next(llama_engine.lane(request, "ar"))
+    with pytest.raises(RequestError, match="goes on in this thread: end or close it before you close the engine"):
+        llama_engine.close()
+    assert len(list(first)) == 8  # it is none the worse for it
+    other = llama_engine.stream(request)
+    next(other)
+    taken = threading.Thread(target=lambda: next(other))  # another thread reads it on, so this one may wait
+    taken.start()
+    taken.join(30)
+    waiting = threading.Timer(0, other.close)
+    waiting.start()
+    assert llama_engine.generate(request).lanes[0].tokens
+    with contextlib.closing(llama_engine.lane(request, "ar")) as lane:
+        next(lane)
+        with pytest.raises(RequestError, match="goes on in this thread"):
+            llama_engine.generate(request)
+    assert llama_engine.generate(request).lanes[0].tokens
 
 
 def test_request_is_checked_before_the_first_event(any_engine):

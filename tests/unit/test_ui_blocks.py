@@ -26,7 +26,7 @@ def test_the_stage_template_runs_nothing_and_the_code_writes_no_html() -> None:
 
 
 def test_every_script_is_in_the_bundle() -> None:
-    assert {path.name for path in player.FOLDER.glob("*.js")} == {*player.SCRIPTS, "gradio.js"}
+    assert {path.name for path in player.FOLDER.glob("*.js")} == {*player.SCRIPTS, *player.PAGE}
 
 
 @pytest.mark.parametrize("value", [1.5, float("inf"), float("nan")])
@@ -53,3 +53,9 @@ def test_listed_takes_lists_of_strings_alone(value: object) -> None:
     assert listed("modes", None) == []
     with pytest.raises(RequestError, match="modes must be a list"):
         listed("modes", value)
+
+
+def test_no_two_scripts_of_the_page_declare_one_name() -> None:
+    """They are one scope: a second declaration would leave the page without any script at all."""
+    found = re.findall(r"^(?:const|let|class|function|async function) (\w+)", player.script(*player.PAGE), re.MULTILINE)
+    assert [name for name in set(found) if found.count(name) > 1] == []

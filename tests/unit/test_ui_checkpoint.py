@@ -166,14 +166,15 @@ def test_nothing_is_swapped_that_was_not_fetched(folders) -> None:
     assert list(page.swap("one visitor")) == [] and page.engine.checkpoint == "first"
 
 
-def test_what_cancel_cut_off_is_no_failure(folders) -> None:
+def test_visitors_who_are_gone_are_forgotten(folders, monkeypatch) -> None:
+    monkeypatch.setattr(checkpoint, "READY", 3)
     page = open_page(*folders)
-    list(page.fetch(str(folders[1]), "owner"))
-    page.cancel("owner")
-    assert "error" not in json.loads(page.failed("It was lost.", "owner"))
-    assert json.loads(page.failed("It was lost.", "another visitor"))["error"] == "It was lost."
-    list(page.fetch(str(folders[1]), "owner"))
-    assert json.loads(page.failed("It was lost.", "owner"))["error"] == "It was lost."
+    for k in range(8):
+        list(page.fetch(str(folders[1]), f"visitor {k}"))
+    page.cancel("nobody")
+    assert list(page._ready) == ["visitor 5", "visitor 6", "visitor 7"]
+    assert not page._fetches
+    assert not page.ready("visitor 0") and page.ready("visitor 7")
 
 
 @pytest.fixture
@@ -216,10 +217,10 @@ def test_a_cancelled_fetch_keeps_what_arrived_and_the_running_engine(folders, hu
     states = page.fetch("owner/tiny", "owner")
     assert json.loads(next(states))["step"]["what"] == "fetch"
     assert half.wait(WAIT)
-    page.cancel("owner")
+    assert "error" not in json.loads(page.cancel("owner"))
+    [last] = map(json.loads, states)
+    assert last.keys().isdisjoint(("error", "step"))  # what runs
     held.set()
-    last = json.loads(list(states)[-1])
-    assert last["error"] == "The fetch of owner/tiny was cancelled; what arrived is kept."
     assert list(page.swap("owner")) == []
     assert sum(file.stat().st_size for file in (tmp_path / "cache").rglob("*.incomplete")) > 4096
     assert page.engine.generate(REQUEST).lanes[0].tokens

@@ -173,3 +173,26 @@ def test_giving_way_to_nobody_is_nothing() -> None:
 )
 def test_what_a_waiting_visitor_reads(ahead: int, seconds: float | None, text: str) -> None:
     assert sentence(ahead, seconds) == text
+
+
+def test_who_has_left_does_not_give_way() -> None:
+    line = Line()
+    sweep, other = line.enter("sweep"), line.enter("other")
+    sweep.leave()  # its page is gone, and its thread finds out at its next forward
+    assert other.mine
+    waiting = line.enter("third")
+    assert sweep.give_way(lambda: False) == 0.0
+    assert other.mine and not waiting.mine and not sweep.mine
+    assert not sweep.wait(20)  # at once: its turn never comes
+
+
+def test_who_leaves_while_giving_way_is_let_go() -> None:
+    line = Line()
+    sweep, other = line.enter("sweep"), line.enter("other")
+    back = threading.Thread(target=sweep.give_way, args=(lambda: False,))
+    back.start()
+    assert other.wait(20)
+    sweep.halt()
+    back.join(20)
+    assert not back.is_alive() and not sweep.mine
+    assert (line.running, line.waiting) == (1, 0)

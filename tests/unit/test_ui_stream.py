@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
+import math
 from pathlib import Path
 
 import pytest
@@ -31,38 +31,96 @@ def test_batches_carry_every_event_once_numbered_from_one_and_end_small() -> Non
     assert len(json.dumps(sent[-1])) < 300
 
 
-def test_closing_the_stream_stops_the_model_within_one_forward() -> None:
-    engine = MadeEngine(1000, hold=3)
-    batches = stream.stream(engine, Request(prompt="hello", modes=("ar",)), Runs())
-    next(batches)
-    batches.close()
-    engine.released.set()
-    assert engine.closed.wait(WAIT)
-    assert engine.made <= 4
+def asked(prompt: str = "hello") -> Request:
+    return Request(prompt=prompt, modes=("ar",))
 
 
-def test_stop_ends_a_run_and_returns_all_of_it() -> None:
+def test_a_run_that_its_page_lost_goes_on_for_a_while_and_then_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    for seconds, finish in ((-1.0, "stopped"), (math.inf, "length")):
+        monkeypatch.setattr("ui.runs.GRACE", seconds)
+        engine, runs = MadeEngine(9, hold=3), Runs()
+        batches = stream.stream(engine, asked(), runs)
+        run = runs.get(json.loads(next(batches))["run"])
+        batches.close()
+        engine.released.set()
+        assert run.join(WAIT) and engine.closed.is_set()
+        assert run.end()["end"]["finish"] == {"ar": finish}
+        assert engine.made == (4 if finish == "stopped" else 9)  # within one forward
+
+
+def test_where_others_wait_a_lost_run_goes_on_only_for_a_page_that_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ui.runs.HURRY", math.inf)
+    for asks, finish in ((False, "stopped"), (True, "length")):
+        engine, runs = MadeEngine(9, hold=3), Runs()
+        batches = stream.stream(engine, asked(), runs, wanted=lambda: True)
+        run = runs.get(json.loads(next(batches))["run"])
+        batches.close()
+        if asks:
+            assert len(json.loads(stream.resync(runs, run.id))["ev"]) <= 3
+        else:
+            monkeypatch.setattr("ui.runs.HURRY", 0.0)
+        engine.released.set()
+        assert run.join(WAIT)
+        assert run.end()["end"]["finish"] == {"ar": finish}
+        monkeypatch.setattr("ui.runs.HURRY", math.inf)
+
+
+def test_stop_ends_a_run_and_its_stream_says_so() -> None:
+    """However long the last forward takes: the end is sent when it has come, not when somebody lost patience."""
     engine, runs = MadeEngine(1000, hold=3), Runs()
-    batches = stream.stream(engine, Request(prompt="hello", modes=("ar",)), runs, "visitor")
-    next(batches)
-    threading.Timer(0.05, engine.released.set).start()
-    whole = json.loads(stream.stop(runs, "visitor", WAIT))
-    assert whole["full"]
-    assert whole["end"] == {"finish": {"ar": "stopped"}, "events": len(whole["ev"])}
-    assert 3 <= len(whole["ev"]) <= 4
-    assert engine.closed.is_set()
-    assert json.loads(stream.stop(runs, "someone else")).keys() == {"unwait", "n"}
+    batches = stream.stream(engine, asked(), runs, "ticket")
+    sent = [json.loads(next(batches))]
+    runs.get("ticket").stop()
+    while not (runs.get("ticket").wait(0, 0) == 3 and sum(len(one.get("ev", ())) for one in sent) == 3):
+        sent.append(json.loads(next(batches)))
+    engine.released.set()
+    sent += map(json.loads, batches)
+    assert sent[-1]["end"] == {"finish": {"ar": "stopped"}, "events": 4}
+    assert engine.closed.is_set() and engine.made == 4
 
 
 def test_resync_returns_a_recent_run_and_nothing_for_others() -> None:
     runs = Runs(keep=1)
     first = messages(MadeEngine(), runs=runs)[0]["run"]
     whole = json.loads(stream.resync(runs, first))
-    assert [event["q"] for event in whole["ev"]] == [1, 2, 3, 4, 5]
-    assert whole["lanes"]["ar"]["finish"] == "length"
+    assert whole["full"] and [event["q"] for event in whole["ev"]] == [1, 2, 3, 4, 5]
+    assert whole["lanes"]["ar"]["finish"] == "length" and whole["end"]["events"] == 5
+    rest = json.loads(stream.resync(runs, "visitor", 3))  # by the name that it was asked for under
+    assert [event["q"] for event in rest["ev"]] == [4, 5]
+    assert rest["end"] == whole["end"] and rest.keys().isdisjoint(("full", "head"))
+    assert json.loads(stream.resync(runs, first, 5))["ev"] == []
+    for strange in (-1, 6, "3", None):  # from the beginning
+        assert json.loads(stream.resync(runs, first, strange)).get("full")
     messages(MadeEngine(), runs=runs)
     assert stream.resync(runs, first) == ""
-    assert stream.resync(runs, None) == ""
+    assert stream.resync(runs, None) == stream.resync(runs, "") == stream.resync(runs, [1]) == ""
+
+
+def test_a_run_that_goes_on_is_not_forgotten_however_many_there_are() -> None:
+    engines, runs = [MadeEngine(5, hold=2) for _ in range(4)], Runs(keep=1)
+    streams = [stream.stream(engine, asked(), runs, f"ticket {k}") for k, engine in enumerate(engines)]
+    for one in streams:
+        next(one)
+    for k in range(3):
+        messages(MadeEngine(), runs=runs)
+        assert all(stream.resync(runs, f"ticket {k}") for k in range(4))
+    for one, engine in zip(streams, engines, strict=True):
+        engine.released.set()
+        assert json.loads(list(one)[-1])["end"]["events"] == 5
+    messages(MadeEngine(), runs=runs)
+    assert len(runs._runs) <= 2  # those that ended may go
+
+
+def test_a_resync_of_a_run_without_events_says_how_it_stands() -> None:
+    engine, runs = MadeEngine(5, hold=0), Runs()
+    batches = stream.stream(engine, asked(), runs, "ticket")
+    assert next(batches)
+    assert json.loads(stream.resync(runs, "ticket")).keys() == {"n"}  # nothing yet
+    engine.released.set()
+    list(batches)
+    assert json.loads(stream.resync(runs, "ticket"))["full"]
+    messages(MadeEngine(0), runs=runs)
+    assert json.loads(stream.resync(runs, "visitor"))["error"] == stream.STOPPED
 
 
 def test_a_run_that_ends_early_without_being_stopped_ran_out_of_time() -> None:

@@ -14,8 +14,8 @@ import torch
 
 from nemodiff.engine import Engine
 from nemodiff.request import Request
-from tests.helpers.engines import MadeEngine
-from ui import logs, relay, stream
+from tests.helpers.engines import MadeEngine, messages
+from ui import asking, logs, relay, stream
 from ui.runs import Runs
 from ui.settings import Settings
 from ui.turns import Turns
@@ -29,8 +29,9 @@ def visitor(session: str = "s", host: str | None = "203.0.113.7", **headers: str
     return SimpleNamespace(session_hash=session, client=SimpleNamespace(host=host), headers=named)
 
 
-def take(turns: Turns, who: Any, work: Any) -> Iterator[Any]:
-    return turns.take(who, work, lambda text, ahead: ("waits", text, ahead), lambda text: ("refused", text))
+def take(turns: Turns, who: Any, work: Any, *names: str, replaces: str = "") -> Iterator[Any]:
+    told = lambda text, ahead: ("waits", text, ahead)  # noqa: E731
+    return turns.take(who, work, told, lambda text: ("refused", text), names, replaces, lambda: "halted")
 
 
 @pytest.mark.parametrize(
@@ -88,13 +89,115 @@ def test_a_closed_page_leaves_the_line_wherever_it_stands() -> None:
 def test_stop_takes_who_waits_out_of_the_line_and_says_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ui.turns.PATIENCE", 0.01)
     turns = Turns(Settings())
-    first, second = (take(turns, visitor(name), lambda _: iter([1, 2])) for name in "ab")
+    first, second = (take(turns, visitor(name), lambda _: iter([1, 2]), name) for name in "ab")
     next(first)
     next(second)
-    turns.halt("b")
-    assert list(second) == []
+    assert turns.halt("b")
+    assert list(second) == ["halted"]
     assert (turns.line.running, turns.line.waiting) == (1, 0)
     assert list(first) == [2]
+    assert not turns.halt("b")
+
+
+def test_stop_stops_what_it_names_and_nothing_that_is_asked_for_later() -> None:
+    turns = Turns(Settings())
+    first = take(turns, visitor(), lambda _: iter([1, 2]), "first", "page")
+    sweep = take(turns, visitor(), lambda _: iter([3]), "sweep")
+    assert next(first) == 1
+    assert next(sweep)[0] == "waits"
+    assert turns.halt("page")
+    assert list(first) == []  # cut off, and its place is free
+    later = take(turns, visitor(), lambda _: iter([4]), "later", "page")
+    assert list(sweep) == [3] and list(later) == [4]  # neither the same page's sweep nor its next run
+
+
+def test_a_stop_that_overtakes_what_it_stops_is_remembered_and_so_are_only_so_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ui.turns.EARLY", 3)
+    turns = Turns(Settings())
+    for k in range(9):
+        turns.halt(f"ticket {k}", early=True)
+    assert list(take(turns, visitor(), lambda _: iter([1]), "ticket 8", "page")) == ["halted"]
+    assert list(take(turns, visitor(), lambda _: iter([1]), "ticket 0", "page")) == [1]
+    assert list(turns._early) == ["ticket 6", "ticket 7"]
+    assert not turns._tickets
+
+
+def test_a_page_that_asks_anew_waits_once() -> None:
+    turns = Turns(Settings())
+    other = take(turns, visitor("other"), lambda _: iter([1]))
+    next(other)
+    waiting = [take(turns, visitor(), lambda _, k=k: iter([k]), f"ticket {k}", "page", replaces="page") for k in "abc"]
+    for one in waiting:
+        assert next(one)[0] == "waits"
+    assert turns.line.waiting == 1
+    assert list(other) == []
+    assert [list(one) for one in waiting] == [["halted"], ["halted"], ["c"]]
+
+
+def test_a_turn_that_was_handed_over_lasts_until_its_thread_has_ended() -> None:
+    """Whether or not the page still listens: two runs at once would be two on one model."""
+    turns, stopped, tickets = Turns(Settings()), [], []
+
+    def work(ticket: Any) -> Iterator[str]:
+        tickets.append(ticket)
+        ticket.hand_over(lambda: stopped.append(True))
+        yield "first"
+        yield "last"
+
+    run = take(turns, visitor(), work, "ticket", "page")
+    next(run)
+    second = take(turns, visitor("b"), lambda _: iter([1]))
+    next(second)
+    turns.halt("ticket")
+    assert stopped == [True] and list(run) == ["last"]  # the run itself says how it ended
+    assert (turns.line.running, turns.line.waiting) == (1, 1)
+    tickets[0].leave()
+    assert list(second) == [1]
+    turns.halt("early", early=True)
+    assert list(take(turns, visitor(), work, "early")) == ["halted"] and len(tickets) == 1
+
+
+def test_a_stopped_run_does_not_count_for_its_visitors_limit() -> None:
+    turns = Turns(Settings(visitor_runs=1))
+
+    def work(ticket: Any) -> Iterator[int]:
+        ticket.hand_over(lambda: None)
+        yield from (1, 2)
+
+    run = take(turns, visitor(), work, "first")
+    next(run)
+    [refused] = take(turns, visitor(), lambda _: iter([1]))
+    assert refused[0] == "refused"
+    turns.halt("first")  # it has its forward to end
+    assert next(take(turns, visitor(), lambda _: iter([1])))[0] == "waits"
+
+
+def test_what_a_page_missed_is_its_run_its_place_in_the_line_or_that_it_is_not_here() -> None:
+    turns = Turns(Settings())
+    assert json.loads(turns.resync("unknown", 0)) == {"gone": turns.server}
+    first = take(turns, visitor("a"), lambda _: iter([1, 2]))
+    next(first)
+    second = take(turns, visitor("b"), lambda _: iter([1]), asking.own("a-ticket-of-the-page"))
+    next(second)
+    told = json.loads(turns.resync("a-ticket-of-the-page", 0))
+    assert (told["ahead"], told["ticket"]) == (1, "a-ticket-of-the-page") and "1 run comes first" in told["wait"]
+    messages(MadeEngine(), runs=turns.runs)
+    assert json.loads(turns.resync("visitor", 4))["end"]["events"] == 5
+    assert Turns(Settings()).server != turns.server
+
+
+def test_a_ticket_is_the_first_line_of_what_was_sent_and_only_if_it_can_be_one() -> None:
+    name = "0123456789abcdef0123456789abcdef"
+    assert asking.ticket_of(f"{name}\n/a/path") == (name, "/a/path")
+    assert asking.ticket_of(f"{name}\n") == (name, "")
+    for value in ("/a/path", "", "short\n/a/path", "sweep of somebody\nx", None, 5, f"{name}{name}x\nx"):
+        assert asking.ticket_of(value) == ("", value)
+    assert asking.names_of(json.dumps([name, "x y", 7, name])) == [name, name]
+    for value in ("", "{", "5", None, "[" * 5000):
+        assert asking.names_of(value) == []
+    assert asking.names("", "session") == ()
 
 
 def test_a_refusal_and_a_closing_are_sentences() -> None:
@@ -108,19 +211,6 @@ def test_a_refusal_and_a_closing_are_sentences() -> None:
     turns.line.close()
     assert list(second) == [("refused", "The server is being restarted: try again in a minute.")]
     assert list(first) == [2]
-
-
-def test_what_stop_cut_off_is_not_lost() -> None:
-    turns = Turns(Settings())
-    assert turns.lost("s")  # Gradio refused it
-    going = take(turns, visitor(), lambda _: iter([1, 2]))
-    next(going)
-    assert not turns.lost("s")
-    turns.halt("s")
-    going.close()
-    assert not turns.lost("s") and turns.lost("other")
-    list(take(turns, visitor(), lambda _: iter([])))
-    assert turns.lost("s")
 
 
 def test_a_run_is_counted_and_logged_without_what_was_asked(

@@ -23,6 +23,8 @@ SCRIPTS = (
     "menu.js",
     "stage.js",
 )
+#: What the page has besides, for its server's sake: a replay file needs none.
+PAGE = ("connection.js", "asking.js", "gradio.js")
 
 
 def template() -> str:

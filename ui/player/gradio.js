@@ -1,27 +1,31 @@
 // Inside gr.HTML: `element`, `props`, `server` and `watch` are in scope.
 
-const stage = mount(element.querySelector("#stage"), {
-  resync: (run) => server.resync(run),
+const root = element.querySelector("#stage");
+const connection = new Connection();
+const stage = mount(root, {
+  resync: (run) => connection.ask(run),
+  ended: (ticket, how) => asking?.ended(ticket, how),
   formats: props.formats,
   make: (kind, trace) => server.make(`${kind}\n${trace}`), // one argument is all that a server function gets
   branch: ({ token, prefix }) => {
     const { head } = stage.log;
     const given = head.request?.answer_ids || []; // a branch of a branch begins with what that one was given
     const asked = { run: stage.log.run, checkpoint: head.checkpoint, request: head.request, answer_ids: [...given, ...prefix, token] };
-    element.querySelector("#stage").branch = JSON.stringify(asked);
-    stage.wait("Waiting for the model to branch…");
-    document.querySelector("#branch").click();
+    root.branch = asking.branch(JSON.stringify(asked));
+    if (root.branch) document.querySelector("#branch").click();
   },
   light: (asked) => {
-    element.querySelector("#stage").light = JSON.stringify(asked);
+    root.light = asking.light(JSON.stringify(asked));
     document.querySelector("#light").click();
   },
   open: () => (document.querySelector("#open-trace input[type=file]") || document.querySelector("#open-trace"))?.click(),
 });
 let taken = null;
+let asking = null;
 function take() {
   if (!props.value || props.value === taken) return;
   taken = props.value;
+  asking?.hear();
   try {
     stage.ingest(taken);
   } catch (error) {
@@ -29,13 +33,8 @@ function take() {
     stage.fail("The page could not read what the server sent; reload it to go on.");
   }
 }
-document.addEventListener("click", (event) => {
-  if (event.target.closest?.("#generate")) stage.wait("Waiting for the model…");
-  if (event.target.closest?.("#stop")) stage.unwait();
-});
-const root = element.querySelector("#stage");
 // Whether Stop has something to stop. On their row, since a rule with :has would be looked up at every token's change.
-const tell = () => document.querySelector("#ask")?.toggleAttribute("data-running", root.dataset.state === "live" || "waiting" in root.dataset || root.dataset.light === "going");
+const tell = () => document.querySelector("#ask")?.toggleAttribute("data-running", ["live", "lost"].includes(root.dataset.state) || "waiting" in root.dataset || root.dataset.light === "going");
 new MutationObserver(tell).observe(root, { attributeFilter: ["data-state", "data-waiting", "data-light"] });
 // Charts below the stage: drawn anew when a run or a search for its ceiling ends while they are open; a click on a point moves the cursor.
 new MutationObserver(() => {
@@ -53,3 +52,6 @@ document.addEventListener("mouseover", (event) => {
 });
 watch("value", take);
 take();
+asking = new Asking(stage, root, connection, props.server_id);
+// What the page's own events call.
+Object.assign(root, { asks: () => asking.send(), stops: () => asking.stops(), failed: () => asking.failed() });

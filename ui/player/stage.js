@@ -2,13 +2,13 @@
 
 const REST = 100; // ms
 
-/** hooks.resync(run) → promise of a full payload of a live run; hooks.open() → ask the viewer for a trace file;
+/** hooks.resync(run) → promise of a full payload of a live run; hooks.ended(ticket, how): what was asked for has ended; hooks.open() → ask the viewer for a trace file;
  * hooks.make(kind, trace) → promise of a file, of the kinds in hooks.formats; hooks.branch: see Inspector; hooks.light: see Light. All may be
- * missing: a stage needs no server. Returns {ingest, seek, wait, unwait, fail, transport, log}. */
+ * missing: a stage needs no server. Returns {ingest, seek, expect, wait, unwait, stopping, lost, found, fail, kept, transport, log}. */
 function mount(root, hooks = {}) {
   let log = null;
   let run = null;
-  let unwaited = 0; // number of the newest Stop: messages of waiting before it are old
+  let asked = null; // the ticket that the viewer waits for: what other tickets send opens nothing
   let frame = 0;
   let rest = 0;
   let earlier = []; // logs of the runs that this one branched from, oldest first
@@ -33,7 +33,7 @@ function mount(root, hooks = {}) {
     if (row) seek(row.closest("[data-lane]").dataset.lane, Number(row.dataset.k));
   });
   root.querySelector('[data-do="return"]').addEventListener("click", () => {
-    run = null; // what a running branch still sends opens nothing
+    drop();
     open(earlier.pop(), "done", {});
     root.focus();
   });
@@ -123,6 +123,7 @@ function mount(root, hooks = {}) {
     setText(message, text);
     message.hidden = !text;
     setData(root, "waiting", null);
+    setData(root, "notice", null);
   }
 
   function fail(text) {
@@ -136,16 +137,13 @@ function mount(root, hooks = {}) {
       light.take(data.light);
       return;
     }
+    if (data.ticket && data.ticket !== asked && (!data.run || data.run !== run)) return; // was stopped, or given up
     if (data.wait) {
-      if (data.n > unwaited) wait(data.wait, data.ahead);
+      wait(data.wait, data.ahead);
       return;
     }
-    if (data.unwait) {
-      unwaited = data.n;
-      unwait();
-      if (!data.run && !data.error) return;
-    }
     if (data.trace) {
+      if (data.kind !== "recorded") drop();
       run = data.run || null;
       earlier = [];
       open(Log.fromTrace(data.trace, data.kind || "replay"), "replay", { play: true });
@@ -155,7 +153,16 @@ function mount(root, hooks = {}) {
     if (data.full && finished.has(data.run)) return;
     if (data.run !== undefined && (data.run !== run || data.full)) begin(data);
     if (data.ev && log) take(data);
-    if (data.error) fail(data.error);
+    if (!data.error) return;
+    if (data.end && log) log.error = data.error;
+    fail(data.error);
+    if (data.ticket || data.end) hooks.ended?.(data.ticket || log.ticket, "failed");
+  }
+
+  /** What was asked for is not waited for any more: something else is on the stage. */
+  function drop() {
+    hooks.ended?.(asked, "dropped");
+    [asked, run] = [null, null];
   }
 
   function begin(data) {
@@ -171,6 +178,7 @@ function mount(root, hooks = {}) {
     const today = new Date(Date.now() - new Date().getTimezoneOffset() * 60_000).toISOString().slice(0, 10);
     const next = new Log({ ...data.head, recorded: data.head.recorded || today }, "live"); // for whoever replays it
     next.run = run;
+    next.ticket = data.ticket || asked;
     next.pictures = data.pictures || [];
     next.table.add(data.tokens, data.byte_pieces, data.special);
     open(next, "live", { follow });
@@ -192,18 +200,19 @@ function mount(root, hooks = {}) {
   function finish(end) {
     for (const [mode, reason] of Object.entries(end.finish || {})) log.close({ [mode]: { finish: reason } });
     log.ended = true;
+    log.end = end;
     finished.add(run);
     transport.ended();
     setData(root, "state", "done");
+    if (root.dataset.notice) say("");
     const parts = Array.from(log.lanes.values(), (lane) => `${lane.mode} ${plural(lane.kept, "token")} in ${plural(lane.forwards, "forward")} after the prefill, ${seconds(lane.milliseconds)}`);
     setText(announce, `Run finished: ${parts.join("; ")}.`);
+    hooks.ended?.(log.ticket, "ended");
   }
 
   function recover(lost) {
     if (!hooks.resync || !lost) return;
-    Promise.resolve(hooks.resync(lost)).then((text) => {
-      if (text) ingest(text);
-    });
+    Promise.resolve(hooks.resync(lost)).then((text) => text && ingest(text), (error) => console.error(error));
   }
 
   function save() {
@@ -239,16 +248,69 @@ function mount(root, hooks = {}) {
 
   /** Between Generate and the first forward: the earlier run stays, one line says what is going on. ahead: how many runs come first. */
   function wait(text, ahead = "") {
-    if (root.dataset.state === "live") return;
+    if (root.dataset.state === "live" || root.dataset.state === "lost") return;
     if (root.dataset.state === "error") setData(root, "state", log ? (log.kind === "live" ? "done" : "replay") : "idle");
     say(text);
     setData(root, "waiting", ahead);
   }
 
+  /** A ticket was asked for: only what it sends is shown from here on, and the rest of the run that is on the stage. */
+  function expect(ticket, text) {
+    asked = ticket;
+    light.halt();
+    wait(text);
+  }
+
   /** Stop was pressed: a run that only waited leaves its line. */
   function unwait() {
     light.halt();
+    asked = log?.ticket || null;
     if ("waiting" in root.dataset) say("");
+  }
+
+  /** A line about a run that goes on, until it has ended. */
+  function notice(text) {
+    say(text);
+    setData(root, "notice", text ? "yes" : null);
+  }
+
+  function stopping() {
+    light.halt();
+    notice("Stopping after this forward…");
+  }
+
+  /** The server says nothing: what goes on there is not known. */
+  function lost(text) {
+    if (root.dataset.state === "live") setData(root, "state", "lost");
+    if (root.dataset.state === "lost") notice(text);
+    else wait(text);
+  }
+
+  /** It speaks again, or answers by other ways: text says so while the run goes on. */
+  function found(text = "") {
+    if (root.dataset.state !== "lost" && root.dataset.state !== "live") return;
+    setData(root, "state", "live");
+    if ((message.textContent || "") !== text) notice(text);
+  }
+
+  /** The rest of the run will not come: what came of it stays. */
+  function give(text) {
+    if (log && !log.ended && log.kind === "live") {
+      log.ended = true;
+      transport.ended();
+    }
+    fail(text);
+  }
+
+  /** The run on the stage as the server would send it, for a page that is opened anew; null where there is none. */
+  function kept() {
+    if (log?.kind !== "live") return null;
+    const lanes = Array.from(log.lanes.values());
+    const ev = lanes.flatMap((lane) => lane.events.map((event) => event.raw)).sort((a, b) => a.q - b.q);
+    const { tokens = {}, byte_pieces = {}, special = [] } = log.table.toJSON();
+    const closed = Object.fromEntries(lanes.filter((lane) => lane.closed).map((lane) => [lane.mode, lane.closed]));
+    const end = log.end ? { end: log.end, error: log.error } : {};
+    return { run: log.run, ticket: log.ticket, full: true, ev, head: log.head, special, tokens, byte_pieces, pictures: log.pictures, lanes: closed, ...end };
   }
 
   /** Move the cursor to a lane's event, as a chart's point names it. */
@@ -259,7 +321,7 @@ function mount(root, hooks = {}) {
 
   root.trace = () => (log ? JSON.stringify(log.toTrace()) : "");
   schedule();
-  return { ingest, seek, wait, unwait, fail, transport, get log() { return log; } };
+  return { ingest, seek, expect, wait, unwait, stopping, lost, found, give, fail, kept, transport, get log() { return log; } };
 }
 
 function promptOf(request) {
