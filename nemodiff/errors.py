@@ -9,6 +9,21 @@ class RequestError(NemodiffError):
     """The request cannot be run: a setting is out of range or does not fit the checkpoint."""
 
 
+class SettingError(RequestError):
+    """A setting whose value does not do. setting: its name in a Request; wanted: the rest of the sentence. Who calls it
+    otherwise, as the page and the command line do, says it with that name."""
+
+    def __init__(self, setting: str, wanted: str) -> None:
+        super().__init__(setting, wanted)
+        self.setting, self.wanted = setting, wanted
+
+    def __str__(self) -> str:
+        return self.named(self.setting)
+
+    def named(self, name: str) -> str:
+        return f"{name} {self.wanted}"
+
+
 class CheckpointError(NemodiffError):
     """A checkpoint cannot be found, fetched or read."""
 

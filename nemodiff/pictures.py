@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import re
 import struct
 import threading
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,11 +24,33 @@ from nemodiff.trace import MAX_PREVIEW
 
 MAX_BYTES = 5_000_000
 MAX_PIXELS = 25_000_000
+#: Pixels of the longer side in a file, as many as a JPEG can have: a reader makes room for every row, however narrow.
+MAX_LENGTH = 65_535
 #: Longest side that is kept, in pixels: what the vision tower of the largest checkpoint takes in.
 MAX_SIDE = 1540
 
 #: The classes themselves and not `Image.open`, which would try every format it knows.
 _READERS = {"PNG": PngImageFile, "JPEG": JpegImageFile, "WebP": WebPImageFile, "GIF": GifImageFile}
+#: What other files begin with, and what to do with each: phones, scanners and office programs make them.
+_SAVE = "open it in a photo program and save it as JPEG or PNG"
+_OTHERS = (
+    (rb"....ftyp(heic|heix|heim|heis|hevc|hevx|hevm|hevs)", "a HEIC photo", f"share it as JPEG, or {_SAVE}"),
+    (rb"....ftyp(avif|avis)|....ftyp(mif1|msf1).{4,60}avi[fs]", "an AVIF picture", _SAVE),
+    (rb"....ftyp(mif1|msf1)", "a HEIC photo", f"share it as JPEG, or {_SAVE}"),
+    (rb"....ftyp|....moov|\x1a\x45\xdf\xa3|RIFF....AVI ", "a video", "take a picture of one moment as JPEG or PNG"),
+    (rb"\xff\x0a|\0\0\0\x0cJXL ", "a JPEG XL picture", _SAVE),
+    (rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  ", "a JPEG 2000 picture", _SAVE),
+    (rb"II[*+]\0|MM\0[*+]", "a TIFF picture or a camera's raw file", _SAVE),
+    (rb"BM.{4}\0\0\0\0", "a BMP picture", _SAVE),
+    (rb"%PDF-", "a PDF document", "take a screenshot of the page and save it as PNG"),
+    (rb"8BPS", "a Photoshop file", _SAVE),
+    (rb"\0\0[\x01\x02]\0", "an icon", _SAVE),
+    (
+        rb"PK\x03\x04|\xd0\xcf\x11\xe0",
+        "a document or an archive",
+        "take the picture out of it and save it as JPEG or PNG",
+    ),
+)
 #: Scans of a progressive JPEG: more only cost time (an encoder writes about ten), each as much as a whole picture.
 _MAX_SCANS = 100
 _ORIENTATION = 0x0112
@@ -39,8 +63,27 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+#: Of a PNG: channels by colour type, and (x, y, dx, dy) of the passes of an interlaced one.
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_PNG_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 #: One picture is decoded at a time, so that many visitors need no more memory than one.
 _decoding = threading.Lock()
+
+
+class OtherFormat(RequestError):
+    """A file of a kind that is known but not read here."""
+
+
+class TooManyPixels(RequestError):
+    """A readable picture of more pixels than are decoded here; who has it open can shrink it."""
+
+    def __init__(self, width: int, height: int, limit: str) -> None:
+        super().__init__(width, height, limit)
+        self.width, self.height, self.limit = width, height, limit
+
+    def __str__(self) -> str:
+        size = f"{self.width:,} × {self.height:,} pixels"
+        return f"The picture is {size}, over the limit of {self.limit}: shrink it or choose a smaller one."
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +135,7 @@ def open_picture(source: bytes | str | Path) -> Picture:
     data = source if isinstance(source, bytes) else _read(Path(source))
     if not data:
         raise RequestError("The picture's file is empty: choose a PNG, JPEG, WebP or GIF file.")
+    _refuse_others(data)
     if len(data) > MAX_BYTES:
         raise RequestError(f"The picture's file is larger than {MAX_BYTES // 10**6} MB: choose or save a smaller one.")
     kind = _kind(data)
@@ -103,6 +147,8 @@ def open_picture(source: bytes | str | Path) -> Picture:
                 _check_size(*_webp_size(data))
             image = _READERS[kind](io.BytesIO(data))
             _check_size(*image.size)
+            if kind == "PNG":
+                _check_complete(data)
             return Picture.of(_shrunk(image))
         except RequestError:
             raise
@@ -135,17 +181,43 @@ def _kind(data: bytes) -> str:
         return "WebP"
     if b"<svg" in data[:4096].lower():
         raise RequestError("The file is an SVG drawing, which has no pixels: save it as PNG first.")
-    raise RequestError("The file is not a picture this page can open: choose a PNG, JPEG, WebP or GIF file.")
+    raise RequestError("The file is not a picture that can be opened here: choose a PNG, JPEG, WebP or GIF file.")
+
+
+def _refuse_others(data: bytes) -> None:
+    for start, what, remedy in _OTHERS:
+        if re.match(start, data[:100], re.DOTALL):
+            raise OtherFormat(f"The file is {what}, not a picture that can be opened here: {remedy}.")
 
 
 def _check_size(width: int, height: int) -> None:
     if width < 1 or height < 1:
         raise RequestError("The picture has no pixels: choose another one.")
     if width * height > MAX_PIXELS:
-        raise RequestError(
-            f"The picture is {width:,} × {height:,} pixels, over the limit of {MAX_PIXELS // 10**6} million: "
-            "shrink it or choose a smaller one."
-        )
+        raise TooManyPixels(width, height, f"{MAX_PIXELS // 10**6} million")
+    if max(width, height) > MAX_LENGTH:
+        raise TooManyPixels(width, height, f"{MAX_LENGTH:,} a side")
+
+
+def _check_complete(data: bytes) -> None:
+    """Raises ValueError when a PNG's pixels end early: its reader would leave the rest black without a word."""
+    width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", data[16:29])
+    passes = _PNG_PASSES if interlaced else ((0, 0, 1, 1),)
+    left = 0
+    for x, y, dx, dy in passes:
+        columns, rows = -(-(width - x) // dx), -(-(height - y) // dy)
+        if columns > 0 and rows > 0:
+            left += rows * (1 + -(-columns * depth * _PNG_CHANNELS[colour] // 8))
+    stream, at = zlib.decompressobj(), 8
+    while left > 0 and at + 8 <= len(data):
+        (length,), kind = struct.unpack(">I", data[at : at + 4]), data[at + 4 : at + 8]
+        part = data[at + 8 : at + 8 + length] if kind == b"IDAT" else b""
+        while part and left > 0 and not stream.eof:
+            left -= len(stream.decompress(part, 1 << 16))
+            part = stream.unconsumed_tail
+        at += 12 + length
+    if left > 0:
+        raise ValueError(f"{left} bytes of pixels are missing")
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:

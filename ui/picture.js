@@ -5,7 +5,9 @@ const root = element.querySelector("#picture");
 const ask = document.querySelector("#ask");
 const [slot, sheet, wrong] = [".slot", ".sheet", ".error"].map((name) => root.querySelector(name));
 const ACCEPT = ["image/png", "image/jpeg", "image/webp", "image/gif"];
-let state = { sees: false, picture: null, error: "" };
+const HEAD = 1 << 16; // bytes: enough to tell what a file is
+const MOST = 150e6; // pixels that a browser is asked to decode, out of a small file
+let state = { sees: false, blind: "", picture: null, shrunkFrom: null, error: "" };
 let turn = 0; // of the newest upload: an older one that comes later is left alone
 
 function paint() {
@@ -28,7 +30,8 @@ function paint() {
     grid.hidden = !picture.grid;
     grid.style.setProperty("--rows", rows);
     grid.style.setProperty("--columns", columns);
-    const size = `${picture.width} × ${picture.height} pixels`;
+    const from = state.shrunkFrom ? `, shrunk from ${state.shrunkFrom.join(" × ")}` : "";
+    const size = `${picture.width} × ${picture.height} pixels${from}`;
     root.querySelector(".facts").textContent = picture.grid ? `${size}. The model sees ${rows} rows of ${columns}: ${rows * columns} image tokens.` : `${size}.`;
   }
   root.querySelector(".note").textContent = state.note || "";
@@ -54,35 +57,90 @@ function take(next) {
   if (next.pick) choose((props.examples || []).find((one) => one.name === next.pick), false);
 }
 
-/** A file to the server, which says what the model would see of it. */
+/** A file to the server, which says what the model would see of it. Nothing is sent to a checkpoint that does not see. */
 async function send(file, question = "") {
   const mine = Math.abs(turn) + 1;
   turn = -mine; // under way
   if (state.error) state = { ...state, error: "" };
   paint();
+  const before = root.path;
   let answer;
   let path = "";
   let tell;
   root.path = new Promise((resolve) => (tell = resolve)); // who presses Generate now means this picture
   try {
-    if (file.size > props.limit) throw new Error(`The picture's file is larger than ${props.limit / 1e6} MB: choose or save a smaller one.`);
-    ({ path } = await upload(file).catch(() => {
-      throw new Error("The picture could not be sent: check the connection and try again.");
-    }));
-    tell(path);
-    answer = JSON.parse(await server.look(path));
+    if (!state.sees) {
+      const { sees, blind, note } = JSON.parse(await server.look("")); // another visitor may have changed the checkpoint
+      state = { ...state, sees, blind, note };
+    }
+    if (state.sees) ({ path, answer } = await fitted(file));
   } catch (error) {
     answer = { picture: null, error: error instanceof SyntaxError ? "The page could not read what the server sent: reload it to go on." : error.message };
   }
-  tell("lost");
+  if (!answer) tell(before);
+  else tell(answer.picture ? path : "lost");
   if (Math.abs(turn) !== mine) return;
   turn = mine;
+  if (!answer) {
+    root.path = before;
+    take({ sees: false, error: state.blind });
+    return;
+  }
   root.path = answer.picture ? path : "";
   take(answer);
   if (!answer.picture) return;
   show(false);
   root.querySelector(".announce").textContent = `Picture added, ${root.querySelector(".facts").textContent}`;
   if (question) fill(question);
+}
+
+/** {path, answer} of a file that was uploaded as it is, or shrunk where it is larger than the server takes. */
+async function fitted(file) {
+  if (file.size <= props.limit) {
+    const sent = await looked(file);
+    const [width, height] = sent.answer.large || [Infinity, 1];
+    const small = width * height <= MOST ? await shrunk(file) : null;
+    return small ? looked(small.file, small.from) : sent;
+  }
+  const small = !file.type || ACCEPT.includes(file.type) ? await shrunk(file) : null;
+  if (small) return looked(small.file, small.from);
+  const sent = await looked(new File([file.slice(0, HEAD)], file.name)); // the server knows formats by their first bytes
+  if (!sent.answer.other && !sent.answer.large) sent.answer = { picture: null, error: `The picture's file is larger than ${props.limit / 1e6} MB, and this browser cannot open it to shrink it: choose or save a smaller one.` };
+  return sent;
+}
+
+async function looked(file, shrunkFrom = null) {
+  const { path } = await upload(file).catch(() => {
+    throw new Error("The picture could not be sent: check the connection and try again.");
+  });
+  return { path, answer: { ...JSON.parse(await server.look(path)), shrunkFrom } };
+}
+
+/** A picture as the model will get it, {file, from: [width, height]}: upright, on white, at most props.side pixels a side.
+ * null where the browser cannot open it. */
+async function shrunk(file) {
+  const image = new Image(); // turned as the camera says when it is drawn
+  image.src = URL.createObjectURL(file);
+  try {
+    await image.decode();
+    const from = [image.naturalWidth, image.naturalHeight];
+    const scale = Math.min(1, props.side / Math.max(...from));
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = from.map((side) => Math.max(1, Math.round(side * scale)));
+    const pen = canvas.getContext("2d");
+    pen.fillStyle = "#fff";
+    pen.fillRect(0, 0, canvas.width, canvas.height);
+    pen.imageSmoothingQuality = "high";
+    pen.drawImage(image, 0, 0, canvas.width, canvas.height);
+    const saved = (type) => new Promise((resolve) => canvas.toBlob(resolve, type, 0.92));
+    let blob = file.type === "image/jpeg" ? null : await saved("image/png"); // a screenshot's text stays sharp
+    if (!blob || blob.size > props.limit) blob = await saved("image/jpeg");
+    return blob && { file: new File([blob], file.name, { type: blob.type }), from };
+  } catch {
+    return null;
+  } finally {
+    URL.revokeObjectURL(image.src);
+  }
 }
 
 /** The prompt's text, as if it was typed. */
@@ -99,15 +157,24 @@ async function choose(example, ask = true) {
   await send(new File([data], `${example.name}.png`, { type: "image/png" }), ask ? example.question : "");
 }
 
-const images = (data) => Array.from(data?.files || []).filter((file) => file.type.startsWith("image/"));
+/** The picture that a paste or a drop means. Office programs put one of the text beside the text: the text is meant,
+ * unless it is only the picture's name or address, as file managers and browsers write it. */
+function pictureOf(data) {
+  const file = Array.from(data?.files || []).find((one) => one.type.startsWith("image/"));
+  const text = (data?.getData("text/plain") || "").trim();
+  const names = text.split(/[\\/]/).pop() === file?.name || /^(https?|file|data|blob):\S+$/i.test(text);
+  return text && !names ? null : file;
+}
 
-root.querySelector(".limit").textContent = props.limit / 1e6;
-root.querySelector(".file").addEventListener("click", () => {
-  const input = document.createElement("input");
-  [input.type, input.accept] = ["file", ACCEPT.join(",")];
-  input.addEventListener("change", () => input.files[0] && send(input.files[0]));
-  input.click();
+// In the document while its chooser is open: iOS loses the file of an input that is not.
+const chooser = root.querySelector(".chooser");
+chooser.accept = ACCEPT.join(",");
+chooser.addEventListener("change", () => {
+  const [file] = chooser.files;
+  if (file) send(file);
+  chooser.value = ""; // the same file may be chosen again
 });
+root.querySelector(".file").addEventListener("click", () => chooser.click());
 root.querySelector(".remove").addEventListener("click", () => {
   turn = Math.abs(turn) + 1;
   take({ picture: null });
@@ -138,7 +205,7 @@ document.addEventListener("keydown", (event) => {
 });
 // A picture on the clipboard or dragged here; any text beside it is the prompt's as ever.
 ask?.addEventListener("paste", (event) => {
-  const [file] = images(event.clipboardData);
+  const file = pictureOf(event.clipboardData);
   if (!file) return;
   event.preventDefault();
   send(file);
@@ -152,7 +219,7 @@ ask?.addEventListener("dragleave", () => ask.toggleAttribute("data-over", false)
 ask?.addEventListener("drop", (event) => {
   ask.toggleAttribute("data-over", false);
   const [file] = event.dataTransfer?.files || [];
-  if (!file) return;
+  if (!file || (file.type.startsWith("image/") && !pictureOf(event.dataTransfer))) return;
   event.preventDefault();
   send(file); // whatever it is: the server says what it thinks of it
 });

@@ -14,7 +14,7 @@ from gradio.utils import get_upload_folder
 from nemodiff.checkpoints import CATALOGUE
 from nemodiff.errors import RequestError
 from nemodiff.examples import PICTURES
-from nemodiff.pictures import MAX_BYTES, Picture, open_picture
+from nemodiff.pictures import MAX_BYTES, MAX_SIDE, OtherFormat, Picture, TooManyPixels, open_picture
 from nemodiff.request import Request
 from ui.checkpoint import Checkpoints
 from ui.stream import explain, pack
@@ -32,8 +32,9 @@ class Slot:
     nothing is kept here between two of them, so any process can answer.
 
     Messages are flat JSON strings, numbered, so that the same one twice is two: `sees` (whether the checkpoint does),
-    what the catalogue notes of it (`note`), and where they change `picture` (what was chosen, or null), `error` (one
-    sentence), `pick` (an example to choose).
+    else a sentence about that (`blind`), what the catalogue notes of it (`note`), and where they change `picture` (what
+    was chosen, or null), `error` (one sentence), `pick` (an example to choose). Of a picture that was refused, the size
+    of one that the browser may shrink (`large`) and whether it is of a known other format (`other`).
     """
 
     def __init__(self, checkpoints: Checkpoints) -> None:
@@ -51,6 +52,7 @@ class Slot:
             server_functions=[look],
             examples=[one for one in (_offer(name) for name in PICTURES) if one],
             limit=MAX_BYTES,
+            side=MAX_SIDE,
             elem_id="picture-host",
             min_width=40,
         )
@@ -59,7 +61,12 @@ class Slot:
         engine = self._checkpoints.engine
         running = engine and engine.checkpoint
         note = next((entry.note for entry in CATALOGUE if entry.name == running), "")
-        return pack({"n": next(_numbers), "sees": self._checkpoints.sees, "note": note} | more)
+        blind = ""
+        try:
+            self._check_sight()
+        except RequestError as error:
+            blind = str(error)
+        return pack({"n": next(_numbers), "sees": self._checkpoints.sees, "blind": blind, "note": note} | more)
 
     def images(self, path: str | None) -> tuple[Picture, ...]:
         """The picture of an upload, as a Request takes it; () without one.
@@ -80,7 +87,9 @@ class Slot:
             shown = {"width": picture.width, "height": picture.height, "preview": picture.preview()}
             return self.state(picture=shown | {"grid": self._grid(picture)})
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
-            return self.state(picture=None, error=explain(error))
+            large = [error.width, error.height] if isinstance(error, TooManyPixels) else None
+            other = isinstance(error, OtherFormat)
+            return self.state(picture=None, error=explain(error), large=large, other=other)
 
     def link(self, path: str | None) -> str | None:
         """The name by which a link carries the picture: only an example has one. Raises RequestError."""
