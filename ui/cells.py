@@ -6,6 +6,8 @@ import codecs
 import heapq
 import html
 import re
+from collections import Counter
+from itertools import accumulate
 
 from nemodiff.trace import KEPT, Event, Lane, Position, Trace
 
@@ -108,10 +110,28 @@ class Cells:
 
 
 def kept_counts(lane: Lane) -> list[int]:
-    """Tokens that stand for good after every event of a lane."""
-    cells = Cells(lane)
-    counts = []
-    for k in range(len(lane.events)):
-        cells.advance(k)
-        counts.append(cells.kept)
-    return counts
+    """Tokens that stand for good after every event of a lane: those that no later event throws away, as what diffusion
+    committed behind an EOS is. So the counts never fall."""
+    since: dict[int, int] = {}
+    for k, event in enumerate(lane.events):
+        for position in event.positions:
+            if position.state in KEPT:
+                since.setdefault(position.index, k)
+            elif position.state != "rejected":
+                since.pop(position.index, None)
+    gains = Counter(since.values())
+    return list(accumulate(gains[k] for k in range(len(lane.events))))
+
+
+def exact_text(trace: Trace, tokens: list[int]) -> str:
+    """The text of an answer, without control tokens and characters of which pieces are missing at its end."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    special = set(trace.special)
+    parts = (
+        bytes.fromhex(piece)
+        if (piece := trace.byte_pieces.get(token)) is not None
+        else trace.vocabulary.get(token, "").encode(errors="replace")
+        for token in tokens
+        if token not in special
+    )
+    return "".join(map(decoder.decode, parts))

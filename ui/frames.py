@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, features
 
 from nemodiff.errors import TraceError
 from nemodiff.trace import Lane, Position, Trace
-from ui.cells import Cells, name, seen, texts
+from ui.answers import fault
+from ui.cells import Cells, kept_counts, name, seen, texts
 from ui.figure import lane_forwards
+from ui.text_layout import Piece, clusters, cut, layout, visual, width
 
 MAX_FRAMES = 120
 MAX_TOKENS = 4096
@@ -36,26 +37,44 @@ LEGEND = (("new", "this forward"), ("guess", "still masked"), ("kept", "accepted
 
 @dataclass(frozen=True, slots=True)
 class _Slot:
-    """Where a position's final token stands: (row, column, text) pieces."""
+    """Where a position's final token stands."""
 
     token: int
-    pieces: tuple[tuple[int, int, str], ...]
+    pieces: tuple[Piece, ...]
 
 
 class _Type:
     """A monospaced font and its grid. Without DejaVu Sans Mono, Pillow's own font on a grid of its widest letter."""
 
     def __init__(self, size: int) -> None:
-        self.body, self.bold = _font("DejaVuSansMono.ttf", size), _font("DejaVuSansMono-Bold.ttf", size)
+        self.body = _font("DejaVuSansMono.ttf", size)
+        # A shaping engine, where there is one, puts combining characters into place; else they are drawn over a letter.
+        engine = ImageFont.Layout.RAQM if features.check("raqm") else ImageFont.Layout.BASIC
+        self.joins = engine == ImageFont.Layout.RAQM
+        # Hebrew, for one, is in the second alone.
+        self.fonts = [_font(file, size, engine) for file in ("DejaVuSansMono.ttf", "DejaVuSans.ttf")]
+        self.blank = [bytes(font.getmask("\U0010ffff")) for font in self.fonts]
+        self.chosen: dict[str, Any] = {}
         self.small = _font("DejaVuSans.ttf", size - 1)
         self.head = _font("DejaVuSans-Bold.ttf", size + 1)
         self.width = max(1, round(self.body.getlength("M")))
         self.height = round(size * 1.5)
 
+    def font_of(self, cluster: str) -> Any:
+        """The first font that has all of a cluster's characters."""
+        if cluster not in self.chosen:
+            fits = (
+                font
+                for font, blank in zip(self.fonts, self.blank, strict=True)
+                if all(bytes(font.getmask(character)) != blank for character in cluster)
+            )
+            self.chosen[cluster] = next(fits, self.body)
+        return self.chosen[cluster]
 
-def _font(file: str, size: int) -> Any:
+
+def _font(file: str, size: int, engine: ImageFont.Layout = ImageFont.Layout.BASIC) -> Any:
     try:
-        return ImageFont.truetype(file, size)
+        return ImageFont.truetype(file, size, layout_engine=engine)
     except OSError:
         return ImageFont.load_default(size)
 
@@ -192,7 +211,7 @@ class _Board:
 
     def write(self, place: tuple[float, float], text: str, font: Any, colour: str, room: float) -> None:
         """One line, cut with an ellipsis where the room ends."""
-        text = text[:400]
+        text = visual(unicodedata.normalize("NFC", text[:400]))
         if font.getlength(text) > room:
             while text and font.getlength(text + "…") > room:
                 text = text[:-1]
@@ -203,10 +222,10 @@ class _Board:
         left, top, right, bottom = (round(edge) for edge in box)
         self.pen.rectangle((left, top, right - 1, bottom - 1), look.fill or PAPER)
         column = 0
-        for character in text:
-            if character != " ":
-                self.pen.text((left + column * self.type.width, top), character, look.ink, self.type.body)
-            column += _width(character)
+        for cluster in text if text.isascii() else clusters(text):
+            if cluster != " ":
+                self._character((left + column * self.type.width, top), cluster, look.ink)
+            column += width(cluster)
         if look.line and (look.fill or text.strip()):
             base = bottom - 2
             if look.dotted:
@@ -216,6 +235,16 @@ class _Board:
                 self.pen.rectangle((left, base, right - 1, base + 1), look.line)
         if look.struck:
             self.pen.line((left, (top + bottom) // 2, right - 1, (top + bottom) // 2), look.ink)
+
+    def _character(self, place: tuple[float, float], cluster: str, ink: str) -> None:
+        if cluster.isascii():
+            self.pen.text(place, cluster, ink, self.type.body)
+            return
+        cluster = unicodedata.normalize("NFC", cluster)
+        font, (x, y) = self.type.font_of(cluster), place
+        room = width(cluster) * self.type.width
+        for part in [cluster] if self.type.joins else cluster:
+            self.pen.text((x + (room - font.getlength(part)) / 2, y), part, ink, font)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +261,8 @@ class _View:
 
     def __init__(self, board: _Board, trace: Trace, lane: Lane, x: int, columns: int, rows: int) -> None:
         self.board, self.trace, self.lane, self.x, self.columns = board, trace, lane, x, columns
-        self.cells, self.nfe = Cells(lane), lane.nfe_counts()
+        self.cells, self.counts, self.nfe = Cells(lane), kept_counts(lane), lane.nfe_counts()
+        self.fault = fault(trace, lane)
         self.slots, self.rows = _layout(trace, lane, columns)
         self.filled: set[int] = set()  # slots in which something stands: a trace may hold many more places
         self.lively: set[int] = set()  # those that may look different in the next picture
@@ -263,7 +293,7 @@ class _View:
     def _scroll(self) -> bool:
         """Keep the newest token in view; a jump is half the window, so that eyes can follow. Whether there was one."""
         active = [index for index in self.lively & self.filled if self.cells.at[index][1] == self.cells.event]
-        last = max((self.slots[index].pieces[-1][0] for index in active), default=0)
+        last = max((self.slots[index].pieces[-1].row for index in active), default=0)
         if last < self.top + self.shown:
             return False
         self.top = min(self.rows - self.shown, last - self.shown // 2)
@@ -284,20 +314,21 @@ class _View:
     def _paint(self, index: int, key: tuple) -> None:
         look = _look(*key) if key else _Look(PAPER)
         final = self.slots[index]
-        if final.pieces[-1][0] < self.top or final.pieces[0][0] >= self.top + self.shown:
+        if final.pieces[-1].row < self.top or final.pieces[0].row >= self.top + self.shown:
             return
         position = self.cells.at[index][0] if key else None
         own = _guess(self.trace, position, final) if position else None
-        for row, column, text in final.pieces:
-            if not self.top <= row < self.top + self.shown:
-                continue
-            left = self.x + self.board.margin + column * self.board.type.width
-            top = self.board.text_top + (row - self.top) * self.board.type.height
-            wide = _width(text)
-            box = (left, top, left + wide * self.board.type.width, top + self.board.type.height)
-            shown = "" if position is None else text if own is None else own[:wide]
+        for piece in final.pieces:
+            wide = width(piece.text)
+            shown = "" if position is None else piece.text if own is None else cut(own, wide)
             if own is not None:
-                own = own[wide:]
+                own = own[len(shown) :]
+            if not wide or not self.top <= piece.row < self.top + self.shown:
+                continue
+            left = self.x + self.board.margin + piece.column * self.board.type.width
+            top = self.board.text_top + (piece.row - self.top) * self.board.type.height
+            box = (left, top, left + wide * self.board.type.width, top + self.board.type.height)
+            shown = visual(shown) if own is not None else shown
             if shown == "⏎" and look.fill is None:
                 shown = ""
             self.board.cell(box, shown, look)
@@ -308,15 +339,17 @@ class _View:
         room = board.lane_width - 2 * board.margin
         board.pen.rectangle((self.x + 1, top, self.x + board.lane_width - 1, top + 44), PAPER)
         forwards, ms = (event.forward, event.clock_ms) if event else (0, 0.0)
-        kept = self.cells.kept
+        kept = self.counts[self.cells.event] if event else 0
         board.write((left, top), _plural(kept, "token"), board.type.head, LANES[self.lane.mode][1], room)
-        beside = f"{lane_forwards(forwards, self.nfe[:1] != [None])} · {ms / 1000:.2f} s"
+        beside = lane_forwards(forwards, self.nfe[:1] != [None])
+        beside += f" · {ms / 1000:.2f} s" if self.lane.seconds else ""
         place = left + room - board.type.head.getlength(beside)
         board.write((place, top), beside, board.type.head, INK, room)
         parts = [f"{kept / forwards:.2f} tokens / forward"] if forwards else []
         counted = self.nfe[self.cells.event] if event else None
         parts += [f"NFE {counted}"] if counted is not None else []
         parts += [f"{kept / ms * 1000:.1f} tokens / s"] if ms else []
+        parts += [self.fault] if self.fault and event is self.lane.events[-1] else []
         board.write((left, top + 22), " · ".join(parts), board.type.small, SOFT, room)
 
 
@@ -346,7 +379,7 @@ def _guess(trace: Trace, position: Position, slot: _Slot) -> str | None:
     text = name(trace, position.token)
     bare = text.strip("·")
     # The final text's leading space stays free, so that words keep apart.
-    return " " * slot.pieces[0][2].startswith(" ") + bare if bare else text
+    return " " * slot.pieces[0].text.startswith(" ") + bare if bare else text
 
 
 def _layout(trace: Trace, lane: Lane, columns: int) -> tuple[dict[int, _Slot], int]:
@@ -355,42 +388,12 @@ def _layout(trace: Trace, lane: Lane, columns: int) -> tuple[dict[int, _Slot], i
     cells.advance(len(lane.events) - 1)
     places = sorted(cells.at)[:MAX_TOKENS]
     tokens = [cells.at[index][0].token for index in places]
-    slots, row, column, left = {}, 0, 0, MAX_CHARACTERS
-    for index, token, whole in zip(places, tokens, texts(trace, tokens), strict=True):
-        pieces: list[tuple[int, int, str]] = []
-        text = whole[:MAX_TEXT]
-        left -= len(text)
+    shown, left = [], MAX_CHARACTERS
+    for text in texts(trace, tokens):
+        shown.append(text[:MAX_TEXT])
+        left -= len(shown[-1])
         if left < 0:
+            shown.pop()
             break
-        # A newline has a place of its own, one column wide, in which a guess or a highlight can be seen.
-        for part in re.findall("\n|[^\n]+", text.replace("\t", "    ")) or [" "]:
-            if part == "\n":
-                pieces.append((row, min(column, columns - 1), "⏎"))
-                row, column = row + 1, 0
-                continue
-            if column and column + _width(part) > columns:
-                row, column = row + 1, 0
-            for line in _wrapped(part, columns):
-                if column and column + _width(line) > columns:
-                    row, column = row + 1, 0
-                pieces.append((row, column, line))
-                column += _width(line)
-        slots[index] = _Slot(token, tuple(pieces))
-    return slots, row + 1
-
-
-def _wrapped(text: str, columns: int) -> Iterator[str]:
-    """A text in lines of at most `columns`."""
-    line, wide = "", 0
-    for character in text:
-        step = _width(character)
-        if line and wide + step > columns:
-            yield line
-            line, wide = "", 0
-        line, wide = line + character, wide + step
-    yield line
-
-
-def _width(text: str) -> int:
-    """Columns that a text takes: wide characters take two."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+    pieces, rows = layout(shown, columns)
+    return {index: _Slot(token, own) for index, token, own in zip(places, tokens, pieces, strict=False)}, rows

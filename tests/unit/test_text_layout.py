@@ -1,0 +1,113 @@
+"""Text in pictures: read in its own direction, letters joined, marks on their letters, nothing over what follows."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image, ImageChops
+
+from nemodiff.trace import Trace
+from tests.helpers.traces import trace_of
+from ui import frames
+from ui.frames import Frames
+from ui.text_layout import Piece, clusters, cut, layout, visual, width
+
+SHALOM = "שלום"
+
+
+def test_right_to_left_words_are_seen_from_the_right_and_numbers_among_them_are_not() -> None:
+    assert visual("abc") == "abc"
+    assert visual(f"a {SHALOM} b") == f"a {SHALOM[::-1]} b"
+    assert visual(f"{SHALOM} 12 {SHALOM}") == f"{SHALOM[::-1]} 12 {SHALOM[::-1]}"
+    assert visual(f"{SHALOM} (a)") == f"{SHALOM[::-1]} (a)" and visual(f"({SHALOM})") == f"({SHALOM[::-1]})"
+
+
+def test_arabic_letters_take_the_forms_that_join_them_across_tokens() -> None:
+    assert visual("سلام") == "\ufee1\ufefc\ufeb3"  # meem alone, the letter of lam and alef, seen that begins
+    first, second = layout(["بي", "ت"], 20)[0]
+    assert [first, second] == [(Piece(0, 1, "\ufef4\ufe91"),), (Piece(0, 0, "\ufe96"),)]
+
+
+def test_a_token_keeps_its_own_letters_wherever_they_are_seen() -> None:
+    tokens = ["ab ", SHALOM[:2], SHALOM[2:], " c", "\n", f"{SHALOM} 7"]
+    pieces, rows = layout(tokens, 20)
+    assert rows == 2 and pieces[1:4] == [
+        (Piece(0, 5, SHALOM[1::-1]),),
+        (Piece(0, 3, SHALOM[:1:-1]),),
+        (Piece(0, 7, " c"),),
+    ]
+    assert pieces[5] == (Piece(1, 0, f"7 {SHALOM[::-1]}"),) or pieces[5] == (Piece(1, 0, f"{SHALOM[::-1]} 7"),)
+    wrapped, rows = layout([f"{SHALOM} {SHALOM}"], 5)
+    assert [piece.row for piece in wrapped[0]] == [0, 1] and rows == 2  # the first word stays in the first row
+
+
+def test_marks_stand_on_their_letter_even_from_another_token() -> None:
+    assert clusters("e\u0301x\u0302\u0323!") == ["e\u0301", "x\u0302\u0323", "!"]
+    assert (width("e\u0301"), width("日"), cut("a\u0301日b", 2), cut("a\u0301日b", 3)) == (1, 2, "a\u0301", "a\u0301日")
+    pieces, _ = layout(["e", "", "\u0301", "x"], 9)
+    assert pieces == [(Piece(0, 0, "e\u0301"),), (Piece(0, 1, " "),), (Piece(0, 1, ""),), (Piece(0, 2, "x"),)]
+
+
+def drawn(texts: list[str], **options) -> tuple[Image.Image, Frames]:
+    words = {str(i + 1): text for i, text in enumerate(texts)}
+    data = trace_of(words, list(range(1, len(texts) + 1))) | {"request": {"prompt": "made", "modes": ["ar"]}}
+    data["lanes"] = data["lanes"][:1]
+    made = Frames(Trace.from_json(json.dumps(data)), size=20, **options)
+    *_, last = (image.copy() for image in made.draw())
+    return last, made
+
+
+def ink(image: Image.Image, made: Frames, column: int, row: int = 0) -> Image.Image:
+    """What is drawn in a cell: dark on light, whatever lies behind it."""
+    board = made._board
+    x, y = board.margin + column * board.type.width, board.text_top + row * board.type.height
+    cell = image.crop((x, y, x + board.type.width, y + board.type.height - 4)).convert("L")
+    return cell.point(lambda value: 255 if value < 110 else 0)
+
+
+@pytest.mark.parametrize("shaping", [True, False])
+def test_a_picture_shows_arabic_in_its_order(shaping: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not shaping:
+        monkeypatch.setattr(frames.features, "check", lambda name: False)
+    got = drawn(["بيت", "x", "y", "z"])
+    for column in range(3):
+        cell = ink(*got, column)
+        assert cell.getbbox()
+        single = [ink(*drawn([form, "x", "y"]), 0) for form in ("\ufe96", "\ufef4", "\ufe91")]
+        assert ImageChops.difference(cell, single[column]).getbbox() is None
+
+
+@pytest.mark.parametrize("shaping", [True, False])
+def test_a_picture_shows_a_mark_on_its_letter_and_nothing_beside_it(
+    shaping: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not shaping:
+        monkeypatch.setattr(frames.features, "check", lambda name: False)
+    image, made = drawn(["x\u0302", "y", "z", "w"])
+    bare, plain = drawn(["x", "y", "z", "w"])
+    assert ImageChops.difference(ink(image, made, 1), ink(bare, plain, 1)).getbbox() is None  # y follows at once
+    mark = ImageChops.difference(ink(image, made, 0), ink(bare, plain, 0)).getbbox()
+    assert mark and mark[3] < made._board.type.height / 2  # above the letter
+
+
+def guessed(guess: int) -> Image.Image:
+    """The cell beside the one in which a token is guessed while the final one, a letter, is still to come."""
+    words = {"1": "a", "2": "b", "3": " " * 200, "4": "日本語日本語", "5": "c", "6": "\t" * 20}
+    event = {"phase": "denoise", "start": 0, "length": 2}
+    first = [{"index": 0, "token": guess, "state": "masked"}, {"index": 1, "token": 2, "state": "committed"}]
+    events = [
+        event | {"forward": 1, "clock_ms": 1.0, "positions": first},
+        event | {"forward": 2, "clock_ms": 2.0, "positions": [{"index": 0, "token": 1, "state": "committed"}]},
+    ]
+    data = trace_of(words, [1, 2]) | {"request": {"prompt": "made", "modes": ["diffusion"]}}
+    data["lanes"] = [{"mode": "diffusion", "events": events, "tokens": [1, 2], "finish": "length"}]
+    made = Frames(Trace.from_json(json.dumps(data)), size=20)
+    images = [image.copy() for image in made.draw()]
+    return ink(images[1], made, 1)
+
+
+@pytest.mark.parametrize("guess", [3, 4, 6])
+def test_a_guess_of_many_spaces_or_wide_letters_stays_in_its_room(guess: int) -> None:
+    plain = guessed(5)
+    assert plain.getbbox() and ImageChops.difference(guessed(guess), plain).getbbox() is None

@@ -1,0 +1,224 @@
+"""Where an answer's tokens stand on a grid of columns: wrapped in reading order, then each row in the order in which it
+is seen. Right-to-left text runs as on the page, whose base direction is left to right; Arabic letters are joined, and
+combining characters stand on what they belong to."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+from arabic_reshaper import ArabicReshaper
+from bidi import algorithm
+from bidi.mirror import MIRRORED
+
+#: Lam, as it begins or goes on, and the alefs that close it: to a reader each pair is one letter.
+_LAM = {"\ufedf": 0, "\ufee0": 1}
+_ALEF = {"\ufe82": "\ufef5\ufef6", "\ufe84": "\ufef7\ufef8", "\ufe88": "\ufef9\ufefa", "\ufe8e": "\ufefb\ufefc"}
+#: A letter each stays, so that every token keeps its own.
+_JOIN = ArabicReshaper({"support_ligatures": False, "delete_harakat": False, "shift_harakat_position": False})
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a token that stands together: its row, its first column, its text from left to right."""
+
+    row: int
+    column: int
+    text: str
+
+
+@dataclass(slots=True)
+class _Run:
+    """Text of a token (named by its place) on one row. No text: a place that is kept free."""
+
+    token: int
+    text: str
+    row: int
+    level: int = 0
+
+    @property
+    def width(self) -> int:
+        return width(self.text) if self.text else 1
+
+
+def combines(character: str) -> bool:
+    return unicodedata.category(character) in ("Mn", "Me")
+
+
+def clusters(text: str) -> list[str]:
+    """A text in characters, each with the combining ones that follow it."""
+    if text.isascii():
+        return list(text)
+    parts: list[list[str]] = []
+    for character in text:
+        if parts and combines(character):
+            parts[-1].append(character)
+        else:
+            parts.append([character])
+    return ["".join(part) for part in parts]
+
+
+def width(text: str) -> int:
+    """Columns that a text takes: wide characters take two, combining ones none."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if combines(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def cut(text: str, columns: int) -> str:
+    """As much of a text's beginning as fits."""
+    return next(_lines(text, columns)) if width(text) > columns else text
+
+
+def visual(text: str) -> str:
+    """One line as it is seen from left to right."""
+    return "".join(run.text for run in _ordered(_directed([_Run(0, text, 0)])))
+
+
+def layout(texts: Iterable[str], columns: int) -> tuple[list[tuple[Piece, ...]], int]:
+    """The pieces of every token's text, at least one each, and the number of rows.
+
+    A token that does not fit at the end of a row goes to the next one; a longer one is broken at `columns`. A newline
+    has a place of its own, one column wide, and so has a token without text.
+    """
+    pieces: list[list[Piece]] = []
+    paragraph: list[_Run] = []
+    row, column = 0, 0
+    for token, text in enumerate(texts):
+        pieces.append([])
+        for part in re.findall("\n|[^\n]+", text.replace("\t", "    ")) or [""]:
+            if part == "\n":
+                _place(paragraph, pieces)
+                paragraph = []
+                pieces[token].append(Piece(row, min(column, columns - 1), "⏎"))
+                row, column = row + 1, 0
+                continue
+            rest = _attached(paragraph, part)
+            if part and not rest:
+                continue
+            if column and column + (width(rest) or 1) > columns:
+                row, column = row + 1, 0
+            for line in _lines(rest, columns):
+                if column and column + width(line) > columns:
+                    row, column = row + 1, 0
+                run = _Run(token, line, row)
+                column += run.width
+                paragraph.append(run)
+    _place(paragraph, pieces)
+    last = Piece(0, 0, "")
+    for parts in pieces:
+        if not parts:
+            parts.append(Piece(last.row, last.column, ""))
+        last = parts[-1]
+    return [tuple(parts) for parts in pieces], row + 1
+
+
+def _attached(paragraph: list[_Run], text: str) -> str:
+    """What is left of a token's text when the marks that it begins with stand on the token before."""
+    before = next((run for run in reversed(paragraph) if run.text), None)
+    if before is None or not text or text[0].isascii():
+        return text
+    marks = 0
+    while marks < len(text) and combines(text[marks]):
+        marks += 1
+    before.text += text[:marks]
+    return text[marks:]
+
+
+def _lines(text: str, columns: int) -> Iterator[str]:
+    """A text in lines of at most `columns`, at least one."""
+    if text.isascii():
+        yield from (text[at : at + columns] for at in range(0, len(text) or 1, columns))
+        return
+    line: list[str] = []
+    taken = 0
+    for cluster in clusters(text):
+        wide = width(cluster)
+        if line and taken + wide > columns:
+            yield "".join(line)
+            line, taken = [], 0
+        line.append(cluster)
+        taken += wide
+    yield "".join(line)
+
+
+def _place(paragraph: list[_Run], pieces: list[list[Piece]]) -> None:
+    """Add a paragraph's rows to their tokens' pieces."""
+    for row, line in groupby(_directed(paragraph), key=lambda run: run.row):
+        column = 0
+        for token, together in groupby(_ordered(list(line)), key=lambda run: run.token):
+            runs = list(together)
+            pieces[token].append(Piece(row, column, "".join(run.text or " " for run in runs)))
+            column += sum(run.width for run in runs)
+
+
+def _directed(paragraph: list[_Run]) -> list[_Run]:
+    """A paragraph with its runs' levels (Unicode Annex 9): one with right-to-left text in a run a character, joined and
+    mirrored where it runs to the left."""
+    if all(run.text.isascii() for run in paragraph):
+        return paragraph
+    text = "".join(run.text for run in paragraph)
+    if not any(unicodedata.bidirectional(c) in ("R", "AL", "AN") for c in text):
+        return paragraph
+    levels = _levels(text)
+    joined = _JOIN.reshape(text)
+    if len(joined) != len(text):
+        joined = text
+    at = 0
+    result: list[_Run] = []
+    for run in paragraph:
+        if not run.text:
+            result.append(_Run(run.token, "", run.row, result[-1].level if result else 0))
+        for cluster in clusters(run.text):
+            one = _Run(run.token, joined[at : at + len(cluster)], run.row, levels[at])
+            at += len(cluster)
+            if one.level % 2:
+                one.text = MIRRORED.get(one.text[0], one.text[0]) + one.text[1:]
+            if not _closes_lam(result, one):
+                result.append(one)
+    return result
+
+
+def _closes_lam(runs: list[_Run], alef: _Run) -> bool:
+    """Whether an alef became one letter with the lam before it, in the same token and row."""
+    before = runs[-1] if runs else None
+    if before is None or not before.text or (before.token, before.row) != (alef.token, alef.row):
+        return False
+    lam, pair = _LAM.get(before.text[0]), _ALEF.get(alef.text[0])
+    if lam is None or pair is None:
+        return False
+    before.text = pair[lam] + before.text[1:] + alef.text[1:]
+    return True
+
+
+def _levels(text: str) -> list[int]:
+    storage = algorithm.get_empty_storage()
+    storage["base_level"], storage["base_dir"] = 0, "L"
+    algorithm.get_embedding_levels(text, storage)
+    characters = list(storage["chars"])  # invisible ones are taken out on the way
+    for step in ("explicit_embed_and_overrides", "resolve_weak_types", "resolve_neutral_types"):
+        getattr(algorithm, step)(storage, False)
+    algorithm.resolve_implicit_levels(storage, False)
+    return [one["level"] or 0 for one in characters]
+
+
+def _ordered(row: list[_Run]) -> list[_Run]:
+    """A row as it is seen: rules L1 (spaces at its end are not turned round) and L2 of Unicode Annex 9."""
+    if not any(one.level for one in row):
+        return row
+    for one in reversed(row):
+        if one.text.strip():
+            break
+        one.level = 0
+    levels = [one.level for one in row]
+    for level in range(max(levels, default=0), 0, -1):
+        start = 0
+        for high, run in groupby(row, key=lambda one: one.level >= level):
+            stop = start + len(list(run))
+            if high:
+                row[start:stop] = row[start:stop][::-1]
+            start = stop
+    return row
