@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from nemodiff.errors import NemodiffError, RequestError
+from nemodiff.errors import NemodiffError, RequestError, SettingError
 
 
 def run(args: argparse.Namespace) -> int:
     """`args.func(args)`; 2 with one sentence on stderr for input that cannot be used, 130 after Ctrl-C."""
     try:
         return args.func(args)
+    except SettingError as error:
+        return _refuse(error.named(flag(error.setting)))
     except NemodiffError as error:
         return _refuse(str(error))
     except BrokenPipeError:  # whoever reads our output has had enough

@@ -21,7 +21,7 @@ from nemodiff.trace import (
     Position,
     Trace,
 )
-from nemodiff.untrusted import SCHEMA, broken, integer, is_hex, number, one_of, table, take
+from nemodiff.untrusted import SCHEMA, broken, integer, is_hex, number, one_of, seed_of, table, take
 
 #: Of all lanes of a trace: forwards, positions that they left, tokens of an answer.
 MAX_EVENTS, MAX_POSITIONS, MAX_TOKENS = 65_536, 500_000, 65_536
@@ -68,7 +68,7 @@ def trace(data: Any) -> Trace:
         tokenizer=take(data, "tokenizer", str, "trace", ""),
         device=take(data, "device", str, "trace", ""),
         dtype=take(data, "dtype", str, "trace", ""),
-        exact=take(data, "exact", bool, "trace", False),
+        exact=None if data.get("exact") is None else take(data, "exact", bool, "trace"),
         versions=_versions(data),
         request=_request(data),
         recorded=take(data, "recorded", (str, type(None)), "trace", None),
@@ -114,6 +114,8 @@ _IDS = ("prompt_ids", "answer_ids")
 def _request(data: dict[str, Any]) -> dict[str, Any]:
     """The request: what is known of it has its type, and lists are no longer than an answer."""
     request = take(data, "request", dict, "trace")
+    if "seed" in request:
+        request = request | {"seed": seed_of(request["seed"])}
     for name in _TEXTS:
         take(request, name, (str, type(None)), "request", None)
     for name in _NUMBERS:

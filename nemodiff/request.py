@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from nemodiff.errors import RequestError, shown
+from nemodiff.errors import RequestError, SettingError, shown
 from nemodiff.pictures import Picture
 from nemodiff.trace import MODES
 
@@ -103,9 +103,8 @@ class Request:
         if self.block_length is not None:
             _integer("block_length", self.block_length, 2, MAX_BLOCK_LENGTH)
             if self.draft == "quadratic" and self.block_length > MAX_QUADRATIC_LENGTH:
-                raise RequestError(
-                    f"block_length may be up to {MAX_QUADRATIC_LENGTH} with draft quadratic, not {self.block_length}."
-                )
+                wanted = f"may be up to {MAX_QUADRATIC_LENGTH} with quadratic drafts, not {self.block_length}."
+                raise SettingError("block_length", wanted)
         if self.steps is not None:
             _integer("steps", self.steps, 1, MAX_BLOCK_LENGTH)
         if self.threshold is not None:
@@ -195,12 +194,12 @@ def _choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
 
 def _integer(name: str, value: Any, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise RequestError(f"{name} must be a whole number from {low} to {high}, not {shown(value)}.")
+        raise SettingError(name, f"must be a whole number from {low} to {high}, not {shown(value)}.")
 
 
 def _number(name: str, value: Any, low: float, high: float) -> None:
     finite = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
     if isinstance(value, bool) or not finite:
-        raise RequestError(f"{name} must be a number from {low} to {high}, not {shown(value)}.")
+        raise SettingError(name, f"must be a number from {low} to {high}, not {shown(value)}.")
     if not low <= value <= high:
-        raise RequestError(f"{name} must be from {low} to {high}, not {shown(value)}.")
+        raise SettingError(name, f"must be from {low} to {high}, not {shown(value)}.")

@@ -234,13 +234,15 @@ class Trace:
 
     Of pictures in the prompt: image_grids are the (rows, columns) of each one's tokens, image_ms is what encoding them
     took (0 where all were known), image_previews small JPEGs as data: URLs, kept only where the user agrees.
+
+    exact: whether rows come out the same whatever travels with them; None where nobody checked.
     """
 
     checkpoint: str
     tokenizer: str
     device: str
     dtype: str
-    exact: bool
+    exact: bool | None
     versions: dict[str, str]
     request: dict[str, Any]
     lanes: list[Lane] = field(default_factory=list)
@@ -269,7 +271,7 @@ class Trace:
 
     def head(self) -> dict[str, Any]:
         """Everything but the lanes and the token table: what a page needs before the first event."""
-        data = {
+        data: dict[str, Any] = {
             "schema": SCHEMA,
             "checkpoint": self.checkpoint,
             "tokenizer": self.tokenizer,

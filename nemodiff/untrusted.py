@@ -59,5 +59,11 @@ def table(data: dict, key: str, where: str) -> dict[int, str]:
     return {int(id_): text for id_, text in table.items()}
 
 
+def seed_of(value: Any) -> Any:
+    """A seed that JavaScript would round is a text in what a browser writes: the number; any other value as it is."""
+    digits = isinstance(value, str) and re.fullmatch(r"[1-9][0-9]{15,18}", value)
+    return int(value) if digits else value
+
+
 def is_hex(text: str) -> bool:
     return re.fullmatch(r"([0-9a-f]{2}){1,64}", text) is not None

@@ -14,11 +14,11 @@ from nemodiff.described import Described
 from nemodiff.errors import RequestError, TraceError
 from nemodiff.examples import EXAMPLES
 from nemodiff.request import DRAFTS, ORDERS, SAMPLERS, Request
-from nemodiff.trace import MODES, Trace
+from nemodiff.trace import MAX_BYTES, MODES, Trace
 from ui import api, asking, charts, checkpoint, compare, files, light, permalink, picture, player, relay, stream, zero
 from ui import branch as branches
 from ui.cells import escaped
-from ui.fields import given, listed, whole
+from ui.fields import check_length, exact_seed, given, listed, new_tokens, whole, worded
 from ui.figure import empty
 from ui.guard import uploaded
 from ui.limits import within
@@ -110,29 +110,30 @@ def build(
         ticket, shown = asking.ticket_of(shown)
         try:
             running()
+            check_length(prompt, settings.max_prompt)
             request = Request(
                 prompt=prompt,
                 images=slot.images(shown),
-                modes=tuple(mode for mode in MODES if mode in listed("modes", modes)),
-                block_length=whole("block length", block_length),
+                modes=_chosen(modes),
+                block_length=whole("block", block_length),
                 sampler=sampler,
                 order=order,
                 threshold=threshold,
                 entropy_bound=0.3 if entropy_bound is None else entropy_bound,
-                steps=whole("steps", steps),
+                steps=whole("steps a block", steps),
                 temperature=given("temperature", temperature),
-                seed=given("seed", whole("seed", seed)),
-                max_new_tokens=given("max new tokens", whole("max new tokens", max_new_tokens)),
+                seed=exact_seed(seed),
+                max_new_tokens=new_tokens(max_new_tokens, settings.max_new_tokens),
                 ignore_eos=bool(ignore_eos),
                 raw=bool(raw),
                 draft=draft,
                 acceptance=acceptance,
                 # A field that does not show sets nothing.
-                ar_weight=given("AR's weight", ar_weight) if draft == "quadratic" else 1.0,
+                ar_weight=given("AR's weight in the verifier", ar_weight) if draft == "quadratic" else 1.0,
                 time_limit=settings.time_limit,
             )
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
-            yield stream.named(ticket, stream.failure(stream.explain(error)))
+            yield stream.named(ticket, stream.failure(stream.explain(worded(error))))
             return
         yield from run(request, visitor, ticket)
 
@@ -239,6 +240,9 @@ def build(
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
             return stream.failure(stream.explain(error))
 
+    def opened(path: str, visitor: gr.Request) -> str:  # what was dropped on the stage
+        return str(open_trace({"path": str(path)}, visitor))
+
     block_length, threshold = checkpoints.block_length, checkpoints.threshold
     with gr.Blocks(title="nemodiff", fill_width=True, delete_cache=(3600, 3600), analytics_enabled=False) as page:
         top = gr.HTML(
@@ -285,7 +289,7 @@ def build(
             draft = _dropdown("drafts", list(DRAFTS), DRAFTS[0], "draft")
             temperature = _number("temperature", 0, "temperature", step=0.1)
             length = _number("new tokens", min(128, settings.max_new_tokens), "max-new-tokens")
-        with gr.Accordion("More", open=False, elem_id="more"), gr.Row(elem_id="extras"):
+        with gr.Accordion("More", open=False, elem_id="more") as more, gr.Row(elem_id="extras"):
             seed = _number("seed", 0, "seed")
             ignore_eos = gr.Checkbox(False, label="go on after EOS", elem_id="ignore-eos", min_width=60)
             raw = gr.Checkbox(
@@ -299,9 +303,10 @@ def build(
             html_template=player.template(),
             js_on_load=player.script(*player.PAGE),
             apply_default_css=False,
-            server_functions=[make],
+            server_functions=[make, opened],
             formats=list(files.FORMATS),
             server_id=turns.server,
+            limit=MAX_BYTES,
             elem_id="stage-host",
         )
 
@@ -309,16 +314,17 @@ def build(
             plots = [gr.Plot(show_label=False, elem_classes="chart", min_width=320) for _ in CHARTS]
         # The page holds the trace and sends it along, so that any process can draw it.
         held = gr.Textbox(visible="hidden")
-        redraw = gr.Button("Redraw the charts", elem_id="redraw")
+        redraw = gr.Button("Redraw the charts", visible="hidden", elem_id="redraw")
 
         # Pressed by the stage when a branch is asked for: never seen.
-        fork = gr.Button("Branch", elem_id="branch")
+        fork = gr.Button("Branch", visible="hidden", elem_id="branch")
 
         # Pressed by the stage when a ceiling is asked for: never seen.
-        lighter = gr.Button("Speed of light", elem_id="light")
+        lighter = gr.Button("Speed of light", visible="hidden", elem_id="light")
 
         # The stage's own "Open trace" presses this one, which is kept out of sight.
-        opener = gr.UploadButton("Open a trace", file_types=[".json"], elem_id="open-trace")
+        # Of any name: what a file is, its content says.
+        opener = gr.UploadButton("Open a trace", visible="hidden", elem_id="open-trace")
 
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         fields = [prompt, modes, block, sampler, limit, bound, steps, temperature, seed, length, ignore_eos, raw]
@@ -337,17 +343,22 @@ def build(
 
         def follow_link(kept: str, visitor: gr.Request) -> list[Any]:
             values, wrong = permalink.read(dict(visitor.query_params))
-            values |= permalink.restored(kept)  # of the page before its reload
+            linked, before = values.keys(), permalink.restored(kept)  # of the page before its reload
+            own = dict(zip(permalink.FIELDS, defaults(), strict=True))
+            changed = {name for name, value in before.items() if value != own[name]}
+            opened = gr.update(open=True) if permalink.MORE & (linked | changed) else gr.skip()
+            values = values | before
             # Only what another checkpoint changed is sent: whoever types while the page loads keeps what was typed.
             own = {name: value for name, value in checkpoints.defaults.items() if value != shows[name].value}
             values = own | values
-            notice = f"The link's values for {', '.join(wrong)} were left out: they are not usable here."
+            names = ", ".join(permalink.LABELS.get(name, name) for name in wrong)
+            notice = f"The link's values for {names} were left out: they are not usable here."
             updates = [values.get(name, gr.skip()) for name in permalink.FIELDS]
             try:
                 chosen = slot.follow(visitor.query_params.get(permalink.PICTURE)) or slot.state()
             except RequestError as error:
                 wrong, notice, chosen = [permalink.PICTURE], str(error), slot.state()
-            return [*updates, stream.failure(notice) if wrong else gr.skip(), checkpoints.state(), chosen]
+            return [*updates, opened, stream.failure(notice) if wrong else gr.skip(), checkpoints.state(), chosen]
 
         # Who waits is in our own line (`ui.line`), so Gradio's lets everybody in. Values come as they were sent and
         # are checked in one place, where what is wrong becomes a sentence.
@@ -373,7 +384,7 @@ def build(
         link.click(make_link, [*fields, held], [held, stage], js=with_picture, queue=False, **quiet).then(
             None, held, None, js=(Path(__file__).parent / "link.js").read_text(encoding="utf-8"), queue=False, **quiet
         )
-        page.load(follow_link, held, [*fields, stage, top, pictured], js=KEPT, queue=False, **quiet)
+        page.load(follow_link, held, [*fields, more, stage, top, pictured], js=KEPT, queue=False, **quiet)
         changes: list[Any] = fields
         gr.on([field.change for field in changes], None, fields, None, js=KEEP, queue=False, **quiet)
         if settings.choose:
@@ -428,7 +439,8 @@ def choice(
         return checkpoints.cancel(visitor.session_hash)
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    switch, halt = gr.Button("Load", elem_id="switch"), gr.Button("Cancel", elem_id="cancel-switch")
+    switch = gr.Button("Load", visible="hidden", elem_id="switch")
+    halt = gr.Button("Cancel", visible="hidden", elem_id="cancel-switch")
     chosen = "() => document.querySelector('#checkpoint').chosen"
     alone: dict[str, Any] = {"concurrency_id": "checkpoint", "concurrency_limit": 1, "trigger_mode": "multiple"}
     fetching = switch.click(fetch, held, shows[0], js=chosen, **alone, **quiet)
@@ -449,6 +461,13 @@ def _dropdown(label: str, choices: Any, value: str, name: str) -> gr.Dropdown:
     return gr.Dropdown(
         choices, value=value, label=label, filterable=False, elem_id=name, elem_classes="choice", min_width=60
     )
+
+
+def _chosen(modes: Any) -> tuple[str, ...]:
+    chosen = tuple(mode for mode in MODES if mode in listed("modes", modes))
+    if not chosen:
+        raise RequestError("Choose at least one mode: Autoregressive, Diffusion or Self-speculation.")
+    return chosen
 
 
 def _shown(sampler: str) -> list[dict[str, Any]]:

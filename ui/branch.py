@@ -8,6 +8,7 @@ from typing import Any
 
 from nemodiff.errors import RequestError
 from nemodiff.request import Request
+from nemodiff.untrusted import seed_of
 from ui.runs import Runs
 
 MAX_CHARACTERS = 200_000
@@ -28,6 +29,8 @@ def request_of(text: str, checkpoint: str, time_limit: float, runs: Runs | None 
         given = asked["request"]
         made_by = asked["checkpoint"]
         settings = {name: value for name, value in given.items() if name in _KNOWN}
+        if "seed" in settings:
+            settings["seed"] = seed_of(settings["seed"])
         settings["answer_ids"] = _ids(asked["answer_ids"])
         settings["modes"] = tuple(given["modes"])
         if settings.get("prompt_ids") is not None:

@@ -9,6 +9,7 @@ import json
 
 from nemodiff.trace import Trace
 from ui import player
+from ui.fields import for_browser
 
 _DATA_ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
@@ -86,6 +87,6 @@ def replay_html(trace: Trace) -> str:
         title=html.escape(f"{' '.join(prompt.split())[:80]} · nemodiff"),
         style=player.STYLE.read_text(encoding="utf-8") + _STYLE,
         stage=player.template(),
-        data=data_block(trace.to_dict()),
+        data=data_block(for_browser(trace.to_dict())),
         script=script,
     )

@@ -4,7 +4,34 @@ from __future__ import annotations
 
 from typing import Any
 
-from nemodiff.errors import RequestError
+from nemodiff.errors import RequestError, SettingError
+
+#: A Request's settings as the page calls them.
+NAMES = {
+    "modes": "modes",
+    "block_length": "block",
+    "sampler": "sampler",
+    "threshold": "threshold",
+    "entropy_bound": "entropy bound",
+    "steps": "steps a block",
+    "temperature": "temperature",
+    "seed": "seed",
+    "max_new_tokens": "new tokens",
+    "ignore_eos": "go on after EOS",
+    "raw": "raw prompt",
+    "draft": "drafts",
+    "acceptance": "drafts at a temperature",
+    "ar_weight": "AR's weight in the verifier",
+}
+#: The page's numbers come through JavaScript, which holds no larger whole number exactly.
+MAX_WHOLE = 2**53 - 1
+
+
+def worded(error: Exception) -> Exception:
+    """An error about a setting in the page's words; any other as it is."""
+    if isinstance(error, SettingError) and error.setting in NAMES:
+        return RequestError(error.named(NAMES[error.setting]))
+    return error
 
 
 def whole(name: str, value: Any) -> int | None:
@@ -16,6 +43,40 @@ def whole(name: str, value: Any) -> int | None:
     if isinstance(value, float) and not value.is_integer():
         raise RequestError(f"{name} must be a whole number, not {value}.")
     return int(value)
+
+
+def for_browser(trace: dict[str, Any]) -> dict[str, Any]:
+    """A trace's JSON as a browser may read and write it: a seed that it would round is a text there, which
+    `Trace.from_json` takes for the number again."""
+    request = trace["request"]
+    seed = request.get("seed")
+    if type(seed) is not int or seed <= MAX_WHOLE:
+        return trace
+    return trace | {"request": request | {"seed": str(seed)}}
+
+
+def new_tokens(value: Any, most: int) -> int:
+    """The field's value, of which this page allows so many. Raises RequestError."""
+    number = int(given("new tokens", whole("new tokens", value)))
+    if number < 1:
+        raise RequestError(f"new tokens must be a whole number from 1 to {most}, not {number}.")
+    if number > most:
+        raise RequestError(f"This page makes up to {most} new tokens a run: ask for no more than that.")
+    return number
+
+
+def exact_seed(value: Any) -> int:
+    """The field's value, where it is the one that was typed. Raises RequestError."""
+    number = int(given("seed", whole("seed", value)))
+    if not 0 <= number <= MAX_WHOLE:
+        raise RequestError(f"seed must be a whole number from 0 to {MAX_WHOLE}: a browser holds no larger one exactly.")
+    return number
+
+
+def check_length(prompt: Any, most: int) -> None:
+    """Raises RequestError when a prompt has more characters than this page takes."""
+    if isinstance(prompt, str) and len(prompt) > most:
+        raise RequestError(f"This page takes prompts of up to {most:,} characters: shorten yours.")
 
 
 def given(name: str, value: Any) -> Any:

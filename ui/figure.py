@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from nemodiff.trace import Lane
+from nemodiff.trace import Event, Lane
 
 LANES = {"ar": "Autoregressive", "diffusion": "Block diffusion", "self-speculation": "Self-speculation"}
 #: Mid-tones of the stage's lane colours: at least 3:1 on white and on the dark sheet.
@@ -26,12 +26,19 @@ def lane_figures(lane: Lane) -> str:
     passes = lane_forwards(lane.forwards, lane.events[0].phase == "prefill" if lane.events else False)
     counted = lane.nfe_counts()[-1] if lane.events else None
     nfe = "" if counted is None else f" (NFE {counted})"
-    return f"{plural(len(lane.tokens), 'token')} in {passes}{nfe}, {lane.seconds:.2f} s"
+    seconds = f", {lane.seconds:.2f} s" if lane.seconds else ""  # an opened trajectory has none
+    return f"{plural(len(lane.tokens), 'token')} in {passes}{nfe}{seconds}"
 
 
 def lane_forwards(count: int, prefilled: bool) -> str:
     """How many forwards a lane has run; those after the prefill count."""
     return ("prefill + " if prefilled else "") + plural(count, "forward")
+
+
+def at(event: Event) -> str:
+    """When an event ended: its forward and, where it was measured, its second."""
+    seconds = f"{event.clock_ms / 1000:.2f} s" if event.clock_ms else ""
+    return " · ".join(filter(None, (f"forward {event.forward}", seconds)))
 
 
 def plural(count: int, noun: str) -> str:

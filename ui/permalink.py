@@ -104,6 +104,20 @@ class _Prompt:
     write = staticmethod(str)
 
 
+#: What the page calls a field, where that is not its name in a URL.
+LABELS = {
+    "entropy": "entropy bound",
+    "steps": "steps a block",
+    "tokens": "new tokens",
+    "go_on": "go on after EOS",
+    "raw": "raw prompt",
+    "draft": "drafts",
+    "acceptance": "drafts at a temperature",
+    "ar_weight": "AR's weight in the verifier",
+}
+#: Fields under "More": a link that sets one of them opens it.
+MORE = frozenset({"seed", "go_on", "raw", "acceptance", "ar_weight"})
+
 #: In the order of the page's fields: the name in a URL, and how its value reads.
 FIELDS: dict[str, Any] = {
     "prompt": _Prompt(),

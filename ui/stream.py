@@ -14,6 +14,7 @@ from nemodiff.described import Described
 from nemodiff.errors import NemodiffError, TraceError
 from nemodiff.request import Request
 from nemodiff.trace import MAX_BYTES, SCHEMA, Trace
+from ui.fields import for_browser
 from ui.runs import UNEXPECTED, Decode, Run, Runs
 from ui.trajectory import from_trajectory
 
@@ -139,7 +140,7 @@ def named(name: str, message: str) -> str:
 
 def replay(trace: Trace, kind: str = "replay") -> str:
     """A whole trace for the stage; kind: replay (a visitor's file) or recorded (one that comes with the page)."""
-    return pack({"run": f"{kind}-{next(_numbers)}", "kind": kind, "trace": trace.to_dict()})
+    return pack({"run": f"{kind}-{next(_numbers)}", "kind": kind, "trace": for_browser(trace.to_dict())})
 
 
 def read_trace(path: str | Path, limit: int = MAX_BYTES) -> Trace:

@@ -59,7 +59,7 @@ def trajectory(trace: Trace, mode: str, mask_token_id: int | None = None) -> dic
     return {
         "method": origin["method"] if origin else f"nemodiff_{mode.replace('-', '_')}",
         "label": origin["label"] if origin else f"nemodiff · {LABELS[mode]}",
-        "subtitle": origin["subtitle"] if origin else f"{lane_figures(lane)}, {trace.device}",
+        "subtitle": origin["subtitle"] if origin else ", ".join(filter(None, (lane_figures(lane), trace.device))),
         "model_id": trace.checkpoint,
         "prompt": str(request.get("prompt") or ""),
         "gen_length": length,
@@ -74,7 +74,8 @@ def from_trajectory(data: dict[str, Any] | str | bytes) -> Trace:
     """An untrusted trajectory (a file's text or its parsed JSON) as a Trace: one diffusion lane, a forward a frame.
 
     A token counts as committed from the frame after which it no longer changes; before, it is a guess. The format
-    carries no times, so the clock stays at 0. Raises TraceError with one sentence.
+    carries no times and does not say why a whole answer ends, so the clock stays at 0 and there is no finish. Raises
+    TraceError with one sentence.
     """
     data = _parse(data)
     mask = _optional_id(data, "mask_token_id")
@@ -92,7 +93,7 @@ def from_trajectory(data: dict[str, Any] | str | bytes) -> Trace:
     }
     prompt = _string(data, "prompt", 100_000)
     request = {"prompt": prompt, "modes": ["diffusion"], "block_length": block, "trajectory": origin}
-    head = Trace(_string(data, "model_id", 300), "", "", "", False, {}, request)
+    head = Trace(_string(data, "model_id", 300), "", "", "", None, {}, request)
     if mask is not None:
         texts[mask] = texts.get(mask) or MASK_TEXT
         head.special = [mask]
@@ -105,7 +106,10 @@ def from_trajectory(data: dict[str, Any] | str | bytes) -> Trace:
     reading.too_much(sum(len(event.positions) for event in events), reading.MAX_POSITIONS, "positions")
     for event in events:
         recorder.add(event)
-    return recorder.finish("stopped")
+    trace = recorder.finish("stopped")
+    if PENDING not in frames[-1] and mask not in frames[-1]:
+        trace.lanes[0].finish = None
+    return trace
 
 
 def _events(frames: list[list[int]], block: int, mask: int | None) -> list[Event]:
@@ -131,7 +135,6 @@ def _events(frames: list[list[int]], block: int, mask: int | None) -> list[Event
             shown[i] = token
             positions.append(Position(i, token, "committed" if f >= settled[i] else "masked"))
         events.append(Event("diffusion", f + 1, "denoise", 0.0, start, block, positions))
-    events[-1].finish = "length" if max(settled) < len(frames) else "stopped"
     return events
 
 

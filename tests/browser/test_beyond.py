@@ -160,7 +160,7 @@ def test_a_quadratic_block_longer_than_16_gives_one_sentence(page: Page) -> None
     choose(page, "draft", "quadratic")
     page.locator("#block-length input").fill("17")
     page.locator("#generate").click()
-    expect(page.locator("#stage .message")).to_have_text("block_length may be up to 16 with draft quadratic, not 17.")
+    expect(page.locator("#stage .message")).to_have_text("block may be up to 16 with quadratic drafts, not 17.")
 
 
 def test_the_trained_sampler_scores_and_commits(page: Page, tmp_path: Path) -> None:

@@ -219,8 +219,8 @@ def test_pieces_of_a_character_join_and_special_tokens_show(page: Page, tmp_path
     ("fields", "prompt", "sentence"),
     [
         ({}, "   ", "The prompt is empty"),
-        ({"max_new_tokens": "0"}, "Hi", "max_new_tokens must be a whole number from 1"),
-        ({"block_length": "99999"}, "Hi", "block_length must be a whole number from 2 to 64"),
+        ({"max_new_tokens": "0"}, "Hi", "new tokens must be a whole number from 1 to 512, not 0."),
+        ({"block_length": "99999"}, "Hi", "block must be a whole number from 2 to 64, not 99999."),
         ({"threshold": "1.5"}, "Hi", "threshold must be from 0 to 1"),
         ({"temperature": ""}, "Hi", "temperature"),
     ],

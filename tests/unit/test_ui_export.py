@@ -107,7 +107,7 @@ def test_an_imported_token_is_committed_when_it_stops_changing():
         (3, 0, 2),
         (4, 2, 2),
     ]
-    assert (lane.tokens, lane.finish, lane.text) == ([8, 5, 5, 6], "length", "\u2028 a a</script>")
+    assert (lane.tokens, lane.finish, lane.text) == ([8, 5, 5, 6], None, "\u2028 a a</script>")
     assert trace.checkpoint == "some/model"
 
 

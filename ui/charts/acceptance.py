@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 
 from nemodiff.trace import Event, Trace
 from ui.cells import escaped, name
-from ui.figure import COLOURS, MAX_POINTS, OWN, TEXT, empty, figure_of, lane_figures, plural
+from ui.figure import COLOURS, MAX_POINTS, OWN, TEXT, at, empty, figure_of, lane_figures, plural
 
 
 def acceptance_lengths(trace: Trace, mode: str = "self-speculation") -> go.Figure:
@@ -96,4 +96,4 @@ def _cycle_hover(trace: Trace, number: int, event: Event) -> str:
     rejected = [p for p in event.positions if p.state == "rejected"]
     lines += ["✗ " + escaped(name(trace, p.token, 24)) for p in rejected[:8]]
     lines += [f"★ {escaped(name(trace, p.token, 24))} ({p.state})" for p in own[:8]]
-    return "<br>".join([*lines, f"forward {event.forward} · {event.clock_ms / 1000:.2f} s"])
+    return "<br>".join([*lines, at(event)])

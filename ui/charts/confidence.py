@@ -32,7 +32,7 @@ def confidence_agreement(trace: Trace) -> go.Figure:
     if not series:
         return empty(title, "No committed or drafted token can be compared with AR in this run.")
     rows = make_subplots(2, 1, shared_xaxes=True, row_heights=[0.74, 0.26], vertical_spacing=0.05)
-    figure = figure_of(title, "share that is AR's, with 95 % interval; below, how many", rows)
+    figure = figure_of(title, "share that is AR's, 95 % interval; below, how many", rows)
     diagonal = {"color": TEXT, "width": 1, "dash": "dot"}
     figure.add_scatter(
         x=[0, 1], y=[0, 1], mode="lines", line=diagonal, hoverinfo="skip", showlegend=False, row=1, col=1

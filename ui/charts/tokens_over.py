@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from nemodiff.ceiling import Ceiling
 from nemodiff.trace import Event, Lane, Trace
 from ui.cells import escaped, kept_counts
-from ui.figure import COLOURS, DASHES, LANES, MAX_POINTS, SYMBOLS, empty, figure_of, lane_figures, plural
+from ui.figure import COLOURS, DASHES, LANES, MAX_POINTS, SYMBOLS, at, empty, figure_of, lane_figures, plural
 
 
 def tokens_over_forwards(trace: Trace) -> go.Figure:
@@ -91,5 +91,5 @@ def _thinned(count: int) -> list[int]:
 def _count_hover(lane: Lane, k: int, count: int) -> str:
     event = lane.events[k]
     lines = [f"<b>{LANES[lane.mode]}</b>: {plural(count, 'token')}"]
-    lines.append(f"{plural(event.forward, 'forward')} · {event.clock_ms / 1000:.2f} s · {event.phase}")
+    lines.append(f"{at(event)} · {event.phase}")
     return "<br>".join(lines)

@@ -10,6 +10,7 @@ SCRIPTS = (
     "dom.js",
     "text.js",
     "log.js",
+    "answer.js",
     "history.js",
     "lanes.js",
     "strip.js",
@@ -21,6 +22,7 @@ SCRIPTS = (
     "light.js",
     "pictures.js",
     "menu.js",
+    "copy.js",
     "stage.js",
 )
 #: What the page has besides, for its server's sake: a replay file needs none.

@@ -18,7 +18,7 @@ const stage = mount(root, {
     root.light = asking.light(JSON.stringify(asked));
     document.querySelector("#light").click();
   },
-  open: () => (document.querySelector("#open-trace input[type=file]") || document.querySelector("#open-trace"))?.click(),
+  open: () => document.querySelector("#open-trace")?.click(),
 });
 let taken = null;
 let asking = null;
@@ -50,6 +50,66 @@ document.addEventListener("mouseover", (event) => {
     if (Number.isInteger(k)) stage.seek(mode, k);
   });
 });
+// A press that would do nothing looks like it: a page has one run at a time, and one sweep. Not `disabled`, which would
+// take the keyboard's place away.
+const going = () => root.dataset.state === "live" || "waiting" in root.dataset;
+new MutationObserver(() => {
+  const generate = document.querySelector("#generate");
+  if (!generate) return; // the page is still being built
+  setAttribute(generate, "aria-disabled", going() ? "true" : null);
+  setAttribute(generate, "title", going() ? "A run goes on: wait for its end, or press Stop" : null);
+}).observe(root, { attributeFilter: ["data-state", "data-waiting"] });
+const rest = (event) => {
+  event.preventDefault();
+  event.stopImmediatePropagation();
+};
+const pressed = (event) => {
+  if (going() && event.target.closest?.("#generate")) rest(event);
+  if (event.target.closest?.("#sweep-start") && document.querySelector("#sweep-status .sweep-going")) rest(event);
+};
+const entered = (event) => going() && event.key === "Enter" && !event.shiftKey && !event.isComposing && event.target.closest?.("#prompt") && rest(event);
+document.addEventListener("click", pressed, true);
+document.addEventListener("keydown", entered, true);
+// A trace that is dropped on the stage opens as a chosen one does; a file that misses the stage must not replace the page.
+const traceInput = () => {
+  const input = document.querySelector("#open-trace")?.previousElementSibling; // as Gradio lays out its button
+  return input?.matches("input[type=file]") ? input : null;
+};
+const carriesFiles = (event) => Array.from(event.dataTransfer?.types || []).includes("Files");
+document.addEventListener("dragover", (event) => {
+  if (event.defaultPrevented || !carriesFiles(event)) return;
+  event.preventDefault();
+  event.dataTransfer.dropEffect = root.contains(event.target) ? "copy" : "none";
+  root.toggleAttribute("data-over", root.contains(event.target));
+});
+root.addEventListener("dragleave", () => root.removeAttribute("data-over"));
+root.addEventListener("drop", async (event) => {
+  root.removeAttribute("data-over");
+  const [file] = event.dataTransfer?.files || [];
+  if (!file) return;
+  event.preventDefault();
+  if (tooLarge(file)) return;
+  try {
+    stage.ingest(await server.opened((await upload(file)).path));
+  } catch (error) {
+    console.error(error);
+    stage.fail("The file could not be sent: check the connection and try again.");
+  }
+});
+function tooLarge(file) {
+  if (file.size > props.limit) stage.fail(`The trace is larger than ${props.limit / 2 ** 20} MB; load a shorter run.`);
+  return file.size > props.limit;
+}
+document.addEventListener(
+  "change",
+  (event) => {
+    const [file] = (event.target === traceInput() && event.target.files) || [];
+    if (!file || !tooLarge(file)) return;
+    event.stopImmediatePropagation();
+    event.target.value = "";
+  },
+  true,
+);
 watch("value", take);
 take();
 asking = new Asking(stage, root, connection, props.server_id);

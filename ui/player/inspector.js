@@ -1,6 +1,8 @@
 // The pinned token: what every forward made of its position, what else it could have been, what the other lanes put
 // there, and where a branch could begin. A click or Enter on a token pins it, Escape lets it go.
 
+const DRAG = 4; // px; less is a click
+
 class Inspector {
   /** hooks.branch({mode, index, token, prefix}) regenerates from a token on; without it there are no such buttons. */
   constructor(root, hooks, seek, onPin) {
@@ -14,7 +16,17 @@ class Inspector {
     this.node.tabIndex = -1;
     this.node.setAttribute("aria-label", "Pinned token");
     root.querySelector(".lanes").after(this.node);
-    root.querySelector(".lanes").addEventListener("click", (event) => this.take(event.target.closest?.(".text .t")));
+    let pressed = { at: [0, 0], selected: "" };
+    const selected = () => (document.getSelection().isCollapsed ? "" : String(document.getSelection()));
+    root.querySelector(".lanes").addEventListener("pointerdown", (event) => {
+      pressed = { at: [event.clientX, event.clientY], selected: selected() };
+    });
+    root.querySelector(".lanes").addEventListener("click", (event) => {
+      // A drag selects text, and so does a second click: neither is meant for the token.
+      const moved = event.detail && Math.hypot(event.clientX - pressed.at[0], event.clientY - pressed.at[1]) > DRAG;
+      const selects = selected() && selected() !== pressed.selected;
+      if (!moved && !selects) this.take(event.target.closest?.(".text .t"));
+    });
     root.addEventListener("keydown", (event) => {
       const token = event.target.closest?.(".text .t");
       if (event.key === "Enter" && token) this.take(token);

@@ -15,6 +15,8 @@ const FIGURES = [
 ];
 const COUNTED = "The first token is the prefill's, which counts as no forward.";
 
+const SPEED_UP = "Speed-up: seconds a token of AR over this lane's, same run, same machine";
+
 class LaneView {
   constructor(root, mode) {
     this.root = root;
@@ -60,17 +62,17 @@ class LaneView {
   paint(log, lane, k, settings) {
     const key = `${k}/${lane.events.length}/${lane.finish}/${log.ended}/${log.lanes.get("ar")?.events.length}`;
     const figuresKey = `${key}/${settings.arEvent}/${settings.clock === "seconds" ? "" : settings.cursor}`;
-    if (figuresKey !== this.figuresKey || log !== this.log) this.paintFigures(log, lane, k, settings);
+    const figured = figuresKey !== this.figuresKey || log !== this.log;
+    if (figured) this.paintFigures(log, lane, k, settings);
+    if (figured) this.paintVerdict(log, lane, k, settings);
     this.figuresKey = figuresKey;
     if (key === this.painted && log === this.log) return;
     this.partial = log === this.log && !this.partial && Math.abs(k - this.at) > STEP;
     this.painted = key;
     this.log = log;
     this.at = k;
-    const comparison = log.compare(this.mode);
     const state = lane.at(k);
-    this.paintText(log, lane, state, comparison?.first ?? null);
-    this.paintVerdict(lane, k, comparison);
+    this.paintText(log, lane, state, log.compare(this.mode)?.first ?? null);
     drawStrip(this.strip, log, lane, k);
     this.history.paint(log, lane, k);
   }
@@ -97,18 +99,40 @@ class LaneView {
     setText(figures.forwards.value, event ? String(event.forward) : "0");
     setText(figures.tpf.value, event?.forward ? (event.kept / event.forward).toFixed(2) : "–");
     setText(figures.nfe.value, event ? String(event.nfe ?? "–") : "0");
-    setText(figures.time.value, event ? seconds(event.clock) : "0.00 s");
+    setText(figures.time.value, !log.timed ? "–" : event ? seconds(event.clock) : "0.00 s");
     const rate = rateOf(event);
     setText(figures.rate.value, rate ? (rate < 100 ? rate.toFixed(1) : rate.toFixed(0)) : "–");
-    const ar = this.mode === "ar" ? 0 : rateOf(log.lanes.get("ar")?.events[settings.arEvent]);
-    setText(figures.rate.name, rate && ar ? `tokens / s · ${(rate / ar).toFixed(1)}×` : "tokens / s");
-    figures.rate.name.title = rate && ar ? "Speed-up: seconds a token of AR over this lane's, same run, same machine" : "";
+    const speedUp = this.fault(log, lane, k) ? "" : this.speedUp(log, event, settings); // a wrong answer's stands in the verdict
+    setText(figures.rate.name, ["tokens / s", speedUp].filter(Boolean).join(" · "));
+    figures.rate.name.title = speedUp ? SPEED_UP : "";
     setText(this.finish, atEnd && lane.finish ? FINISHES[lane.finish] || lane.finish : "");
     setData(this.root, "finish", atEnd ? lane.finish : null);
   }
 
-  paintVerdict(lane, k, comparison) {
+  speedUp(log, event, settings) {
+    const rate = rateOf(event);
+    const ar = this.mode === "ar" ? 0 : rateOf(log.lanes.get("ar")?.events[settings.arEvent]);
+    return rate && ar ? `${(rate / ar).toFixed(1)}×` : "";
+  }
+
+  /** What is wrong with the answer, once all of it stands. */
+  fault(log, lane, k) {
+    return k >= 0 && k === lane.events.length - 1 ? faultOf(log, lane) : "";
+  }
+
+  paintVerdict(log, lane, k, settings) {
     const event = lane.events[k];
+    const comparison = log.compare(this.mode);
+    const fault = this.fault(log, lane, k);
+    setAttribute(this.verdict, "title", null);
+    if (fault) {
+      const speedUp = this.speedUp(log, event, settings);
+      const differs = comparison?.first != null ? `; ≠ AR from token ${comparison.first}` : "";
+      setText(this.verdict, `✗ ${speedUp ? `${speedUp}, but ` : ""}${fault}${differs}`);
+      setAttribute(this.verdict, "title", `${this.verdict.textContent.slice(2)}. ${speedUp ? `${SPEED_UP}. ` : ""}`.trim());
+      setData(this.verdict, "same", "no");
+      return;
+    }
     if (this.mode === "ar" || !comparison || !event) {
       // AR's figures are where it shows: one token a forward, and one token more than forwards.
       const counted = this.mode === "ar" && event?.forward > 0 && event.nfe !== null;
@@ -120,7 +144,7 @@ class LaneView {
     const n = Math.min(event.prefix, comparison.n);
     const differs = comparison.first !== null && event.prefix > comparison.first;
     const done = k === lane.events.length - 1 && comparison.whole;
-    const request = this.log.head.request || {};
+    const request = log.head.request || {};
     const mixed = request.ar_weight < 1;
     const drawn = !mixed && request.temperature > 0 && request.acceptance === "sampling";
     const same = this.mode === "self-speculation" && !mixed && !drawn; // as AR's text by design
@@ -268,6 +292,7 @@ function hideCell(node, { text, special }) {
   node.room = room;
   node.key = null;
   for (const name of ["state", "age", "differs"]) setData(node, name, null);
+  setData(node, "break", text.startsWith("\n") ? "" : null);
   setData(node, "special", special ? "" : null);
   setData(node, "blank", isBlank(text) ? glyphs(text) : null);
   setText(node, text);
@@ -282,6 +307,7 @@ function paintCell(node, cell, text, { text: hold, special: later }, distance, t
   if (node.key === key) return;
   node.key = key;
   node.room = `${later}|${hold}`;
+  setData(node, "break", hold.startsWith("\n") ? "" : null);
   setData(node, "state", cell.state);
   setData(node, "age", age);
   setData(node, "differs", differs ? "" : null);

@@ -40,6 +40,17 @@ class Smallest {
   }
 }
 
+class LaneEvent {
+  constructor(lane, facts) {
+    Object.assign(this, facts);
+    this.lane = lane;
+  }
+
+  get kept() {
+    return this.lane.keptAt(this.k);
+  }
+}
+
 class Lane {
   constructor(mode) {
     this.mode = mode;
@@ -47,7 +58,9 @@ class Lane {
     this.keyframes = []; // {k, cells}: the cells after event k; as many as what is in them was paid for by events since
     this.since = 0; // positions of the events after the last keyframe
     this.tip = { k: -1, cells: [], rejected: null };
-    this.kept = 0;
+    this.standing = new Map(); // index → the event since which it holds a token of the answer
+    this.gains = []; // by event: tokens that stand for good since then
+    this.totals = []; // their sums, as far as no later event took one of them away
     this.prefix = 0;
     this.scanned = 0; // places from 0 on that were kept once
     this.holes = new Smallest(); // of those some that no longer are
@@ -74,8 +87,9 @@ class Lane {
     const k = this.events.length;
     const common = { k, forward: raw.forward, phase: raw.phase };
     const positions = raw.positions.map((position) => Object.freeze({ ...position, ...common }));
-    const event = { raw, k, forward: raw.forward, phase: raw.phase, clock: raw.clock_ms, start: raw.start, length: raw.length, positions };
+    const event = new LaneEvent(this, { raw, k, forward: raw.forward, phase: raw.phase, clock: raw.clock_ms, start: raw.start, length: raw.length, positions });
     this.events.push(event);
+    this.gains.push(0);
     this.apply(this.tip, event, true);
     while (this.scanned < this.tip.cells.length && isKept(this.tip.cells[this.scanned])) this.scanned += 1;
     while (this.holes.first < this.scanned && isKept(this.tip.cells[this.holes.first])) this.holes.drop();
@@ -87,7 +101,6 @@ class Lane {
       event.gained = positions.filter((p) => p.state === "accepted" || p.state === "corrected" || p.state === "bonus").length;
       this.cycleTokens += event.gained;
     }
-    event.kept = this.kept;
     event.nfe = this.counted(event, raw.finish);
     event.prefix = this.prefix;
     event.cycle = this.cycles;
@@ -127,10 +140,33 @@ class Lane {
         state.rejected = position;
         continue;
       }
-      if (counting) this.kept += Number(KEPT.has(position.state)) - Number(isKept(state.cells[position.index]));
+      if (counting) this.count(position, event.k);
       if (counting && !KEPT.has(position.state) && position.index < this.scanned && isKept(state.cells[position.index])) this.holes.add(position.index);
       state.cells[position.index] = position;
     }
+  }
+
+  count({ index, state }, k) {
+    const since = this.standing.get(index);
+    if (KEPT.has(state) && since === undefined) {
+      this.standing.set(index, k);
+      this.gains[k] += 1;
+    } else if (!KEPT.has(state) && since !== undefined) {
+      // Thrown away after all, as behind an EOS: it never stood for good.
+      this.standing.delete(index);
+      this.gains[since] -= 1;
+      this.totals.length = Math.min(this.totals.length, since);
+    }
+  }
+
+  get kept() {
+    return this.standing.size;
+  }
+
+  /** Tokens that stand for good after event k. */
+  keptAt(k) {
+    for (let i = this.totals.length; i <= k; i++) this.totals.push((this.totals[i - 1] || 0) + this.gains[i]);
+    return this.totals[k];
   }
 
   /** The lane after event k (-1: before the first). The object is reused: read it at once. */
@@ -247,6 +283,11 @@ class Log {
     });
     const kept = this.keeps && this.pictures.length ? { image_previews: this.pictures } : {};
     return { ...this.head, ...kept, ...this.table.toJSON(), lanes };
+  }
+
+  /** Whether the run carries measured times: an opened trajectory has none. */
+  get timed() {
+    return this.kind === "live" || Array.from(this.lanes.values()).some((lane) => lane.milliseconds > 0);
   }
 
   total(clock) {

@@ -21,6 +21,7 @@ function mount(root, hooks = {}) {
   const tooltip = new Tooltip(root, () => log);
   const attention = new AttentionView(root, schedule);
   const solo = new Solo(root, schedule);
+  new Copying(root, views, () => log, (text) => setText(announce, text));
   const light = new Light(root, hooks, schedule);
   const pictures = new Pictures(root);
   const inspector = new Inspector(root, hooks, seek, () => {
@@ -34,7 +35,8 @@ function mount(root, hooks = {}) {
   });
   root.querySelector('[data-do="return"]').addEventListener("click", () => {
     drop();
-    open(earlier.pop(), "done", {});
+    const back = earlier.pop();
+    open(back, back.kind === "live" ? "done" : "replay", { at: back.place });
     root.focus();
   });
   const opener = root.querySelector('[data-do="open"]');
@@ -109,7 +111,7 @@ function mount(root, hooks = {}) {
     const prompt = root.querySelector(".prompt");
     setText(prompt, promptOf(head.request));
     prompt.title = prompt.textContent;
-    const where = [head.checkpoint, log.kind === "live" ? head.device : "", head.dtype, head.exact ? "exact" : "fast, inexact", ...settingsOf(head.request)];
+    const where = [head.checkpoint, log.kind === "live" ? head.device : "", head.dtype, exactness(head), ...settingsOf(head.request)];
     setText(root.querySelector(".where"), where.filter(Boolean).join(" · "));
     menu.busy("");
     const given = head.request?.answer_ids || [];
@@ -172,7 +174,10 @@ function mount(root, hooks = {}) {
       return;
     }
     if (!data.head.request?.answer_ids?.length) earlier = [];
-    else if (log && data.run !== run) earlier.push(log);
+    else if (log && data.run !== run) {
+      log.place = { clock: transport.clock, cursor: transport.cursor };
+      earlier.push(log);
+    }
     run = data.run;
     const follow = !data.full || transport.follow || root.dataset.state !== "live";
     const today = new Date(Date.now() - new Date().getTimezoneOffset() * 60_000).toISOString().slice(0, 10);
@@ -205,7 +210,7 @@ function mount(root, hooks = {}) {
     transport.ended();
     setData(root, "state", "done");
     if (root.dataset.notice) say("");
-    const parts = Array.from(log.lanes.values(), (lane) => `${lane.mode} ${plural(lane.kept, "token")} in ${plural(lane.forwards, "forward")} after the prefill, ${seconds(lane.milliseconds)}`);
+    const parts = Array.from(log.lanes.values(), (lane) => [`${lane.mode} ${plural(lane.kept, "token")} in ${plural(lane.forwards, "forward")} after the prefill, ${seconds(lane.milliseconds)}`, faultOf(log, lane)].filter(Boolean).join(", but "));
     setText(announce, `Run finished: ${parts.join("; ")}.`);
     hooks.ended?.(log.ticket, "ended");
   }
@@ -324,6 +329,11 @@ function mount(root, hooks = {}) {
   return { ingest, seek, expect, wait, unwait, stopping, lost, found, give, fail, kept, transport, get log() { return log; } };
 }
 
+/** Whether rows come out the same whatever travels with them; "" where nobody checked, as in a trajectory. */
+function exactness({ exact }) {
+  return exact === true ? "exact" : exact === false ? "fast, inexact" : "";
+}
+
 function promptOf(request) {
   if (!request) return "";
   if (request.prompt) return request.prompt;
@@ -336,6 +346,7 @@ function settingsOf(request) {
   if (request.block_length) parts.push(`block ${request.block_length}`);
   if (request.sampler === "fixed") parts.push(`${request.steps || "fixed"} steps a block`);
   else if (request.sampler === "entropy") parts.push(`entropy ≤ ${request.entropy_bound}`);
+  else if (request.sampler === "trained") parts.push("trained sampler", ...(request.threshold != null ? [`score ≥ ${Number(request.threshold).toFixed(2)}`] : []));
   else if (request.threshold != null) parts.push(`confidence ≥ ${Number(request.threshold).toFixed(2)}`);
   if (request.order === "leftmost" && request.modes?.includes("diffusion")) parts.push("from the left");
   if (request.draft === "quadratic" && request.modes?.includes("self-speculation")) {

@@ -49,9 +49,10 @@ function drawBlock(root, left, right, log, lane, event) {
     setText(left, `block ${number}: ${committed} of ${masked} committed`);
   } else if (event.phase === "refresh") setText(left, "block cached, next block's seed");
   else setText(left, "prefill: the first block's seed");
-  const sampler = request.sampler || "confidence";
+  const sampler = request.sampler || (request.threshold == null ? "" : "confidence"); // a trajectory does not say
   const threshold = sampler === "confidence" ? request.threshold : null;
-  setText(right, threshold != null ? `threshold ${Number(threshold).toFixed(2)}` : sampler === "fixed" ? `${request.steps || "fixed"} steps` : sampler);
+  const named = { fixed: `${request.steps || "fixed"} steps`, entropy: "entropy", trained: "trained sampler" }[sampler];
+  setText(right, threshold != null ? `threshold ${Number(threshold).toFixed(2)}` : named || sampler);
   const shown = Math.min(length, 64);
   const columns = root.appendChild(make("div", "columns"));
   columns.dataset.dense = shown > 12 ? "yes" : "no";
@@ -63,7 +64,7 @@ function drawBlock(root, left, right, log, lane, event) {
     const fill = bar.appendChild(make("i"));
     const fresh = cell && cell.k === event.k;
     column.dataset.kind = !cell ? "open" : !isKept(cell) ? (cell.state === "discarded" ? "cut" : "wait") : fresh ? "now" : "was";
-    fill.style.height = `${Math.min(1, cell ? (cell.confidence ?? 1) : 0) * 100}%`;
+    fill.style.height = `${Math.min(1, cell?.confidence ?? 0) * 100}%`;
     column.append(make("em", "", cell ? log.table.short(cell.token) : "▁"));
     if (cell) column.title = columnTitle(log, cell);
   }

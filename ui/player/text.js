@@ -70,16 +70,17 @@ class TokenTable {
     return { tokens, byte_pieces, special: Array.from(this.special).sort((a, b) => a - b) };
   }
 
+  /** The texts of neighbouring ids as an answer has them: control tokens and unknown ids are none, a character made of
+   * several pieces stands where it becomes complete. */
+  exact(ids) {
+    const encoder = new TextEncoder();
+    const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+    return ids.map((id) => (this.special.has(id) ? "" : decoder.decode(this.pieces.get(id) || encoder.encode(this.text.get(id) || ""), { stream: true })));
+  }
+
   /** The text of an answer: bytes joined, control tokens left out, and so is half a character at its end. */
   decode(ids) {
-    const encoder = new TextEncoder();
-    const decoder = new TextDecoder("utf-8");
-    let text = "";
-    for (const id of ids) {
-      if (this.special.has(id)) continue;
-      text += decoder.decode(this.pieces.get(id) || encoder.encode(this.text.get(id) || ""), { stream: true });
-    }
-    return text;
+    return this.exact(ids).join("");
   }
 }
 

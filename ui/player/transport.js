@@ -65,10 +65,12 @@ class Transport {
   }
 
   /** Take another run. */
-  open(log, { atEnd = false, play = false, follow = false } = {}) {
+  open(log, { at = null, play = false, follow = false } = {}) {
     this.log = log;
     this.follow = follow;
-    this.cursor = atEnd || follow ? this.total : 0;
+    if (!log.timed && this.clock === "seconds") this.clock = "forwards";
+    this.cursor = follow ? this.total : 0;
+    if (at) this.cursor = at.clock === this.clock ? Math.min(at.cursor, this.total) : this.total;
     this.setPlaying(false);
     if (play && !this.calm.matches) this.play();
     else if (play) this.cursor = this.total;
@@ -152,7 +154,7 @@ class Transport {
 
   /** The same run on the other clock, from its beginning; a live run stays where it is. */
   switchClock(clock) {
-    if (clock === this.clock) return;
+    if (clock === this.clock || (clock === "seconds" && this.log?.timed === false)) return;
     this.clock = clock;
     if (!this.log) this.cursor = 0;
     else if (this.follow || this.calm.matches) this.cursor = this.total;
@@ -181,6 +183,10 @@ class Transport {
     const button = this.root.querySelector('[data-do="play"]');
     button.setAttribute("aria-label", this.playing || this.follow ? "Pause" : "Play");
     for (const one of this.root.querySelectorAll("[data-clock]")) one.setAttribute("aria-pressed", String(one.dataset.clock === this.clock));
+    const timeless = this.log?.timed === false;
+    const clock = this.root.querySelector('[data-clock="seconds"]');
+    clock.disabled = timeless;
+    setAttribute(clock, "title", timeless ? "This run carries no measured times" : null);
     for (const track of this.root.querySelectorAll(".track")) {
       const lane = this.log?.lanes.get(track.dataset.track);
       const length = lane ? (this.clock === "seconds" ? lane.milliseconds : lane.forwards) : 0;
