@@ -31,7 +31,7 @@ def acceptance_lengths(trace: Trace, mode: str = "self-speculation") -> go.Figur
     numbers = list(range(1, len(hovers) + 1))
     figure = figure_of(
         "Acceptance lengths",
-        f"{plural(len(lengths), 'cycle')} of {plural(forwards, 'forward')}: {lane_figures(lane)}",
+        f"{plural(len(lengths), 'cycle')} of {plural(forwards, 'forward')}:<br>{lane_figures(lane)}",
         make_subplots(1, 2, shared_yaxes=True, column_widths=[0.72, 0.28], horizontal_spacing=0.03),
     )
     parts = (("accepted drafts", accepted, COLOURS[mode], ""), ("the verifier's own", own, OWN, "/"))
@@ -72,7 +72,8 @@ def acceptance_lengths(trace: Trace, mode: str = "self-speculation") -> go.Figur
         line = {"color": TEXT, "width": 1.5, "dash": dash}
         figure.add_hline(y=height, line=line)
         figure.add_scatter(x=[None], y=[None], mode="lines", line=line, name=label, hoverinfo="skip", row=1, col=1)
-    figure.update_layout(barmode="stack", bargap=0.25, height=350, showlegend=True, legend={"traceorder": "normal"})
+    figure.update_layout(barmode="stack", bargap=0.25, height=366, showlegend=True, legend={"traceorder": "normal"})
+    figure.update_layout(margin={"t": 82})  # two lines below the title: one does not fit on a phone
     figure.update_xaxes(title_text="cycle", showgrid=False, row=1, col=1)
     figure.update_xaxes(
         title_text="cycles", showgrid=False, showticklabels=False, range=[0, max(counts) * 1.25], row=1, col=2

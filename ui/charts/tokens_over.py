@@ -31,13 +31,13 @@ def _add_ceiling(figure: go.Figure, ceiling: Ceiling) -> None:
         x=shown,
         y=[counts[k] for k in shown],
         mode="lines+markers",
-        name=f"<b>Speed of light</b>  {plural(counts[-1], 'token')} in {plural(ceiling.forwards, 'forward')}",
+        name=f"<b>Speed of light</b><br>{plural(counts[-1], 'token')} in {plural(ceiling.forwards, 'forward')}",
         line={"shape": "hv", "color": COLOURS["diffusion"], "width": 1.5, "dash": "dot"},
         marker={"symbol": "diamond-open", "color": COLOURS["diffusion"], "size": [9 if end else 0 for end in last]},
         hovertemplate="Speed of light: %{y} tokens in %{x} forwards<extra></extra>",
     )
-    height = figure.layout.height + 18
-    figure.update_layout(height=height, margin={"t": figure.layout.margin.t + 19})
+    height = figure.layout.height + 36
+    figure.update_layout(height=height, margin={"t": figure.layout.margin.t + 37})
 
 
 def tokens_over_seconds(trace: Trace) -> go.Figure:
@@ -62,7 +62,7 @@ def _tokens_over(trace: Trace, title: str, axis: str, place: Callable[[Event], f
             x=[place(lane.events[k]) for k in shown],
             y=[counts[k] for k in shown],
             mode="lines+markers",
-            name=f"<b>{LANES[lane.mode]}</b>  {lane_figures(lane)}",
+            name=f"<b>{LANES[lane.mode]}</b><br>{lane_figures(lane)}",  # beside each other they do not fit on a phone
             line={"shape": "hv", "color": colour, "width": 2.5, "dash": DASHES[lane.mode]},
             marker={
                 "symbol": SYMBOLS[lane.mode],
@@ -77,9 +77,9 @@ def _tokens_over(trace: Trace, title: str, axis: str, place: Callable[[Event], f
     figure.update_xaxes(title_text=axis, rangemode="tozero")
     figure.update_yaxes(title_text="tokens", rangemode="tozero")
     figure.update_layout(
-        showlegend=True, height=340 + 18 * len(lanes), legend={"orientation": "v", "y": 1, "yref": "paper"}
+        showlegend=True, height=340 + 36 * len(lanes), legend={"orientation": "v", "y": 1, "yref": "paper"}
     )
-    figure.update_layout(margin={"t": 62 + 19 * len(lanes)})
+    figure.update_layout(margin={"t": 62 + 37 * len(lanes)})
     return figure
 
 
