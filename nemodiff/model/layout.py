@@ -27,6 +27,16 @@ class Layout:
     def rows(self) -> int:
         return len(self.positions)
 
+    @property
+    def seen_counts(self) -> Tensor:
+        """How many rows each row sees: int32 [rows]."""
+        return self.visible.sum(1, dtype=torch.int32)
+
+    @property
+    def seen(self) -> Tensor:
+        """The rows that each row sees, in ascending order and then filled up: int32 [rows, rows]."""
+        return self.visible.to(torch.uint8).argsort(1, descending=True, stable=True).int()
+
 
 def groups(drafts: int, masks: int, *, again: bool, device: torch.device | str = "cpu") -> Layout:
     """The rows of one quadratic self-speculation forward (paper, "Nemotron-Labs-Diffusion": quadratic decoding).

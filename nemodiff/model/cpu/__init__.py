@@ -1,0 +1,1 @@
+"""Inference on a CPU with kernels of our own."""

@@ -1,0 +1,84 @@
+"""What one forward needs, as structures in memory that Python fills and the compiled kernels read.
+
+Every field is an int64 (a count or an address) or a float32. Addresses point into tensors that the `CpuModel` and the
+cache of the run hold for as long as a forward can use them. Sizes that are called padded are multiples of `PADDING`;
+what lies in the padding is zero.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+#: Inputs of every product are padded to a multiple of this, which the widest tile takes in one step.
+PADDING = 64
+#: Inputs that are multiplied into one int32: 8192 · 127 · 2047 < 2^31. Wider rows are summed in parts.
+SEGMENT = 8192
+#: Largest magnitude of a quantised activation (12 bits) and of a quantised weight.
+ACTIVATION_PEAK, WEIGHT_PEAK = 2047, 127
+#: Rows that one unit of work takes through a product, which bounds a thread's scratch.
+ROW_CHUNK = 64
+#: Outputs of the head whose largest logit and sum of exponentials are found together.
+HEAD_CHUNK = 256
+#: Bytes between counters of two steps, so that no two share a line of the processor's cache.
+COUNTER_BYTES = 64
+#: What a row sees of the rows of its own forward.
+ALL, CAUSAL, LISTED = 0, 1, 2
+
+
+def _fields(names: str, kind: type = ctypes.c_int64) -> list[tuple[str, type]]:
+    return [(name, kind) for name in names.split()]
+
+
+class MatrixPlan(ctypes.Structure):
+    """A packed weight: panels of `Plan.panel` outputs, in each for every pair of inputs the outputs' two int8.
+
+    scales: float32 an output. outputs, inputs: padded.
+    """
+
+    _fields_ = _fields("weights scales outputs inputs")
+
+
+class LayerPlan(ctypes.Structure):
+    """One layer. norms: float32 [hidden]. lora_a.weights is 0 where there is no draft LoRA.
+
+    gate_up: its panels alternate, one of gate and one of up.
+    """
+
+    _fields_ = [
+        *[(name, MatrixPlan) for name in ("qkv", "o", "gate_up", "down", "lora_a", "lora_b")],
+        *_fields("input_norm post_norm"),
+    ]
+
+
+class Plan(ctypes.Structure):
+    """A model and one forward of it.
+
+    The model: layer_table: LayerPlans. hidden, attention, inner, rank: padded widths. half: padded half of a head;
+    a head is two of them. embeddings: bfloat16 [vocabulary, hidden]. mask, mask_embedding: float32 [hidden] that
+    stands in for the embedding of token `mask`, or 0. tile_rows, tile_queries: the most of one call of a tile.
+
+    The forward: tokens: int64 [rows], or 0 where x holds embeddings. positions: int64 [rows] into the tables cosines,
+    sines [positions, half] and query_scales [positions] (float32). start: kept length; cache_keys [layers, kv_heads,
+    capacity / 16, head, 16] and cache_values [layers, kv_heads, capacity, head]. sees: ALL, CAUSAL or LISTED, then
+    seen_counts int32 [rows] and seen int32 [rows, rows] list the forward's rows that a row sees. Rows from `plain` on
+    run with the draft LoRA if `adapter`. Logits are computed of head_rows rows from head_first on: logits float32
+    [head_rows, vocabulary padded]; of each the logarithm of the sum of exponentials (float32)
+    and the `few` best (tokens int64, logits float32). From row banned_first on (counted from
+    the forward's first) the token `banned` is never proposed.
+
+    Buffers: x float32, steps int16 and step_scales float32 (quantised rows), queries, mixed, inner, low float32.
+    scratch: scratch_bytes a thread. chunk_peaks, chunk_sums: float32 [head_rows, chunks].
+    """
+
+    _fields_ = [
+        *_fields("layer_table layers hidden heads kv_heads half attention inner rank vocabulary"),
+        *_fields("embeddings mask mask_embedding norm panel tile_rows tile_queries"),
+        ("head", MatrixPlan),
+        *_fields("width eps query_factor", ctypes.c_float),
+        ("unused", ctypes.c_float),
+        *_fields("rows tokens positions cosines sines query_scales start capacity cache_keys cache_values"),
+        *_fields("sees seen_counts seen adapter plain head_first head_rows logits logits_row"),
+        *_fields("log_sums few few_tokens few_logits banned banned_first"),
+        *_fields("x steps step_scales queries mixed inner_rows low identity scratch scratch_bytes"),
+        *_fields("chunk_peaks chunk_sums counters threads"),
+    ]
