@@ -130,7 +130,8 @@ def _target() -> llvm.Target:
 
 def _features(tile: Tile) -> str:
     found = _host()[1]
-    return ",".join(f"{'+' if on and name not in tile.without else '-'}{name}" for name, on in sorted(found.items()))
+    used = [f"{'+' if on and name not in tile.without else '-'}{name}" for name, on in sorted(found.items())]
+    return ",".join([*used, *(f"+{name}" for name in tile.tuning)])
 
 
 def _fingerprint(tile: Tile) -> str:

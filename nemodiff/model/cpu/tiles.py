@@ -34,6 +34,7 @@ class Tile:
     queries: int
     needs: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
+    tuning: tuple[str, ...] = ()
 
     @property
     def panel(self) -> int:
@@ -49,7 +50,7 @@ _AVX512 = tuple(
 TILES = {
     tile.name: tile
     for tile in (
-        Tile("vnni", 16, 2, 8, 8, needs=("avx512f", "avx512bw", "avx512vl", "avx512vnni", "fma"), without=_AMX),
+        Tile("vnni", 16, 2, 8, 8, needs=("avx512f", "avx512bw", "avx512vl", "avx512vnni", "fma"), without=_AMX, tuning=("fast-dpwssd",)),
         Tile("avx512", 16, 2, 8, 8, needs=("avx512f", "avx512bw", "avx512vl", "fma"), without=_AMX + _VNNI),
         Tile("avx2", 8, 2, 4, 3, needs=("avx2", "fma"), without=_AMX + _VNNI + _AVX512),
         Tile("generic", 4, 4, 4, 3, without=_AMX + _VNNI + _AVX512),
@@ -153,7 +154,8 @@ def _dot(builder: ir.IRBuilder, tile: Tile, total: ir.Value, weights: ir.Value, 
     """total [lanes] int32 plus the products of neighbouring int16 of weights and steps [2 lanes]."""
     kind = total.type
     if tile.needs:
-        # Where there is VNNI, LLVM makes one instruction of the product and the sum.
+        # Where there is VNNI, LLVM makes one instruction of the product and the sum; unless told that this is fast it
+        # takes it apart again, for the sake of a shorter chain that tiles of many sums do not have.
         name = "llvm.x86.avx512.pmaddw.d.512" if tile.lanes == 16 else "llvm.x86.avx2.pmadd.wd"
         return builder.add(total, _call(builder, name, kind, weights, steps))
     wide = ir.VectorType(_I32, 2 * tile.lanes)
