@@ -21,7 +21,9 @@ from nemodiff.engine import Engine
 from nemodiff.errors import RequestError
 from nemodiff.examples import EXAMPLES, Example
 from nemodiff.loading import DTYPES, load
-from nemodiff.model.int8 import int8_obstacle
+from nemodiff.model.cpu import int8_obstacle
+from nemodiff.model.runner import Runner
+from nemodiff.model.transformer import Transformer
 from nemodiff.model.weights import targets_of
 from nemodiff.request import Request
 from nemodiff.trace import Lane
@@ -118,7 +120,7 @@ def _measure(engine: Engine, prompts: Sequence[Example], new_tokens: int, block_
         forwards=_forwards(engine),
         ar=rate(ar),
         tracing=(wall - decoding) / decoding,
-        transformers=None if engine.model.int8 else _transformers_rate(engine, engine.encode(single), new_tokens),
+        transformers=_transformers_rate(engine.model, engine.encode(single), new_tokens),
         speculation=pairs,
     )
 
@@ -134,15 +136,15 @@ def _forwards(engine: Engine) -> dict[int, float]:
     return {rows: cost(rows) for rows in ROWS}
 
 
-def _transformers_rate(engine: Engine, ids: list[int], new_tokens: int) -> float | None:
+def _transformers_rate(model: Runner, ids: list[int], new_tokens: int) -> float | None:
     """Tokens/s of transformers' own generate over this model's weights, which it shares; prefill taken out.
 
-    None for shapes other than Llama's.
+    None for shapes other than Llama's, and for int8, which it does not have.
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    model, config = engine.model, engine.model.config
-    if config.tensor_prefix == "encoder." or config.rope.factor != 1:
+    config = model.config
+    if not isinstance(model, Transformer) or config.tensor_prefix == "encoder." or config.rope.factor != 1:
         return None
     settings = LlamaConfig(
         vocab_size=config.vocab_size,

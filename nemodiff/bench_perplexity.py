@@ -11,7 +11,7 @@ from nemodiff.analysis.perplexity import perplexity
 from nemodiff.analysis.quality import tasks
 from nemodiff.engine import Engine
 from nemodiff.loading import DTYPES, load
-from nemodiff.model.int8 import int8_obstacle
+from nemodiff.model.cpu import int8_obstacle
 from nemodiff.request import Request
 from nemodiff.training.neutral import NEUTRAL_TEXTS
 

@@ -31,7 +31,7 @@ from nemodiff.checkpoints import base_weights
 from nemodiff.command import JsonLines
 from nemodiff.engine import Engine
 from nemodiff.loading import load
-from nemodiff.model.quantise import quantise
+from nemodiff.model.cpu import quantise
 from nemodiff.model.weights import load_model
 from nemodiff.training.batch_decode import BatchDecoder
 from nemodiff.training.distill import repeated_share
@@ -210,15 +210,15 @@ def _thresholds(results: Sequence[Result]) -> str:
 def _drift(engine: Engine, results: Sequence[Result], prompts: int) -> str:
     """How far AR has moved from its base: perplexity of neutral text and of the base's own chat answers, and how much
     both repeat themselves on the open prompts. Perplexities are of weights in the same dtype."""
-    base = load_model(base_weights(), engine.model.device, torch.bfloat16)
+    floats = load_model(base_weights(), engine.model.device, torch.bfloat16)
     encode, end = engine.tokenizer.encode, engine.model.config.eos_token_ids[0]
     neutral = [(encode(text, raw=True), 1) for text in NEUTRAL_TEXTS]
     asked = [encode(prompt, raw=False) for prompt in HELD_OUT_PROMPTS[:prompts]]
     room = max(map(len, asked)) + MAX_OPEN
-    answers = dict(BatchDecoder(Backbone.of(base), end, slots=min(64, prompts), room=room).run(asked, MAX_OPEN))
+    answers = dict(BatchDecoder(Backbone.of(floats), end, slots=min(64, prompts), room=room).run(asked, MAX_OPEN))
     chat = [(prompt + answers[i], len(prompt)) for i, prompt in enumerate(asked)]
-    if engine.dtype == "int8":
-        quantise(base)  # what rounding alone costs is no drift: `bench --perplexity` shows it
+    # What rounding alone costs is no drift: `bench --perplexity` shows it.
+    base = quantise(floats) if engine.dtype == "int8" else floats
     rows = []
     for name, texts in (
         (f"perplexity of neutral text ({len(neutral)} paragraphs)", neutral),

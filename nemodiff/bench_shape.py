@@ -20,8 +20,9 @@ from nemodiff.engine import Defaults, Engine, describe_device
 from nemodiff.errors import CheckpointError, RequestError
 from nemodiff.loading import loaded_dtype, pick_device, pick_dtype
 from nemodiff.model.config import ModelConfig, RopeConfig
+from nemodiff.model.cpu import quantise
 from nemodiff.model.memory import enough_memory, shortage
-from nemodiff.model.quantise import quantise
+from nemodiff.model.runner import Runner
 from nemodiff.model.static import StaticForwards
 from nemodiff.model.transformer import Transformer
 from nemodiff.model.weights import settle_rows, targets_of
@@ -149,16 +150,15 @@ def measure(
     prompt = torch.randint(0, config.vocab_size, (context,), generator=torch.Generator().manual_seed(0))
     model = random_model(config, device, loaded_dtype(dtype))
     theirs = _transformers_rate(model, prompt, new_tokens)
-    if dtype is torch.int8:
-        quantise(model)
     if graphs:
         model.static = StaticForwards(model)
+    runner = quantise(model) if dtype is torch.int8 else model
     copies, reads = _bandwidths(device)
-    figures = _engine_figures(model, prompt, block, new_tokens)
+    figures = _engine_figures(runner, prompt, block, new_tokens)
     return Costs(context=context, block=block, copies=copies, reads=reads, transformers=theirs, **figures)
 
 
-def _engine_figures(model: Transformer, prompt: Tensor, block: int, new_tokens: int) -> dict[str, Any]:
+def _engine_figures(model: Runner, prompt: Tensor, block: int, new_tokens: int) -> dict[str, Any]:
     engine = Engine("random weights", model, Tokenizer(Path("no tokenizer")), Defaults(block_length=block))
     ids = tuple(prompt.tolist())
     request = Request(prompt_ids=ids, modes=("ar",), max_new_tokens=new_tokens, block_length=block, ignore_eos=True)
@@ -174,9 +174,9 @@ def _engine_figures(model: Transformer, prompt: Tensor, block: int, new_tokens: 
 
     cache = Prefill(model, list(ids), len(ids) + block).copy_cache("bench")
 
-    def forward(rows: int, **how: bool) -> float:
+    def forward(rows: int, *, causal: bool, adapter: bool = False) -> float:
         tokens = torch.full((rows,), model.config.mask, device=model.device)
-        return milliseconds(lambda: model(tokens, cache, **how), model.device)
+        return milliseconds(lambda: model(tokens, cache, causal=causal, adapter=adapter), model.device)
 
     return {
         "attention": engine.attention,
@@ -187,12 +187,8 @@ def _engine_figures(model: Transformer, prompt: Tensor, block: int, new_tokens: 
         "tracing": 1000 * (wall - decoding) / lane.forwards,
         "ar": lane.forwards / decoding,
         # Of the table of embeddings only the rows in use are read; the draft LoRA is for drafts.
-        "weights": model.nbytes - model.embed.weight.nbytes - _lora_bytes(model),
+        "weights": model.nbytes - model.embed.weight.nbytes - model.lora_bytes,
     }
-
-
-def _lora_bytes(model: Transformer) -> int:
-    return sum(factor.nbytes for layer in model.layers for factor in layer.draft_lora or ())
 
 
 def random_model(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> Transformer:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import re
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nemodiff import hub
+from nemodiff.cache_folder import cache_folder
 from nemodiff.errors import CheckpointError
 from nemodiff.model.weights import read_json, weight_files
 
@@ -111,11 +111,6 @@ _NO_SPACE = (
     "The disk is full, so the base weights could not be kept, which take 0.6 GB while they are made: "
     "free some or let $NEMODIFF_CACHE name a folder on another disk."
 )
-
-
-def cache_folder() -> Path:
-    """Where fetched and converted weights are kept: $NEMODIFF_CACHE, else ~/.cache/nemodiff."""
-    return Path(os.environ.get("NEMODIFF_CACHE") or Path.home() / ".cache" / "nemodiff")
 
 
 def resolve(

@@ -19,8 +19,10 @@ from nemodiff import samplers
 from nemodiff.decode import DECODERS, LaneRun, Prefill, Seen, Settings, quadratic_layouts, race, synchronise
 from nemodiff.described import Bounds, Defaults, Described, Events
 from nemodiff.errors import RequestError
+from nemodiff.model.cpu import CpuModel
 from nemodiff.model.layout import Layout
 from nemodiff.model.memory import enough_memory, peak, reset_peak
+from nemodiff.model.runner import Runner
 from nemodiff.model.transformer import Transformer
 from nemodiff.model.vision import PictureCache, grid
 from nemodiff.model.weights import settle_rows
@@ -45,13 +47,13 @@ class Engine(Described):
     def __init__(
         self,
         checkpoint: str,
-        model: Transformer,
+        model: Runner,
         tokenizer: Tokenizer,
         defaults: Defaults,
         sampler: TrainedSampler | None = None,
     ) -> None:
         self.checkpoint = checkpoint
-        self._model: Transformer | None = model
+        self._model: Runner | None = model
         self.tokenizer = tokenizer
         self.defaults = defaults
         #: The trained sampler that came with the checkpoint, if one did.
@@ -72,7 +74,7 @@ class Engine(Described):
         self._warm: set[int] = set()
 
     @property
-    def model(self) -> Transformer:
+    def model(self) -> Runner:
         """The loaded model. Raises RequestError when the engine was closed."""
         if self._model is None:
             raise RequestError(f"{self.checkpoint} is no longer loaded: load it again.")
@@ -91,7 +93,8 @@ class Engine(Described):
         return self._model.nbytes
 
     def settle(self) -> None:
-        settle_rows(self.model)
+        if isinstance(self.model, Transformer):
+            settle_rows(self.model)
 
     def close(self) -> None:
         """Free the model's memory, once a run that goes on has ended; further requests are refused."""
@@ -331,12 +334,12 @@ class Engine(Described):
             self._warm |= shapes
 
 
-def _attention(model: Transformer) -> str:
+def _attention(model: Runner) -> str:
+    if isinstance(model, CpuModel):
+        return f"kernels of our own, {model.kernels.tile.name}"
     if model.static:
         return f"{model.static.attention}, static shapes" + (", CUDA graphs" if model.device.type == "cuda" else "")
-    if model.exact:
-        return "fixed-shape products" if model.attention is None else "SDPA, shapes that round alike"
-    return "SDPA"
+    return "fixed-shape products" if model.exact else "SDPA"
 
 
 def describe_device(device: torch.device) -> str:

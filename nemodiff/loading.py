@@ -12,12 +12,11 @@ from nemodiff.described import Defaults, Described
 from nemodiff.engine import Engine
 from nemodiff.errors import CheckpointError
 from nemodiff.model.config import ModelConfig, VisionConfig
-from nemodiff.model.int8 import int8_obstacle
+from nemodiff.model.cpu import int8_obstacle, quantise
 from nemodiff.model.json_fields import Fields
 from nemodiff.model.memory import shortage
-from nemodiff.model.quantise import quantise
+from nemodiff.model.runner import Runner
 from nemodiff.model.static import StaticForwards
-from nemodiff.model.transformer import Transformer
 from nemodiff.model.weights import check_files, load_model, merge_adapter, read_config, read_json
 from nemodiff.request import ORDERS
 from nemodiff.samplers.trained import TrainedSampler, load_sampler
@@ -61,19 +60,18 @@ def load(
         merge_adapter(model, files.adapter)
     if files.vision:
         merge_adapter(model, files.vision)  # what lets the model read the tower's features
-    if kind is torch.int8:
-        quantise(model)
-    if replacing:
-        replacing.close()
     if graphs:
         model.static = StaticForwards(model)
-    sampler = _trained_sampler(files, model)
+    runner = quantise(model) if kind is torch.int8 else model
+    if replacing:
+        replacing.close()
+    sampler = _trained_sampler(files, runner)
     if sampler:
         defaults = dataclasses.replace(defaults, trained_threshold=sampler.threshold)
-    return Engine(files.name, model, tokenizer, defaults, sampler)
+    return Engine(files.name, runner, tokenizer, defaults, sampler)
 
 
-def _trained_sampler(files: Files, model: Transformer) -> TrainedSampler | None:
+def _trained_sampler(files: Files, model: Runner) -> TrainedSampler | None:
     """The sampler in the folder `sampler` beside the adapter, or beside the weights; None where there is none."""
     folder = (files.adapter or files.weights) / "sampler"
     if not (folder / "sampler_config.json").is_file():
@@ -165,11 +163,11 @@ def pick_device(name: str | None) -> torch.device:
 def pick_dtype(name: str | None, device: torch.device, graphs: bool = False) -> torch.dtype:
     """The dtype to run in. Raises CheckpointError when there is no such one, or the device cannot run it.
 
-    By default int8 on CPUs that can, where it halves the bytes that a forward reads; else bfloat16 in hardware.
+    By default int8 on a CPU, where it halves the bytes that a forward reads; else bfloat16 in hardware.
     graphs: as for `load`; static shapes run in floats only.
     """
     if name is None:
-        if int8_obstacle(device) is None and not graphs:
+        if device.type == "cpu" and not graphs and int8_obstacle(device) is None:
             return torch.int8
         return torch.bfloat16 if fast_bfloat16(device) else torch.float32
     if name not in DTYPES:

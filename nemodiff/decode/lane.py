@@ -15,14 +15,16 @@ from torch import Tensor
 
 from nemodiff.decode.noise import Noise
 from nemodiff.errors import RequestError
-from nemodiff.model.cache import KVCache
 from nemodiff.model.layout import Layout
+from nemodiff.model.output import Best, Output
+from nemodiff.model.runner import Runner
 from nemodiff.model.static import StaticCache
-from nemodiff.model.transformer import Transformer
 from nemodiff.ranking import best, largest
 from nemodiff.samplers import Sampler
 from nemodiff.trace import Event, Position
 
+#: Alternatives that a request may ask for at most.
+MOST_ALTERNATIVES = 20
 #: Tokens of a prompt that one forward takes, by the device: a few seconds on a slow CPU.
 PIECE = {"cpu": 512, "cuda": 4096}
 
@@ -70,15 +72,26 @@ class Guesses:
 
     confidence: probability of the token at temperature 1, of the mixture where two distributions are mixed. measured:
     what `measure` made of it. top: alternatives.
-    logits, probabilities: the rows [rows, vocab] in fp32; where the mask may not be proposed, its are -inf and 0.
+    output: the rows of the forward. made: (logits, probabilities) of them [rows, vocab] in fp32, with -inf and 0 for a
+    mask that may not be proposed; None where the runner read the tokens off itself.
     """
 
     tokens: list[int]
     confidence: list[float]
     measured: list[float]
     top: list[list[tuple[int, float]]]
-    logits: Tensor
-    probabilities: Tensor
+    output: Output
+    made: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def logits(self) -> Tensor:
+        """[rows, vocab] in fp32."""
+        return self.output.logits.float() if self.made is None else self.made[0]
+
+    @property
+    def probabilities(self) -> Tensor:
+        """[rows, vocab] in fp32, at temperature 1."""
+        return self.logits.softmax(-1) if self.made is None else self.made[1]
 
     def position(self, row: int, index: int, state: str, **more: Any) -> Position:
         return Position(index, self.tokens[row], state, self.confidence[row], top=self.top[row], **more)
@@ -106,7 +119,7 @@ class Prefill:
 
     def __init__(
         self,
-        model: Transformer,
+        model: Runner,
         prompt: list[int],
         capacity: int,
         seen: Seen | None = None,
@@ -115,13 +128,13 @@ class Prefill:
         self.cache, self._static = model.new_cache(capacity), model.static
         self.image_ms = seen.ms if seen else None
         self.ms = 0.0
-        self.logits: Tensor
+        self.output: Output
         self.pieces = self._run(model, prompt, seen)
         if not paused:
             for _ in self.pieces:
                 pass
 
-    def _run(self, model: Transformer, prompt: list[int], seen: Seen | None) -> Iterator[None]:
+    def _run(self, model: Runner, prompt: list[int], seen: Seen | None) -> Iterator[None]:
         inputs = torch.tensor(prompt, device=model.device)
         count = -(-len(prompt) // PIECE.get(model.device.type, PIECE["cpu"]))
         synchronise(model.device)
@@ -134,12 +147,17 @@ class Prefill:
                 self.ms += (time.perf_counter() - begin) * 1000
                 yield
                 begin = time.perf_counter()
-            self.logits = model(piece, self.cache, causal=True, last=True)
+            self.output = model.run(piece, self.cache, causal=True, rows=slice(-1, None), few=MOST_ALTERNATIVES)
             self.cache.keep(len(piece))
             synchronise(model.device)
         self.ms += (time.perf_counter() - begin) * 1000
 
-    def copy_cache(self, lane: str) -> KVCache:
+    @property
+    def logits(self) -> Tensor:
+        """What the prompt's last token predicts: [1, vocab]."""
+        return self.output.logits
+
+    def copy_cache(self, lane: str) -> Any:
         if self._static:
             return self._static.lane_cache(lane, self.cache)
         cache = copy.copy(self.cache)
@@ -153,7 +171,7 @@ class LaneRun:
     Making Events, alternatives, text and the page are outside the clock.
     """
 
-    def __init__(self, mode: str, model: Transformer, prefill: Prefill, settings: Settings) -> None:
+    def __init__(self, mode: str, model: Runner, prefill: Prefill, settings: Settings) -> None:
         self.mode = mode
         self.model = model
         self.settings = settings
@@ -167,7 +185,7 @@ class LaneRun:
     def first(self) -> Guesses:
         """The prompt's own prediction: position 0 of the answer. Counts the prefill's time, not as a forward."""
         self.clock_ms = self._prefill.ms
-        return self._read(lambda: self._prefill.logits, 0, causal=True)
+        return self._read(lambda: self._prefill.output, 0, causal=True)
 
     def forward(
         self,
@@ -185,8 +203,8 @@ class LaneRun:
         in its row; causal ones force </think> where the thinking budget ends."""
         self.prepare(len(tokens), causal=causal, adapter=adapter)
 
-        def run() -> Tensor:
-            return self.run(tokens, causal=causal, adapter=adapter)[rows]
+        def run() -> Output:
+            return self.run(tokens, causal=causal, adapter=adapter, rows=rows)
 
         return self._read(run, index, causal=causal, measure=measure, barred=barred)
 
@@ -196,12 +214,19 @@ class LaneRun:
             self.cache.prepare(rows, causal=causal, adapter=adapter)
 
     def run(
-        self, tokens: list[int], *, causal: bool = True, adapter: bool = False, layout: Layout | None = None
-    ) -> Tensor:
-        """One forward over token ids after the kept cache: logits [rows, vocab]. To be called inside `timed`."""
+        self,
+        tokens: list[int],
+        *,
+        causal: bool = True,
+        adapter: bool = False,
+        layout: Layout | None = None,
+        rows: slice = slice(None),
+    ) -> Output:
+        """One forward over token ids after the kept cache: `rows` of what it says. To be called inside `timed`."""
         self.forwards += 1
         inputs = torch.tensor(tokens, device=self.model.device)
-        return self.model(inputs, self.cache, causal=causal, adapter=adapter, layout=layout)
+        few = self.settings.alternatives
+        return self.model.run(inputs, self.cache, causal=causal, adapter=adapter, layout=layout, rows=rows, few=few)
 
     def denoise(
         self,
@@ -254,7 +279,7 @@ class LaneRun:
 
     def _read(
         self,
-        run: Callable[[], Tensor],
+        run: Callable[[], Output],
         index: int,
         *,
         causal: bool,
@@ -268,19 +293,21 @@ class LaneRun:
     @torch.inference_mode()
     def choose(
         self,
-        logits: Tensor,
+        output: Output,
         index: int,
         *,
         causal: bool,
         measure: Measure | None = None,
         barred: tuple[int, int] | None = None,
     ) -> Guesses:
-        """The tokens that rows of logits [rows, vocab] propose for answer positions `index` and on, without
+        """The tokens that rows of a forward propose for answer positions `index` and on, without
         alternatives (see `explain`). To be called inside `timed`.
 
         barred: see `forward`. Raises RequestError when the logits are no numbers: the model cannot go on.
         """
-        logits = logits.to(torch.float32, copy=not causal)  # written to below, and the caller's
+        if output.best is not None and not self.settings.temperature and measure is None and barred is None:
+            return self._take_best(output, output.best, index, causal=causal)
+        logits = output.logits.to(torch.float32, copy=not causal)  # written to below, and the caller's
         probabilities = logits.softmax(-1)
         if not causal:
             # Out of the choice, yet in the sum: a probability is the model's own, as released.
@@ -291,27 +318,21 @@ class LaneRun:
         # Every mode draws with the same noise at a position, so self-speculation draws AR's very tokens at any
         # temperature, and drafts drawn alike are accepted more often; unless acceptance asks for other draws.
         tokens = self.drawn(logits, index, "token" if causal or self.settings.acceptance == "match" else "draft")
-        if causal and (forced := self.forced(index, len(tokens))):
-            row, token = forced
-            if token not in tokens[:row].tolist():
-                tokens[row] = token
+        if causal and (forced := self._forced_among(tokens.tolist(), index)):
+            tokens[forced[0]] = forced[1]
         chosen = [probabilities.gather(-1, tokens[:, None])[:, 0]]
         if measure:
             chosen.append(measure(probabilities))
         # One copy to the host for all figures of the forward; it also waits for the device.
         figures = torch.stack([tokens.double(), *(part.double() for part in chosen)]).tolist()
-        if any(map(math.isnan, figures[1])):
-            raise RequestError(
-                f"The model's forward in {self.model.dtype_name} gave no numbers for token {index + 1} of the answer: "
-                "its weights are too large for that dtype or damaged. Load it in float32, or choose another checkpoint."
-            )
+        self._refuse_nan(figures[1], index)
         return Guesses(
             tokens=[int(token) for token in figures[0]],
             confidence=figures[1],
             measured=figures[2] if measure else [],
             top=[],
-            logits=logits,
-            probabilities=probabilities,
+            output=output,
+            made=(logits, probabilities),
         )
 
     def drawn(self, logits: Tensor, index: int, purpose: str) -> Tensor:
@@ -322,9 +343,40 @@ class LaneRun:
         noise = self.noise.gumbel(purpose, range(index, index + len(logits)), logits)
         return best(logits / self.settings.temperature + noise)
 
+    def _take_best(self, output: Output, best: Best, index: int, *, causal: bool) -> Guesses:
+        """`choose` where a runner has read the best tokens off the rows."""
+        tokens, confidence = best.tokens[:, 0].tolist(), best.probabilities[:, 0].tolist()
+        if causal and (forced := self._forced_among(tokens, index)):
+            row, token = forced
+            tokens[row] = token
+            confidence[row] = float((output.logits[row, token] - best.log_sums[row]).exp())
+        self._refuse_nan(confidence, index)
+        return Guesses(tokens, confidence, [], [], output)
+
+    def _refuse_nan(self, confidence: list[float], index: int) -> None:
+        if any(map(math.isnan, confidence)):
+            raise RequestError(
+                f"The model's forward in {self.model.dtype_name} gave no numbers for token {index + 1} of the answer: "
+                "its weights are too large for that dtype or damaged. Load it in float32, or choose another checkpoint."
+            )
+
+    def _forced_among(self, tokens: list[int], index: int) -> tuple[int, int] | None:
+        """(row, </think>) if the thinking budget ends at one of the rows, and none before it ended thinking."""
+        forced = self.forced(index, len(tokens))
+        return None if forced is None or forced[1] in tokens[: forced[0]] else forced
+
     def explain(self, guesses: Guesses) -> Guesses:
         """The guesses with their alternatives: for the viewer, outside the clock."""
-        return replace(guesses, top=_top(guesses.probabilities, self.settings.alternatives))
+        count = self.settings.alternatives
+        if guesses.made is None and guesses.output.best is not None:
+            return replace(guesses, top=_pairs(guesses.output.best, count))
+        return replace(guesses, top=_top(guesses.probabilities, count))
+
+
+def _pairs(best: Best, count: int) -> list[list[tuple[int, float]]]:
+    """The first `count` (token, probability) pairs of every row."""
+    columns = best.tokens[:, :count].tolist(), best.probabilities[:, :count].tolist()
+    return [list(zip(*row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def synchronise(device: torch.device) -> None:

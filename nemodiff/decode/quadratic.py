@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Generator
 
 import torch
-from torch import Tensor
 
 from nemodiff.decode.acceptance import accept
 from nemodiff.decode.lane import LaneRun
 from nemodiff.decode.verdict import verdict
 from nemodiff.model.layout import Layout, groups
-from nemodiff.model.transformer import Transformer
+from nemodiff.model.output import Output
+from nemodiff.model.runner import Runner
 from nemodiff.trace import Event
 
 
@@ -37,16 +37,17 @@ def quadratic(lane: LaneRun) -> Generator[Event, None, None]:
         tokens = [newest, *(draft.tokens if draft else [])]
         layout = shapes[len(tokens) - 1]
         with lane.timed():
-            logits = lane.run(_rows(lane, tokens, layout), adapter=lane.settings.adapter, layout=layout)
-            behind = logits[len(tokens) :].unflatten(0, (len(tokens), -1))
-            verified = lane.choose(_mixed(lane, logits[: len(tokens)], behind[:, 0]), index + 1, causal=True)
+            output = lane.run(_rows(lane, tokens, layout), adapter=lane.settings.adapter, layout=layout)
+            own = layout.masks + layout.again
+            behind = [output[start : start + own] for start in range(len(tokens), layout.rows, own)]
+            verified = lane.choose(_mixed(lane, output[: len(tokens)], behind), index + 1, causal=True)
             standing, verified = accept(lane, draft, verified, index + 1)
         lane.cache.keep(standing + 1)
         positions, finish = verdict(lane, draft, lane.explain(verified), standing, index + 1)
         survivor = None
         if finish is None:
             with lane.timed():
-                survivor = lane.choose(behind[standing, 1 - length :], index + standing + 2, causal=False)
+                survivor = lane.choose(behind[standing][1 - length :], index + standing + 2, causal=False)
             survivor = lane.explain(survivor)
             places = range(index + standing + 2, index + standing + 1 + length)
             positions += [survivor.position(row, place, "drafted") for row, place in enumerate(places)]
@@ -58,7 +59,7 @@ def quadratic(lane: LaneRun) -> Generator[Event, None, None]:
         newest, draft = verified.tokens[standing], survivor
 
 
-def layouts(model: Transformer, length: int, ar_weight: float = 1.0) -> dict[int, Layout]:
+def layouts(model: Runner, length: int, ar_weight: float = 1.0) -> dict[int, Layout]:
     """The layouts of a block of `length`, by how many drafts are verified: none at first, then length - 1."""
     shifted = model.config.shift_logits
     masks, again = length - shifted, shifted and ar_weight < 1
@@ -72,8 +73,9 @@ def _rows(lane: LaneRun, tokens: list[int], layout: Layout) -> list[int]:
 
 
 @torch.inference_mode()
-def _mixed(lane: LaneRun, ar: Tensor, diffusion: Tensor) -> Tensor:
-    """Logits of ar_weight · p_AR + (1 - ar_weight) · p_diffusion, both [rows, vocab] and at temperature 1.
+def _mixed(lane: LaneRun, ar: Output, behind: list[Output]) -> Output:
+    """Logits of ar_weight · p_AR + (1 - ar_weight) · p_diffusion, at temperature 1; p_diffusion is the first guess
+    behind each token.
 
     A temperature then acts on the mixture as it does on any logits: the lower it is, the nearer to the mixture's most
     probable token. A confidence is the mixture's probability, at temperature 1 as everywhere.
@@ -81,12 +83,12 @@ def _mixed(lane: LaneRun, ar: Tensor, diffusion: Tensor) -> Tensor:
     weight = lane.settings.ar_weight
     if weight == 1:
         return ar
-    diffusion = diffusion.float()
+    diffusion = torch.stack([group.logits[0] for group in behind]).float()
     diffusion[:, lane.model.config.mask] = -torch.inf
-    return (weight * ar.float().softmax(-1) + (1 - weight) * diffusion.softmax(-1)).log()
+    return Output((weight * ar.logits.float().softmax(-1) + (1 - weight) * diffusion.softmax(-1)).log())
 
 
-def _guessed(lane: LaneRun, behind: Tensor, index: int) -> list[list[tuple[int, float]]]:
+def _guessed(lane: LaneRun, behind: list[Output], index: int) -> list[list[tuple[int, float]]]:
     """What every group drafts, (token, confidence) each: for the viewer, outside the clock."""
     if not lane.settings.alternatives:
         return []

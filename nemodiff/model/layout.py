@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Layout:
     """Rows that all see the kept cache, and of each other what `visible` says.
 
@@ -27,15 +28,15 @@ class Layout:
     def rows(self) -> int:
         return len(self.positions)
 
-    @property
+    @cached_property
     def seen_counts(self) -> Tensor:
         """How many rows each row sees: int32 [rows]."""
         return self.visible.sum(1, dtype=torch.int32)
 
-    @property
+    @cached_property
     def seen(self) -> Tensor:
         """The rows that each row sees, in ascending order and then filled up: int32 [rows, rows]."""
-        return self.visible.to(torch.uint8).argsort(1, descending=True, stable=True).int()
+        return self.visible.to(torch.uint8).argsort(dim=1, descending=True, stable=True).int()
 
 
 def groups(drafts: int, masks: int, *, again: bool, device: torch.device | str = "cpu") -> Layout:

@@ -10,12 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nemodiff.model.attention import FixedShape, Rotary, Rotation, attend, attend_fixed
-from nemodiff.model.block_attention import AttentionShapes, BlockAttention
 from nemodiff.model.cache import KVCache
 from nemodiff.model.config import ModelConfig
-from nemodiff.model.int8 import Int8Matrix
-from nemodiff.model.int8_block import Int8Block
 from nemodiff.model.layout import Layout
+from nemodiff.model.output import Output
 from nemodiff.model.rows import BLOCK_ROWS, RowShapes
 
 if TYPE_CHECKING:
@@ -95,13 +93,8 @@ class Transformer(nn.Module):
         self.exact = True
         #: How block-shaped forwards pad their rows to be exact on this machine; None: natural shapes.
         self.rows: RowShapes | None = None
-        #: The same for attention on a CPU; None: products of one fixed shape.
-        self.attention: AttentionShapes | None = None
-        #: Whether the linears are int8 ones (`quantise`); the rest then runs in float32.
-        self.int8 = False
         #: Tower and projector of a checkpoint that sees.
         self.vision: Vision | None = None
-        self._int8_blocks: dict[int, Int8Block] = {}
         self._rotary: Rotary | None = None
         #: Caches and forwards of fixed shapes for the lanes, where they were asked for.
         self.static: StaticForwards | None = None
@@ -123,19 +116,22 @@ class Transformer(nn.Module):
 
     @property
     def dtype_name(self) -> str:
-        """What the linears run in: float32, bfloat16 or int8."""
-        return "int8" if self.int8 else str(self.dtype).removeprefix("torch.")
+        """What the linears run in: float32 or bfloat16."""
+        return str(self.dtype).removeprefix("torch.")
 
     @property
     def nbytes(self) -> int:
         """Memory of the weights, in bytes."""
-        factors = (factor for layer in self.layers for factor in layer.draft_lora or ())
-        matrices = (module for module in self.modules() if isinstance(module, Int8Matrix))
-        return sum(part.nbytes for part in (*self.parameters(), *factors, *matrices))
+        return sum(parameter.nbytes for parameter in self.parameters()) + self.lora_bytes
+
+    @property
+    def lora_bytes(self) -> int:
+        """Memory of the draft LoRA, in bytes."""
+        return sum(factor.nbytes for layer in self.layers for factor in layer.draft_lora or ())
 
     def new_cache(self, capacity: int) -> KVCache:
         """An empty cache for `capacity` positions."""
-        cache = KVCache(self.config, capacity, self.device, self.cache_dtype, whole=self.attention is not None)
+        cache = KVCache(self.config, capacity, self.device, self.cache_dtype)
         self.rotary(cache.capacity)
         return cache
 
@@ -187,11 +183,6 @@ class Transformer(nn.Module):
         attention = self._attention(cache, rows, causal, block, layout)
         rotary = self.rotary(cache.capacity)
         rotation = rotary.at(start, rows) if layout is None else rotary.at_each(start + layout.positions)
-        if self.int8 and isinstance(attention, BlockAttention):
-            if rows not in self._int8_blocks:
-                self._int8_blocks[rows] = Int8Block(self, rows)
-            logits = self._int8_blocks[rows](x, attention, rotation, adapter, layout)
-            return logits[rows - 1 :] if last else logits
 
         def write_and_attend(queries: Tensor, keys: Tensor, values: Tensor, layer: int) -> Tensor:
             cache.write(layer, keys, values)
@@ -203,6 +194,20 @@ class Transformer(nn.Module):
             x = x[-1:]
         logits = self.head.normed(x, self.norm, config.rms_norm_eps, shapes)
         return logits[rows - 1 : rows] if last and block else logits[:rows]
+
+    def run(
+        self,
+        inputs: Tensor,
+        cache: KVCache,
+        *,
+        causal: bool,
+        adapter: bool = False,
+        layout: Layout | None = None,
+        rows: slice = slice(None),
+        few: int = 0,
+    ) -> Output:
+        """`forward` as decoding asks for it (see `Runner`): `rows` of the logits."""
+        return Output(self(inputs, cache, causal=causal, adapter=adapter, layout=layout)[rows])
 
     def run_layers(
         self,
@@ -246,7 +251,5 @@ class Transformer(nn.Module):
         """Attention of one forward: (rotated queries [rows, heads, head_dim], layer) → [rows, heads * head_dim]."""
         if not block:
             return lambda queries, layer: attend(queries, cache, layer, cache.length, causal, layout)
-        if self.attention is not None:
-            return BlockAttention(self.config, self.attention, cache, rows, causal, layout)
         shape = FixedShape(self.config, cache, rows, causal, layout)
         return lambda queries, layer: attend_fixed(queries, cache, layer, shape)

@@ -15,7 +15,6 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from nemodiff.errors import CheckpointError, shown
-from nemodiff.model.block_attention import find_attention_shapes
 from nemodiff.model.config import ModelConfig
 from nemodiff.model.json_fields import Fields
 from nemodiff.model.memory import enough_memory
@@ -193,7 +192,6 @@ def settle_rows(model: Transformer) -> None:
     layer = model.layers[0]
     linears = (layer.qkv, layer.o, layer.gate_up, layer.down, model.head)
     model.rows = find_row_shapes([tuple(linear.weight.shape) for linear in linears], model.device, model.dtype)
-    model.attention = find_attention_shapes(model.config) if model.device.type == "cpu" else None
 
 
 def targets_of(model: Transformer) -> dict[str, Tensor]:

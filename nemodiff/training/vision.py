@@ -30,7 +30,7 @@ from nemodiff.checkpoints import BASE, DEFAULT
 from nemodiff.engine import Engine
 from nemodiff.loading import load
 from nemodiff.model.config import ModelConfig, VisionConfig
-from nemodiff.model.int8 import quantise_rows
+from nemodiff.model.cpu.pack import quantise_rows
 from nemodiff.model.vision import Vision, preprocess
 from nemodiff.model.weights import read_json, unpack
 from nemodiff.pictures import Picture

@@ -10,8 +10,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from nemodiff.engine import Defaults, Engine
-from nemodiff.model.int8 import int8_obstacle
-from nemodiff.model.quantise import quantise
+from nemodiff.model.cpu import CpuModel, int8_obstacle, quantise
 from nemodiff.model.transformer import Transformer
 from nemodiff.model.weights import load_model
 from nemodiff.samplers.trained import SamplerConfig, TrainedSampler, principal_components, save_sampler
@@ -93,18 +92,16 @@ def random_sampler(embedding: torch.Tensor) -> TrainedSampler:
 INT8 = int8_obstacle(torch.device("cpu")) is None
 
 
-needs_int8 = pytest.mark.skipif(not INT8, reason="this CPU has no int8 products")
+needs_int8 = pytest.mark.skipif(not INT8, reason="the CPU kernels do not run here")
 
 
 DTYPES = [torch.float32, torch.bfloat16, *([torch.int8] if INT8 else [])]
 
 
-def load_as(folder: Path, dtype: torch.dtype) -> Transformer:
+def load_as(folder: Path, dtype: torch.dtype) -> Transformer | CpuModel:
     """A folder's model on the CPU, its linears in `dtype`."""
     model = load_model(folder, "cpu", torch.bfloat16 if dtype is torch.int8 else dtype)
-    if dtype is torch.int8:
-        quantise(model)
-    return model
+    return quantise(model) if dtype is torch.int8 else model
 
 
 def open_engine(folder: Path, dtype: torch.dtype = torch.float32, **defaults) -> Engine:

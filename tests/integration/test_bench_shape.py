@@ -8,7 +8,7 @@ import torch
 from nemodiff.__main__ import main
 from nemodiff.bench_shape import SHAPES, Costs, _transformers_rate, random_model, report
 from nemodiff.model.config import RopeConfig
-from nemodiff.model.int8 import int8_obstacle
+from nemodiff.model.cpu import int8_obstacle
 from nemodiff.model.transformer import Transformer
 
 

@@ -3,14 +3,14 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from nemodiff.model.int8 import PEAK, Int8Matrix, fold_norm, int8_obstacle, quantise_rows
+from nemodiff.model.quantise import quantise
 
 import nemodiff
 from nemodiff.__main__ import main
 from nemodiff.engine import Defaults, Engine
 from nemodiff.errors import CheckpointError
 from nemodiff.model import int8
-from nemodiff.model.int8 import PEAK, Int8Matrix, fold_norm, int8_obstacle, quantise_rows
-from nemodiff.model.quantise import quantise
 from nemodiff.model.weights import load_model
 from nemodiff.request import Request
 from nemodiff.tokenizer import Tokenizer

@@ -22,20 +22,20 @@ from pathlib import Path
 import llvmlite.binding as llvm
 from llvmlite import ir
 
+from nemodiff.model.cpu.plan import KernelsUnavailable, say
 from nemodiff.model.cpu.tiles import TILES, Tile, define_tiles
 
 #: Which tile to run: auto, or one of `TILES`.
 SETTING = "NEMODIFF_CPU_TILE"
 _EXTERNAL = ("nemodiff_product", "nemodiff_scores", "nemodiff_mix")
+_EXPORTED = ("nemodiff_work", "nemodiff_serve", "nemodiff_product")
 #: What the machine code may ask of the C library, and nothing else.
 _LIBRARY = {"read", "sched_yield", "_read", "SwitchToThread", "memset", "memcpy", "memmove", "exp", "log", "sqrt"}
 _LIBRARY |= {f"{name}f" for name in ("exp", "log", "sqrt", "fma", "roundeven")} | {"fma"}
 _DIGEST = hashlib.sha256().digest_size
 _lock = threading.Lock()
-
-
-class KernelsUnavailable(Exception):
-    """The kernels cannot run here; the text says why, in a clause that fits behind "because"."""
+#: What this process runs, by tile. It stays: helpers may be waiting inside of it.
+_loaded: dict[Tile, Kernels] = {}
 
 
 class Kernels:
@@ -51,6 +51,7 @@ class Kernels:
         self._engine.finalize_object()
         self.work = self._function("nemodiff_work", 2)
         self.serve = self._function("nemodiff_serve", 3)
+        self.product = self._function("nemodiff_product", 10)
 
     def _function(self, name: str, parameters: int) -> Callable[..., None]:
         address = self._engine.get_function_address(name)
@@ -79,38 +80,38 @@ def choose_tile(name: str | None = None) -> Tile:
     return TILES[name]
 
 
-@cache
-def _kernels(tile: Tile, folder: Path) -> Kernels:
+def _load(tile: Tile, folder: Path, check: Callable[[Kernels], None]) -> Kernels:
     file = folder / f"{tile.name}-{_fingerprint(tile)}.o"
     code = _read(file)
-    if code is None:
-        begin = time.perf_counter()
-        say(f"Compiling the CPU kernels ({tile.name}), once …")
-        code = compile_kernels(tile)
-        kept = _keep(file, code)
-        say(f"Compiled in {time.perf_counter() - begin:.0f} s{kept}.")
-    return Kernels(tile, code)
+    if code is not None:
+        return Kernels(tile, code)
+    begin = time.perf_counter()
+    say(f"Compiling the CPU kernels ({tile.name}), once …")
+    code = compile_kernels(tile)
+    kernels = Kernels(tile, code)
+    check(kernels)
+    kept = _keep(file, code)
+    say(f"Compiled and checked in {time.perf_counter() - begin:.0f} s{kept}.")
+    return kernels
 
 
-def load_kernels(folder: Path, name: str | None = None) -> Kernels:
+def load_kernels(folder: Path, name: str | None, check: Callable[[Kernels], None]) -> Kernels:
     """The kernels for this processor, from `folder` or compiled into it. Raises KernelsUnavailable.
 
-    name: a tile to run, as for `choose_tile`. Compiling says so in a line on standard error.
+    name: a tile to run, as for `choose_tile`. check: what new machine code must pass; it raises KernelsUnavailable.
+    Compiling says so in a line on standard error.
     """
     tile = choose_tile(name)
     with _lock:
         try:
-            return _kernels(tile, folder)
+            if tile not in _loaded:
+                _loaded[tile] = _load(tile, folder, check)
+            return _loaded[tile]
         except KernelsUnavailable:
             raise
         except Exception as error:  # numba and LLVM raise their own, of many kinds: whatever it is, torch still runs
             reason = " ".join(str(error).split()) or type(error).__name__
             raise KernelsUnavailable(f"the kernels do not compile here ({reason[:200]})") from error
-
-
-def say(line: str) -> None:
-    """A line of progress on standard error."""
-    print(line, file=sys.stderr, flush=True)
 
 
 @cache
@@ -155,7 +156,7 @@ def compile_kernels(tile: Tile) -> bytes:
     module.link_in(llvm.parse_assembly(str(tiles)))
     module.verify()
     for function in module.functions:
-        if not function.is_declaration and function.name not in ("nemodiff_work", "nemodiff_serve"):
+        if not function.is_declaration and function.name not in _EXPORTED:
             function.linkage = "internal"
     options = llvm.create_pipeline_tuning_options(speed_level=3)
     builder = llvm.create_pass_builder(machine, options)

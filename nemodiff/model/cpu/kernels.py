@@ -324,7 +324,7 @@ def visible(plan, row):
 
 @compiled
 def weigh(scores, count, end):
-    """Turn a row's scores of `count` keys into exp(score - largest), and those up to `end` into 0. Returns their sum."""
+    """Turn a row's scores of `count` keys into exp(score - largest), those up to `end` into 0. Returns their sum."""
     for key in range(count, end):
         store_float(scores + 4 * key, _HIDDEN)
     peaks = splat(_HIDDEN)
@@ -352,7 +352,7 @@ def list_keys(plan, row, order):
 
 @compiled
 def attend(plan, step, layer, scratch):
-    """mixed [rows, heads, head]: every query's values, weighted. The heads of a group share keys, so they go together."""
+    """mixed [rows, heads, head]: every query's values, weighted. Heads of a group share keys, so they go together."""
     size, group = 2 * plan.half, plan.heads // plan.kv_heads
     wide = 4 * plan.capacity
     scores, order = scratch, scratch + wide * plan.tile_queries

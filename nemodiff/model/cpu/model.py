@@ -11,9 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nemodiff.model.attention import Rotary
-from nemodiff.model.config import ModelConfig
-from nemodiff.model.cpu.build import Kernels
-from nemodiff.model.cpu.cache import CpuCache
+from nemodiff.model.cpu.kv_cache import CpuCache
 from nemodiff.model.cpu.pack import PackedMatrix, alternate, head_places, padded, padded_half, spread
 from nemodiff.model.cpu.plan import ALL, CAUSAL, COUNTER_BYTES, HEAD_CHUNK, LISTED, ROW_CHUNK, LayerPlan, Plan
 from nemodiff.model.cpu.team import MOST_THREADS, team_of, thread_count
@@ -21,7 +19,9 @@ from nemodiff.model.layout import Layout
 from nemodiff.model.output import Best, Output
 
 if TYPE_CHECKING:
-    from nemodiff.model.transformer import Transformer
+    from nemodiff.model.cpu.build import Kernels
+    from nemodiff.model.static import StaticForwards
+    from nemodiff.model.transformer import Matrix, Transformer
     from nemodiff.model.vision import Vision
 
 #: Rows of one run of the kernels: longer prompts go in pieces, so that buffers stay small. No row's bits change by it.
@@ -37,21 +37,21 @@ class CpuModel:
     table of embeddings. A row's logits have the same bits alone and in any forward, with any number of threads.
     """
 
-    exact = True
-    int8 = True
-    static = None
+    exact: bool = True
+    static: StaticForwards | None = None
 
     def __init__(self, model: Transformer, kernels: Kernels) -> None:
         config = self.config = model.config
         self.device, self.dtype, self.dtype_name = torch.device("cpu"), torch.float32, "int8"
-        self.embed, self.vision = model.embed, model.vision
-        self.mask_embedding = None if model.mask_embedding is None else model.mask_embedding.float()
+        self.embed: Matrix = model.embed
+        self.vision: Vision | None = model.vision
+        self.mask_embedding: Tensor | None = None if model.mask_embedding is None else model.mask_embedding.float()
         self.kernels = kernels
         self._team, self._lock = team_of(kernels), threading.Lock()
         self._hidden, self._half = padded(config.hidden_size), padded_half(config.head_dim)
         self._attention = padded(config.num_heads * 2 * self._half)
         self._inner = padded(config.intermediate_size)
-        self._rank = 0
+        self._rank = self._lora_bytes = 0
         self._held: list[Tensor] = []
         self._matrices: list[PackedMatrix] = []
         self._tables: dict[str, Tensor] = {}
@@ -61,6 +61,11 @@ class CpuModel:
             self._pack_layer(self._layers[index], layer)
         self._plan = self._plan_of(model)
         model.layers, model.head = torch.nn.ModuleList(), None
+
+    @property
+    def lora_bytes(self) -> int:
+        """Memory of the draft LoRA, in bytes."""
+        return self._lora_bytes
 
     @property
     def nbytes(self) -> int:
@@ -90,9 +95,9 @@ class CpuModel:
     ) -> Tensor:
         """Logits [rows or 1, vocab], float32; the arguments are `Transformer.forward`'s."""
         rows = slice(-1, None) if last else slice(None)
-        return self.forward(inputs, cache, causal=causal, adapter=adapter, layout=layout, rows=rows).logits
+        return self.run(inputs, cache, causal=causal, adapter=adapter, layout=layout, rows=rows).logits
 
-    def forward(
+    def run(
         self,
         inputs: Tensor,
         cache: CpuCache,
@@ -118,10 +123,10 @@ class CpuModel:
             for start in range(0, total, piece):
                 count = min(piece, total - start)
                 head = (max(first - start, 0), min(end - start, count))
-                self._run(inputs, cache, start, count, causal, adapter, layout, head, logits, best, first)
+                self._launch(inputs, cache, start, count, causal, adapter, layout, head, logits, best, first)
         return Output(logits[:, :vocabulary], best)
 
-    def _run(
+    def _launch(
         self,
         inputs: Tensor,
         cache: CpuCache,
@@ -188,6 +193,7 @@ class CpuModel:
             self._rank = padded(a.shape[0])
             target.lora_a = self._pack(spread(spread(a, mixed, self._attention, 1), None, self._rank, 0))
             target.lora_b = self._pack(self._spread_hidden(b))
+            self._lora_bytes += sum(matrix.nbytes for matrix in self._matrices[-2:])
         layer.qkv = layer.o = layer.gate_up = layer.down = None  # the floats are not needed any more
 
     def _spread_hidden(self, weight: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ def head_places(heads: int, head_dim: int) -> Tensor:
 
 
 def spread(weight: Tensor, places: Tensor | None, size: int, axis: int) -> Tensor:
-    """`weight` with its rows (axis 0) or columns at `places`, else from 0 on, of an axis of `size`; the rest is zero."""
+    """`weight` with its rows (axis 0) or columns at `places` (or the first) of an axis of `size`; the rest is zero."""
     shape = list(weight.shape)
     places = torch.arange(shape[axis]) if places is None else places
     shape[axis] = size

@@ -8,6 +8,7 @@ what lies in the padding is zero.
 from __future__ import annotations
 
 import ctypes
+import sys
 
 #: Inputs of every product are padded to a multiple of this, which the widest tile takes in one step.
 PADDING = 64
@@ -23,6 +24,15 @@ HEAD_CHUNK = 256
 COUNTER_BYTES = 64
 #: What a row sees of the rows of its own forward.
 ALL, CAUSAL, LISTED = 0, 1, 2
+
+
+class KernelsUnavailable(Exception):
+    """The kernels cannot run here; the text says why, in a clause that fits behind "because"."""
+
+
+def say(line: str) -> None:
+    """A line of progress on standard error."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def _fields(names: str, kind: type = ctypes.c_int64) -> list[tuple[str, type]]:

@@ -6,10 +6,13 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+from typing import TYPE_CHECKING
 
 import torch
 
-from nemodiff.model.cpu.build import Kernels
+if TYPE_CHECKING:
+    from nemodiff.model.cpu.build import Kernels
+
 
 #: Threads that helpers are made for at most; more do not make a small forward faster.
 MOST_THREADS = 64

@@ -47,10 +47,20 @@ _AVX512 = tuple(
     f"avx512{part}"
     for part in ("f", "bw", "cd", "dq", "vl", "ifma", "vbmi", "vbmi2", "bitalg", "vpopcntdq", "bf16", "fp16")
 ) + ("avx512vp2intersect", "evex512")
+_WIDE = ("avx512f", "avx512bw", "avx512vl", "fma")
 TILES = {
     tile.name: tile
     for tile in (
-        Tile("vnni", 16, 2, 8, 8, needs=("avx512f", "avx512bw", "avx512vl", "avx512vnni", "fma"), without=_AMX, tuning=("fast-dpwssd",)),
+        Tile(
+            "vnni",
+            16,
+            2,
+            8,
+            8,
+            needs=("avx512f", "avx512bw", "avx512vl", "avx512vnni", "fma"),
+            without=_AMX,
+            tuning=("fast-dpwssd",),
+        ),
         Tile("avx512", 16, 2, 8, 8, needs=("avx512f", "avx512bw", "avx512vl", "fma"), without=_AMX + _VNNI),
         Tile("avx2", 8, 2, 4, 3, needs=("avx2", "fma"), without=_AMX + _VNNI + _AVX512),
         Tile("generic", 4, 4, 4, 3, without=_AMX + _VNNI + _AVX512),
