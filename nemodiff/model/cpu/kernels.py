@@ -67,7 +67,7 @@ _HIDDEN = np.float32(-np.inf)
 _PEAK = np.float32(ACTIVATION_PEAK)
 _ONE, _NONE = np.float32(1), np.float32(0)
 
-compiled = njit(error_model="numpy", boundscheck=False)
+compiled = njit(error_model="numpy", boundscheck=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 # Threads.
