@@ -59,7 +59,7 @@ def whole_model(**shape) -> Transformer:
     for parameter in model.parameters():
         if parameter.dim() == 2:
             steps = torch.randint(-127, 128, parameter.shape, generator=generator)
-            steps[:, 0] = 127
+            steps[:, 0] = steps[0] = 127
             parameter.data.copy_(steps / 2048)
     model.embed.weight.data.copy_(model.embed.weight.bfloat16())
     return model

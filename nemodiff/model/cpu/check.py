@@ -93,7 +93,7 @@ def small_model() -> Transformer:
     for parameter in model.parameters():
         if parameter.dim() == 2:
             steps = torch.randint(-WEIGHT_PEAK, WEIGHT_PEAK + 1, parameter.shape, generator=generator)
-            steps[:, 0] = WEIGHT_PEAK
+            steps[:, 0] = steps[0] = WEIGHT_PEAK
             parameter.data.copy_(steps / 1024)
     model.embed.weight.data.copy_(model.embed.weight.bfloat16())
     model.exact = False

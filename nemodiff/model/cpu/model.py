@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nemodiff.model.attention import Rotary
 from nemodiff.model.cpu.kv_cache import CpuCache
-from nemodiff.model.cpu.pack import PackedMatrix, alternate, head_places, padded, padded_half, spread
+from nemodiff.model.cpu.pack import PackedMatrix, alternate, balance, head_places, padded, padded_half, spread
 from nemodiff.model.cpu.plan import ALL, CAUSAL, COUNTER_BYTES, HEAD_CHUNK, LISTED, ROW_CHUNK, LayerPlan, Plan
 from nemodiff.model.cpu.team import MOST_THREADS, team_of, thread_count
 from nemodiff.model.layout import Layout
@@ -182,12 +182,14 @@ class CpuModel:
         heads = config.num_heads + 2 * config.num_kv_heads
         places, size = head_places(heads, config.head_dim), heads * 2 * self._half
         mixed = head_places(config.num_heads, config.head_dim)
-        target.qkv = self._pack(spread(layer.qkv.weight, places, size, 0))
+        norm, qkv = balance(layer.input_norm, layer.qkv.weight)
+        target.input_norm, target.qkv = self._hold_norm(norm), self._pack(spread(qkv, places, size, 0))
         target.o = self._pack(self._spread_hidden(spread(layer.o.weight, mixed, self._attention, 1)))
-        halves = (spread(part, None, self._inner, 0) for part in layer.gate_up.weight.chunk(2))
+        norm, gate_up = balance(layer.post_norm, layer.gate_up.weight)
+        halves = (spread(part, None, self._inner, 0) for part in gate_up.chunk(2))
+        target.post_norm = self._hold_norm(norm)
         target.gate_up = self._pack(alternate(*halves, self.kernels.tile.panel))
         target.down = self._pack(self._spread_hidden(layer.down.weight))
-        target.input_norm, target.post_norm = self._hold_norm(layer.input_norm), self._hold_norm(layer.post_norm)
         if layer.draft_lora is not None:
             a, b = layer.draft_lora
             self._rank = padded(a.shape[0])
@@ -217,7 +219,8 @@ class CpuModel:
         plan.hidden, plan.attention, plan.inner, plan.rank = self._hidden, self._attention, self._inner, self._rank
         plan.heads, plan.kv_heads, plan.half = config.num_heads, config.num_kv_heads, self._half
         plan.vocabulary = config.vocab_size
-        plan.head = self._pack(model.head.weight)
+        norm, head = balance(model.norm, model.head.weight)
+        plan.norm, plan.head = self._hold_norm(norm), self._pack(head)
         plan.logits_row = plan.head.outputs
         table = self.embed.weight.data
         if config.hidden_size != self._hidden or table.dtype != torch.bfloat16:
@@ -228,7 +231,6 @@ class CpuModel:
         plan.mask = -1 if config.mask_token_id is None else config.mask_token_id
         plan.banned = plan.mask
         plan.mask_embedding = 0 if self.mask_embedding is None else self._hold_norm(self.mask_embedding)
-        plan.norm = self._hold_norm(model.norm)
         plan.panel, plan.tile_rows, plan.tile_queries = tile.panel, tile.rows, tile.queries
         plan.width, plan.eps = config.hidden_size, config.rms_norm_eps
         plan.query_factor = config.head_dim**-0.5

@@ -47,6 +47,19 @@ def spread(weight: Tensor, places: Tensor | None, size: int, axis: int) -> Tenso
     return torch.zeros(shape, dtype=weight.dtype).index_copy_(axis, places, weight)
 
 
+def balance(norm: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A norm's weight [in] and the matrix [out, in] behind it, with their product unchanged and the largest magnitude of
+    every column of the matrix the same.
+
+    A row's 8 bits are then not spent on a few large columns: what is small in a column may be multiplied with large
+    inputs. The inputs take over the difference; they have 12 bits.
+    """
+    together = weight.float() * norm.float()
+    columns = together.abs().amax(0)
+    share = torch.where(columns > 0, columns / columns.max(), 1.0)
+    return share, together / share
+
+
 def alternate(gate: Tensor, up: Tensor, panel: int) -> Tensor:
     """Rows of gate and up [inner, in] in turns of a panel: [2 * inner, in]."""
     return torch.stack((gate.unflatten(0, (-1, panel)), up.unflatten(0, (-1, panel))), 1).flatten(0, 2)
