@@ -207,7 +207,10 @@ class Transformer(nn.Module):
         few: int = 0,
     ) -> Output:
         """`forward` as decoding asks for it (see `Runner`): `rows` of the logits."""
-        return Output(self(inputs, cache, causal=causal, adapter=adapter, layout=layout)[rows])
+        # Static forwards know no `last`; elsewhere it spares a prompt the head of its other rows.
+        last = rows == slice(-1, None) and not cache.static
+        logits = self(inputs, cache, causal=causal, adapter=adapter, last=last, layout=layout)
+        return Output(logits[rows])
 
     def run_layers(
         self,

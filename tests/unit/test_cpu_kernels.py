@@ -1,4 +1,4 @@
-"""The CPU kernels: products against whole numbers, forwards against torch, and one promise: a row's bits are its own."""
+"""The CPU kernels: products against whole numbers, forwards against torch, and a row whose bits are its own."""
 
 import pytest
 import torch
@@ -119,7 +119,9 @@ def test_forwards_are_what_torch_computes(tile, shape):
     ids = torch.arange(150) * 7 % 97
     caches = reference.new_cache(200), model.new_cache(200)
     for part, causal in ((ids[:120], True), (ids[120:], False)):
-        expected, made = (one(part, cache, causal=causal) for one, cache in zip((reference, model), caches, strict=True))
+        expected, made = (
+            one(part, cache, causal=causal) for one, cache in zip((reference, model), caches, strict=True)
+        )
         assert float((made - expected).norm() / expected.norm()) < 2e-3
         for cache in caches:
             cache.keep(len(part))

@@ -1,4 +1,4 @@
-"""An int8 engine: close to the floats it came from, AR's text in every mode, the default, and what happens without it."""
+"""An int8 engine: close to the floats it came from, AR's text in every mode, the default; what happens without it."""
 
 import pytest
 import torch

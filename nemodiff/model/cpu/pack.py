@@ -48,7 +48,7 @@ def spread(weight: Tensor, places: Tensor | None, size: int, axis: int) -> Tenso
 
 
 def balance(norm: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """A norm's weight [in] and the matrix [out, in] behind it, with their product unchanged and the largest magnitude of
+    """A norm's weight [in] and the matrix [out, in] behind it, their product unchanged and the largest magnitude of
     every column of the matrix the same.
 
     A row's 8 bits are then not spent on a few large columns: what is small in a column may be multiplied with large
