@@ -8,9 +8,8 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -21,15 +20,15 @@ from nemodiff.engine import Engine
 from nemodiff.errors import RequestError
 from nemodiff.examples import EXAMPLES, Example
 from nemodiff.loading import DTYPES, load
-from nemodiff.model.cpu import int8_obstacle
+from nemodiff.model.cpu import CpuModel, int8_obstacle
 from nemodiff.model.runner import Runner
 from nemodiff.model.transformer import Transformer
 from nemodiff.model.weights import targets_of
 from nemodiff.request import Request
 from nemodiff.trace import Lane
 
-#: Positions kept before the forwards that are timed, and how many rows those have.
-CONTEXT, ROWS = 128, (1, 8, 16, 32)
+#: Positions kept before the forwards that are timed, and how many rows those have; tokens of the prefill.
+CONTEXT, ROWS, PREFILL = 128, (1, 8, 16, 32), 512
 PEERS = ("llama-cpp",)
 STRUCTURED = tuple(example for example in EXAMPLES if example.structured)
 
@@ -37,7 +36,8 @@ STRUCTURED = tuple(example for example in EXAMPLES if example.structured)
 @dataclass(frozen=True, slots=True)
 class Costs:
     """One dtype. forwards: rows → ms. ar, transformers: tokens/s after the prefill on the first structured prompt,
-    None where not run. tracing: what a traced AR run takes beyond its lane's clock, as a share of that. speculation: a
+    None where not run. prefill: tokens/s of a prompt of PREFILL tokens. parts: in the CPU kernels, rows → where a
+    forward's milliseconds go. tracing: what a traced AR run takes beyond its lane's clock, as a share of that. speculation: a
     (AR, self-speculation) pair of lanes for every structured prompt, both from one run."""
 
     dtype: str
@@ -46,6 +46,8 @@ class Costs:
     tracing: float
     transformers: float | None
     speculation: dict[Example, tuple[Lane, Lane]]
+    prefill: float = 0.0
+    parts: dict[int, dict[str, float]] | None = None
 
     @property
     def speculation_rate(self) -> float:
@@ -56,6 +58,13 @@ class Costs:
     def ar_rate(self) -> float:
         """The same of AR, on the same prompts in the same runs."""
         return rate(*(lane for lane, _ in self.speculation.values()))
+
+
+class Peer(NamedTuple):
+    """Tokens/s of another engine: ar after the prefill; prefill of a prompt of PREFILL tokens."""
+
+    ar: float
+    prefill: float
 
 
 def rate(*lanes: Lane) -> float:
@@ -88,7 +97,7 @@ def run(
         where = f"{engine.checkpoint} · {engine.device}"
         ids = engine.encode(_request(prompts[0], new_tokens, block_length))
         block = engine.fill(_request(prompts[0], new_tokens, block_length)).block_length
-    peers = {}
+    peers: dict[str, Peer] = {}
     if peer and other:
         print(f"{peer} …", file=sys.stderr, flush=True)
         peers[peer] = other(ids, new_tokens)
@@ -122,7 +131,28 @@ def _measure(engine: Engine, prompts: Sequence[Example], new_tokens: int, block_
         tracing=(wall - decoding) / decoding,
         transformers=_transformers_rate(engine.model, engine.encode(single), new_tokens),
         speculation=pairs,
+        prefill=_prefill(engine),
+        parts=_parts(engine),
     )
+
+
+def _prefill(engine: Engine) -> float:
+    tokens = [token % engine.model.config.vocab_size for token in range(PREFILL)]
+    return 1000 * PREFILL / min(Prefill(engine.model, tokens, PREFILL).ms for _ in range(3))
+
+
+def _parts(engine: Engine) -> dict[int, dict[str, float]] | None:
+    """The forward of median length of 21, split, for every row count."""
+    model = engine.model
+    if not isinstance(model, CpuModel):
+        return None
+    tokens = [token % model.config.vocab_size for token in range(CONTEXT)]
+    cache = Prefill(model, tokens, CONTEXT + max(ROWS)).copy_cache("bench")
+    parts = {}
+    for rows in ROWS:
+        made = [model.profile(torch.tensor(tokens[:rows]), cache, causal=True) for _ in range(21)]
+        parts[rows] = sorted(made, key=lambda one: sum(one.values()))[len(made) // 2]
+    return parts
 
 
 def _forwards(engine: Engine) -> dict[int, float]:
@@ -167,47 +197,58 @@ def _transformers_rate(model: Runner, ids: list[int], new_tokens: int) -> float 
     return generate_rate(reference, torch.tensor([ids]), new_tokens)
 
 
-def _peer(name: str) -> Callable[[list[int], int], float]:
-    """What measures another engine's AR: (prompt's token ids, new tokens) → tokens/s after the prefill."""
+def _peer(name: str) -> Callable[[list[int], int], Peer]:
+    """What measures another engine: (prompt's token ids, new tokens) → its figures, with the threads that torch has."""
     if name not in PEERS:
         raise RequestError(f"Unknown peer {name!r}: choose {' or '.join(PEERS)}.")
     try:
-        from llama_cpp import Llama
+        import xllamacpp
     except (ImportError, OSError, RuntimeError) as error:
         raise RequestError(
-            f"llama.cpp cannot be run here ({error}): pip install llama-cpp-python, or leave --peer out."
+            f"llama.cpp cannot be run here ({error}): pip install xllamacpp, or leave --peer out."
         ) from error
 
-    def measure(ids: list[int], new_tokens: int) -> float:
+    def measure(ids: list[int], new_tokens: int) -> Peer:
         with tempfile.TemporaryDirectory(prefix="nemodiff-") as folder:
-            file = fetch_base_gguf(Path(folder), lambda line: print(line, file=sys.stderr, flush=True))
-            threads = torch.get_num_threads()
-            room = len(ids) + new_tokens + 1
-            model = Llama(str(file), n_ctx=room, n_threads=threads, n_threads_batch=threads, verbose=False)
-            for _ in islice(model.generate(ids, temp=0.0), 3):  # once before it is timed
-                pass
-            times = [time.perf_counter() for _ in islice(model.generate(ids, temp=0.0), new_tokens)]
-            model.close()
-        return (new_tokens - 1) / (times[-1] - times[0])
+            settings = xllamacpp.CommonParams()
+            settings.model.path = str(
+                fetch_base_gguf(Path(folder), lambda line: print(line, file=sys.stderr, flush=True))
+            )
+            settings.n_ctx = max(len(ids) + new_tokens, PREFILL) + 64
+            settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = torch.get_num_threads()
+            settings.n_parallel = 1
+            server = xllamacpp.Server(settings)
+
+            def timings(prompt: list[int], tokens: int) -> dict[str, float]:
+                how = {"temperature": 0.0, "cache_prompt": False, "ignore_eos": True}
+                return server.handle_completions({"prompt": prompt, "n_predict": tokens, **how})["timings"]
+
+            timings(ids, 3)  # once before it is timed
+            prompt = [1000 + token for token in range(PREFILL)]
+            return Peer(
+                ar=max(timings(ids, new_tokens)["predicted_per_second"] for _ in range(3)),
+                prefill=max(timings(prompt, 1)["prompt_per_second"] for _ in range(3)),
+            )
 
     return measure
 
 
-def report(costs: Sequence[Costs], peers: dict[str, float], where: str, notes: Sequence[str]) -> str:
+def report(costs: Sequence[Costs], peers: dict[str, Peer], where: str, notes: Sequence[str]) -> str:
     """The figures as markdown: a row a dtype, self-speculation by prompt in the fastest, and what they amount to."""
     fastest = max(costs, key=lambda one: one.ar)
     counts = " | ".join(f"{rows} rows, ms" for rows in ROWS)
     lines = [
         "\n".join([where, *notes, ""]),
-        f"| dtype | {counts} | 16 rows ÷ 1 | AR, tokens/s | tracing | transformers' generate "
-        "| AR on the prompts below, tokens/s | self-speculation on them, tokens/s | ratio |",
-        f"| --- |{' --- |' * (len(ROWS) + 7)}",
+        f"| dtype | {counts} | 8 ÷ 1 | 16 ÷ 1 | prefill of {PREFILL}, tokens/s | AR, tokens/s | tracing "
+        "| transformers' generate | AR on the prompts below, tokens/s | self-speculation on them, tokens/s | ratio |",
+        f"| --- |{' --- |' * (len(ROWS) + 9)}",
     ]
     for one in costs:
         cells = [
             one.dtype,
             *(f"{ms:.1f}" for ms in one.forwards.values()),
-            f"{one.forwards[16] / one.forwards[1]:.2f}",
+            *(f"{one.forwards[rows] / one.forwards[1]:.2f}" for rows in (8, 16)),
+            f"{one.prefill:.0f}",
             f"{one.ar:.1f}",
             f"{one.tracing:.1%}",
             "" if one.transformers is None else f"{one.transformers:.1f}",
@@ -236,13 +277,29 @@ def report(costs: Sequence[Costs], peers: dict[str, float], where: str, notes: S
             "yes" if fast.tokens == ar.tokens else "no",
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    lines += [line for one in costs if one.parts for line in _parts_table(one.parts)]
     best = max(costs, key=lambda one: one.speculation_rate)
     said = [f"Our fastest AR ({fastest.dtype}) makes {fastest.ar:.1f} tokens/s"]
     if theirs := [one.transformers for one in costs if one.transformers]:
         said.append(f"{fastest.ar / max(theirs):.2f}× transformers' fastest generate ({max(theirs):.1f})")
-    for name, tokens in peers.items():
-        said.append(f"{fastest.ar / tokens:.2f}× {name}'s AR on the base GGUF file ({tokens:.1f})")
+    for name, figures in peers.items():
+        said.append(f"{fastest.ar / figures.ar:.2f}× {name}'s AR on the base GGUF file ({figures.ar:.1f})")
     text = f"\n{', '.join(said)}. Self-speculation ({best.dtype}) on these prompts makes {best.speculation_rate:.1f}: "
     text += f"{best.speculation_rate / fastest.ar:.2f}× our fastest AR"
-    text += "".join(f", {best.speculation_rate / tokens:.2f}× {name}'s AR" for name, tokens in peers.items())
+    text += "".join(f", {best.speculation_rate / one.ar:.2f}× {name}'s AR" for name, one in peers.items())
+    quickest = max(costs, key=lambda one: one.prefill)
+    top = quickest.prefill
+    text += f". A prompt of {PREFILL} tokens is read at {top:.0f} tokens/s ({quickest.dtype})"
+    text += "".join(
+        f", {quickest.prefill / one.prefill:.2f}× {name} ({one.prefill:.0f})" for name, one in peers.items()
+    )
     return "\n".join([*lines, f"{text}."])
+
+
+def _parts_table(parts: dict[int, dict[str, float]]) -> list[str]:
+    names = list(next(iter(parts.values())))
+    lines = [f"\n| where an int8 forward's time goes | {' | '.join(f'{name}, ms' for name in names)} |"]
+    lines.append(f"| --- |{' --- |' * len(names)}")
+    for rows, spent in parts.items():
+        lines.append(f"| {rows} rows | {' | '.join(f'{spent[name]:.2f}' for name in names)} |")
+    return lines

@@ -156,6 +156,12 @@ VARIABLES = (
     Variable("NEMODIFF_DEVICE", "device", "a GPU if there is one", "cpu or cuda", _device),
     Variable("NEMODIFF_DTYPE", "dtype", "the device's fastest", " or ".join(DTYPES), _choice(*DTYPES)),
     Variable("NEMODIFF_THREADS", "threads", "torch's", "threads that the model uses on a CPU", _number(int, 1, 1024)),
+    Variable(
+        "NEMODIFF_CPU_TILE",
+        None,
+        "auto",
+        "instruction set of the CPU kernels: auto, vnni, avx512, avx2 or generic",
+    ),
     Variable("NEMODIFF_GRAPHS", "graphs", "0", "block-shaped forwards in fixed shapes, see below", _flag),
     Variable("NEMODIFF_SERVE_URL", "serve_url", "", "replicas (`python -m ui.serve`) that decode instead", _address),
     Variable("NEMODIFF_CACHE", None, "~/.cache/nemodiff", "where fetched and converted weights are kept"),

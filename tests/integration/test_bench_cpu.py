@@ -33,13 +33,16 @@ def lane(mode: str, seconds: float, tokens: list[int]) -> Lane:
 def test_the_report_adds_up():
     tokens = list(range(11))
     pair = (lane("ar", 3.0, tokens), lane("self-speculation", 2.0, tokens))  # 10 tokens in 2 s and in 1 s
-    slow = Costs("float32", {1: 40.0, 8: 60.0, 16: 80.0, 32: 90.0}, 4.0, 0.01, 2.0, {PROMPT: pair})
-    fast = Costs("int8", {1: 20.0, 8: 22.0, 16: 25.0, 32: 40.0}, 5.0, 0.02, None, {PROMPT: pair})
-    text = report([slow, fast], {"llama-cpp": 8.0}, "somewhere", ["A note."])
-    assert "| int8 | 20.0 | 22.0 | 25.0 | 40.0 | 1.25 | 5.0 | 2.0% |  | 5.0 | 10.0 | 2.00× |" in text
+    slow = Costs("float32", {1: 40.0, 8: 60.0, 16: 80.0, 32: 90.0}, 4.0, 0.01, 2.0, {PROMPT: pair}, prefill=300.0)
+    parts = {1: {"products": 16.0, "attention": 1.0, "rest": 2.5, "Python": 0.5}}
+    fast = Costs("int8", {1: 20.0, 8: 22.0, 16: 25.0, 32: 40.0}, 5.0, 0.02, None, {PROMPT: pair}, 900.0, parts)
+    text = report([slow, fast], {"llama-cpp": bench_cpu.Peer(8.0, 600.0)}, "somewhere", ["A note."])
+    assert "| int8 | 20.0 | 22.0 | 25.0 | 40.0 | 1.10 | 1.25 | 900 | 5.0 | 2.0% |  | 5.0 | 10.0 | 2.00× |" in text
+    assert "| 1 rows | 16.00 | 1.00 | 2.50 | 0.50 |" in text
     assert "| Ids | 11 | 5.0 | 10.0 | " in text and "| 2.00× | yes |" in text
     assert "2.50× transformers' fastest generate (2.0), 0.62× llama-cpp's AR" in text
     assert "makes 10.0: 2.00× our fastest AR, 1.25× llama-cpp's AR." in text and "A note." in text
+    assert "A prompt of 512 tokens is read at 900 tokens/s (int8), 1.50× llama-cpp (600)." in text
 
 
 def test_rates_of_several_prompts_are_of_all_their_tokens_over_all_their_seconds():
@@ -76,7 +79,7 @@ def test_transformers_runs_over_the_very_weights(llama_folder, monkeypatch):
 
     monkeypatch.setattr(LlamaForCausalLM, "generate", generate)
     request = nemodiff_request()
-    assert bench_cpu._transformers_rate(engine, list(request.prompt_ids), 12) > 0
+    assert bench_cpu._transformers_rate(engine.model, list(request.prompt_ids), 12) > 0
     assert said[-1] == engine.generate(request).lanes[0].tokens
 
 
@@ -87,30 +90,36 @@ def nemodiff_request():
 
 
 def test_other_shapes_are_not_given_to_transformers(nvidia_engine):
-    assert bench_cpu._transformers_rate(nvidia_engine, [1, 2], 4) is None
+    assert bench_cpu._transformers_rate(nvidia_engine.model, [1, 2], 4) is None
 
 
-def test_a_peer_is_timed_token_by_token(monkeypatch, tmp_path):
-    class Llama:
-        def __init__(self, model_path, **settings):
-            self.settings = settings
+def test_a_peer_is_asked_for_its_own_timings(monkeypatch):
+    """Once to warm up, then three times each: the answer, and a prompt of which nothing is kept from before."""
+    asked = []
 
-        def generate(self, ids, temp):
-            assert ids == [1, 2, 3] and temp == 0.0
-            yield from range(100)
+    class Server:
+        def __init__(self, settings):
+            assert settings.model.path.endswith("base.gguf") and settings.n_ctx >= bench_cpu.PREFILL
+            assert settings.cpuparams.n_threads == settings.cpuparams_batch.n_threads == torch.get_num_threads()
 
-        def close(self):
-            pass
+        def handle_completions(self, request):
+            asked.append((len(request["prompt"]), request["n_predict"]))
+            assert request["temperature"] == 0.0 and request["ignore_eos"] and not request["cache_prompt"]
+            return {"timings": {"predicted_per_second": 10.0 * len(asked), "prompt_per_second": 100.0 - len(asked)}}
 
-    monkeypatch.setitem(sys.modules, "llama_cpp", SimpleNamespace(Llama=Llama))
+    def parts():
+        return SimpleNamespace(model=SimpleNamespace(), cpuparams=SimpleNamespace(), cpuparams_batch=SimpleNamespace())
+
+    monkeypatch.setitem(sys.modules, "xllamacpp", SimpleNamespace(CommonParams=parts, Server=Server))
     monkeypatch.setattr(bench_cpu, "fetch_base_gguf", lambda folder, report: folder / "base.gguf")
-    assert bench_cpu._peer("llama-cpp")([1, 2, 3], 20) > 0
+    assert bench_cpu._peer("llama-cpp")([1, 2, 3], 20) == bench_cpu.Peer(ar=40.0, prefill=95.0)
+    assert asked == [(3, 3), *[(3, 20)] * 3, *[(bench_cpu.PREFILL, 1)] * 3]
 
 
 def test_a_peer_that_is_not_installed(llama_folder, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "llama_cpp", None)
+    monkeypatch.setitem(sys.modules, "xllamacpp", None)
     assert main(["bench", "--cpu", "--peer", "llama-cpp", "--checkpoint", str(llama_folder)]) == 2
-    assert "pip install llama-cpp-python, or leave --peer out" in capsys.readouterr().err
+    assert "pip install xllamacpp, or leave --peer out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

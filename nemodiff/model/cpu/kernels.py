@@ -38,6 +38,7 @@ from nemodiff.model.cpu.vector import (
     nearest,
     pause,
     power_of_two,
+    read_clock,
     splat,
     store,
     store_float,
@@ -80,10 +81,19 @@ def take(plan, step):
 
 
 @compiled
+def note_time(plan, step):
+    """Where times are asked for: that a step has ended now."""
+    if plan.times != 0:
+        store_int64(plan.times + 8 * (step + 1), read_clock())
+
+
+@compiled
 def meet(plan, step):
     """Wait until all threads are here. Returns the next step."""
     arrived = plan.counters + step * COUNTER_BYTES + 8
-    if fetch_add(arrived, 1) + 1 < plan.threads:
+    if fetch_add(arrived, 1) + 1 == plan.threads:
+        note_time(plan, step)
+    else:
         spins = 0
         while load_shared(arrived) < plan.threads:
             spins += 1
@@ -511,6 +521,8 @@ def work(address, worker):
     """One thread's share of a forward."""
     plan = plan_at(address)
     scratch = plan.scratch + plan.scratch_bytes * worker
+    if worker == 0:
+        note_time(plan, -1)
     step = embed(plan, 0)
     for index in range(plan.layers):
         layer = layer_at(plan.layer_table + LAYER_BYTES * index)
@@ -533,6 +545,7 @@ def work(address, worker):
     # The first thread waits for all; the others must not look at the plan again once they have said that they are done.
     if worker == 0:
         meet(plan, step)
+        note_time(plan, step)
     else:
         fetch_add(plan.counters + step * COUNTER_BYTES + 8, 1)
 

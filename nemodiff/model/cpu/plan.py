@@ -77,7 +77,8 @@ class Plan(ctypes.Structure):
     the forward's first) the token `banned` is never proposed.
 
     Buffers: x float32, steps int16 and step_scales float32 (quantised rows), queries, mixed, inner, low float32.
-    scratch: scratch_bytes a thread. chunk_peaks, chunk_sums: float32 [head_rows, chunks].
+    scratch: scratch_bytes a thread. times: 0, or int64 [steps + 1] for the
+    clock at the beginning and at the end of each step. chunk_peaks, chunk_sums: float32 [head_rows, chunks].
     """
 
     _fields_ = [
@@ -90,5 +91,5 @@ class Plan(ctypes.Structure):
         *_fields("sees seen_counts seen adapter plain head_first head_rows logits logits_row"),
         *_fields("log_sums few few_tokens few_logits banned banned_first"),
         *_fields("x steps step_scales queries mixed inner_rows low identity scratch scratch_bytes"),
-        *_fields("chunk_peaks chunk_sums counters threads"),
+        *_fields("chunk_peaks chunk_sums counters threads times"),
     ]

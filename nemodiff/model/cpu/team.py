@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,6 +26,8 @@ class Team:
         self._kernels = kernels
         self._lock = threading.Lock()
         self._pipes: list[tuple[int, int]] = []
+        #: What the last forward took in the kernels.
+        self.last_ms = 0.0
         # The address of the plan to work on, then a place a helper for its byte.
         self._mailbox = (ctypes.c_int64 * (MOST_THREADS + 1))()
 
@@ -36,7 +39,9 @@ class Team:
             self._mailbox[0] = plan
             for _, pipe in self._pipes[: threads - 1]:
                 os.write(pipe, b"\1")
+            begin = time.perf_counter()
             self._kernels.work(plan, 0)
+            self.last_ms = 1000 * (time.perf_counter() - begin)
 
     def _grow(self, helpers: int) -> None:
         while len(self._pipes) < helpers:

@@ -250,6 +250,16 @@ def load_shared(typing, address):
 
 
 @intrinsic
+def read_clock(typing):
+    """A count of the processor's ticks; only differences mean anything."""
+
+    def generate(context, builder, signature, arguments):
+        return _call(builder, "llvm.readcyclecounter", _I64)
+
+    return types.int64(), generate
+
+
+@intrinsic
 def pause(typing):
     """Tell the processor that this thread spins."""
 
