@@ -36,9 +36,9 @@ STRUCTURED = tuple(example for example in EXAMPLES if example.structured)
 @dataclass(frozen=True, slots=True)
 class Costs:
     """One dtype. forwards: rows → ms. ar, transformers: tokens/s after the prefill on the first structured prompt,
-    None where not run. prefill: tokens/s of a prompt of PREFILL tokens. parts: in the CPU kernels, rows → where a
-    forward's milliseconds go. tracing: what a traced AR run takes beyond its lane's clock, as a share of that. speculation: a
-    (AR, self-speculation) pair of lanes for every structured prompt, both from one run."""
+    None where not run. tracing: what a traced AR run takes beyond its lane's clock, as a share of that. speculation: a
+    (AR, self-speculation) pair of lanes for every structured prompt, both from one run. prefill: tokens/s of a prompt
+    of PREFILL tokens. parts: in the CPU kernels, rows → where a forward's milliseconds go."""
 
     dtype: str
     forwards: dict[int, float]
