@@ -493,7 +493,7 @@ def choose(plan, step, scratch):
             store_int64(tokens + 8 * chosen, max(token, 0))
             store_float(scratch + 4 * chosen, below)
         row = take(plan, step)
-    return step + 1
+    return step
 
 
 # The forward.

@@ -138,14 +138,13 @@ class CpuModel:
             total = 1000 * (time.perf_counter() - begin)
         finally:
             self._plan.times = 0
-        ticks = times.diff()
         layer = ["rest", "products", "attention", "rest", "products"]
         if adapter and self._rank:
             layer += ["products", "rest", "products"]
         layer += ["rest", "products", "rest", "products"]
         names = ["rest", *layer * self.config.num_layers, "rest", "products", "rest"]
         spent = dict.fromkeys(("products", "attention", "rest"), 0.0)
-        for name, count in zip(names, ticks.tolist(), strict=False):
+        for name, count in zip(names, times[: len(names) + 1].diff().tolist(), strict=True):
             spent[name] += count
         # The clock's ticks are no milliseconds: kernels' time is what the team took.
         share = self._team.last_ms / max(sum(spent.values()), 1)
