@@ -25,6 +25,8 @@ class Tile:
     lanes: int32 sums in a register. vectors: registers of outputs that a product takes at once; lanes * vectors
     outputs are a panel of the packed weights. rows: the most rows of a product. queries: the most of attention.
     needs: the processor's features without which it cannot run. without: features that are not used.
+    tuning: LLVM's words for what is fast. ahead: how many bytes before they are needed weights are asked for: the
+    processor's own look-ahead stops at every 4 KB.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Tile:
     needs: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     tuning: tuple[str, ...] = ()
+    ahead: int = 4096
 
     @property
     def panel(self) -> int:
@@ -51,18 +54,9 @@ _WIDE = ("avx512f", "avx512bw", "avx512vl", "fma")
 TILES = {
     tile.name: tile
     for tile in (
-        Tile(
-            "vnni",
-            16,
-            2,
-            8,
-            8,
-            needs=("avx512f", "avx512bw", "avx512vl", "avx512vnni", "fma"),
-            without=_AMX,
-            tuning=("fast-dpwssd",),
-        ),
-        Tile("avx512", 16, 2, 8, 8, needs=("avx512f", "avx512bw", "avx512vl", "fma"), without=_AMX + _VNNI),
-        Tile("avx2", 8, 2, 4, 3, needs=("avx2", "fma"), without=_AMX + _VNNI + _AVX512),
+        Tile("vnni", 16, 2, 12, 8, (*_WIDE, "avx512vnni"), without=_AMX, tuning=("fast-dpwssd",)),
+        Tile("avx512", 16, 2, 12, 8, _WIDE, without=_AMX + _VNNI),
+        Tile("avx2", 8, 2, 4, 3, ("avx2", "fma"), without=_AMX + _VNNI + _AVX512),
         Tile("generic", 4, 4, 4, 3, without=_AMX + _VNNI + _AVX512),
     )
 }
@@ -160,6 +154,12 @@ def _call(builder: ir.IRBuilder, name: str, kind: ir.Type, *arguments: ir.Value)
     return builder.call(function, arguments)
 
 
+def _prefetch(builder: ir.IRBuilder, address: ir.Value) -> None:
+    """Ask for a line of memory that will be read, into the second level of the cache."""
+    pointer = builder.inttoptr(address, _I8.as_pointer())
+    _call(builder, "llvm.prefetch.p0", _VOID, pointer, *(ir.Constant(_I32, value) for value in (0, 2, 1)))
+
+
 def _dot(builder: ir.IRBuilder, tile: Tile, total: ir.Value, weights: ir.Value, steps: ir.Value) -> ir.Value:
     """total [lanes] int32 plus the products of neighbouring int16 of weights and steps [2 lanes]."""
     kind = total.type
@@ -198,6 +198,7 @@ def _product(module: ir.Module, tile: Tile, rows: int) -> ir.Function:
         for part in range(apart):
             here = builder.add(pair, ir.Constant(_I64, part))
             panel = _offset(builder, weights, here, 2 * tile.panel)
+            _prefetch(builder, builder.add(panel, ir.Constant(_I64, tile.ahead)))
             columns = [
                 builder.sext(_load(builder, _offset(builder, panel, vector, 2 * lanes), narrow, 1), wide)
                 for vector in range(vectors)
