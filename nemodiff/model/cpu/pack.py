@@ -55,9 +55,13 @@ def balance(norm: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     inputs. The inputs take over the difference; they have 12 bits.
     """
     together = weight.float() * norm.float()
-    columns = together.abs().amax(0)
-    share = torch.where(columns > 0, columns / columns.max(), 1.0)
+    share = shares(together.abs().amax(0))
     return share, together / share
+
+
+def shares(columns: Tensor) -> Tensor:
+    """The largest magnitudes of a matrix's columns as shares of the largest of them; 1 for a column of zeros."""
+    return torch.where(columns > 0, columns / columns.max(), 1.0)
 
 
 def alternate(gate: Tensor, up: Tensor, panel: int) -> Tensor:

@@ -7,6 +7,7 @@ import ctypes
 import os
 import threading
 import time
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -91,6 +92,7 @@ def thread_count() -> int:
     return max(1, min(torch.get_num_threads(), allowed, MOST_THREADS, _quota()))
 
 
+@cache
 def _quota() -> int:
     """Processors that the control group of a container grants, rounded up; many where there is no limit."""
     try:

@@ -56,7 +56,7 @@ TILES = {
     for tile in (
         Tile("vnni", 16, 2, 12, 8, (*_WIDE, "avx512vnni"), without=_AMX, tuning=("fast-dpwssd",)),
         Tile("avx512", 16, 2, 12, 8, _WIDE, without=_AMX + _VNNI),
-        Tile("avx2", 8, 2, 4, 3, ("avx2", "fma"), without=_AMX + _VNNI + _AVX512),
+        Tile("avx2", 8, 2, 6, 3, ("avx2", "fma"), without=_AMX + _VNNI + _AVX512),
         Tile("generic", 4, 4, 4, 3, without=_AMX + _VNNI + _AVX512),
     )
 }
