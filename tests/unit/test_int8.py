@@ -6,7 +6,7 @@ import torch
 import nemodiff
 from nemodiff.__main__ import main
 from nemodiff.engine import Defaults, Engine
-from nemodiff.errors import CheckpointError
+from nemodiff.errors import CheckpointError, RequestError
 from nemodiff.model import cpu
 from nemodiff.model.cpu import int8_obstacle
 from nemodiff.model.cpu.plan import KernelsUnavailable
@@ -120,6 +120,21 @@ def test_thinking_ends_where_its_budget_does(nvidia_folder):
     ids = torch.tensor([*request.prompt_ids, *lane.tokens[: lane.tokens.index(77)]])
     probabilities = model(ids, model.new_cache(64), causal=True, last=True).softmax(-1)
     assert position.confidence == pytest.approx(float(probabilities[0, 77]), rel=1e-4)
+
+
+@needs_int8
+@pytest.mark.parametrize("where", ["o", "down", "head", "qkv"])
+def test_logits_that_are_no_numbers_end_in_a_sentence(llama_folder, where):
+    """Weights so large that float32 overflows: never a token out of garbage."""
+    floats = load_model(llama_folder, "cpu", torch.bfloat16)
+    layer = floats.layers[1]
+    {"head": floats.norm, "qkv": layer.input_norm, "o": layer.o.weight, "down": layer.down.weight}[where].data.fill_(
+        3e38
+    )
+    engine = Engine("llama", cpu.quantise(floats), Tokenizer(llama_folder), Defaults())
+    for mode in ("ar", "diffusion"):
+        with pytest.raises(RequestError, match="gave no numbers for token 1 of the answer"):
+            engine.generate(Request(prompt_ids=drawn(9, 0), modes=(mode,), max_new_tokens=4))
 
 
 @needs_int8

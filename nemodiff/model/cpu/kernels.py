@@ -110,7 +110,7 @@ def meet(plan, step):
 @compiled
 def exponential(x):
     """e to the power of 16 floats, to float32's precision; 0 below -87. Above 88 it is no longer right."""
-    limited = maximum(x, splat(np.float32(-87)))
+    limited = maximum(splat(np.float32(-87)), x)  # in this order, which lets what is no number through
     whole = nearest(limited * splat(np.float32(1.44269504)))
     rest = limited - whole * splat(np.float32(0.693359375)) - whole * splat(np.float32(-2.12194440e-4))
     value = splat(np.float32(1.9875691500e-4))
@@ -146,13 +146,15 @@ def write_steps(x, norm, width, peak, steps):
 
 @compiled
 def quantise_row(x, width, steps, scale):
-    """A row of `width` floats as steps and, at `scale`, the size of a step."""
-    peaks = splat(_NONE)
+    """A row of `width` floats as steps and, at `scale`, the size of a step: none where one of them is no number."""
+    peaks, odd = splat(_NONE), splat(_NONE)
     for i in range(0, 4 * width, 64):
-        peaks = maximum(peaks, absolute(load(x + i)))
+        value = load(x + i)
+        peaks = maximum(peaks, absolute(value))
+        odd = odd + value * splat(_NONE)
     peak = max_lanes(peaks)
     write_steps(x, 0, width, peak, steps)
-    store_float(scale, peak / _PEAK)
+    store_float(scale, peak / _PEAK + sum_lanes(odd))
 
 
 @compiled
