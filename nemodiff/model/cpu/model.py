@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nemodiff.model.attention import Rotary
 from nemodiff.model.cpu.kv_cache import CpuCache
-from nemodiff.model.cpu.pack import PackedMatrix, alternate, balance, head_places, padded, padded_half, shares, spread
+from nemodiff.model.cpu.pack import PackedMatrix, alternate, balance, head_places, padded, padded_half, spread
 from nemodiff.model.cpu.plan import ALL, CAUSAL, COUNTER_BYTES, HEAD_CHUNK, LISTED, ROW_CHUNK, LayerPlan, Plan
 from nemodiff.model.cpu.team import MOST_THREADS, team_of, thread_count
 from nemodiff.model.layout import Layout
@@ -32,7 +32,7 @@ _STEPS_A_LAYER, _STEPS_BESIDE = 12, 6
 
 
 class CpuModel:
-    """A decoder with int8 weights, 12-bit activations and float32 in between, on the CPU.
+    """A decoder with int8 weights, 14-bit activations and float32 in between, on the CPU.
 
     It takes the weights out of `model` (float32 or bfloat16, on the CPU) layer by layer; what stays of that one is its
     table of embeddings. A row's logits have the same bits alone and in any forward, with any number of threads.
@@ -202,33 +202,22 @@ class CpuModel:
         del held  # until here the kernels read what these hold
 
     def _pack_layer(self, target: LayerPlan, layer: torch.nn.Module) -> None:
-        """Pack a layer's weights, and take them out of it.
-
-        Columns of o and down are balanced, too: what a value or the up projection is multiplied with there goes into
-        its own row, whose scale takes it.
-        """
+        """Pack a layer's weights, and take them out of it."""
         config = self.config
-        queries, keys, size = config.num_heads, config.num_kv_heads, config.head_dim
-        heads, mixed = queries + 2 * keys, head_places(queries, size)
-        o, down = layer.o.weight.float(), layer.down.weight.float()
-        by_value = shares(o.abs().amax(0).view(keys, -1, size).amax(1))
-        by_column = by_value[:, None].expand(-1, queries // keys, -1).flatten()
+        heads, mixed = config.num_heads + 2 * config.num_kv_heads, head_places(config.num_heads, config.head_dim)
+        places, size = head_places(heads, config.head_dim), heads * 2 * self._half
         norm, qkv = balance(layer.input_norm, layer.qkv.weight)
-        qkv[(queries + keys) * size :] *= by_value.flatten()[:, None]
-        target.input_norm = self._hold_norm(norm)
-        target.qkv = self._pack(spread(qkv, head_places(heads, size), heads * 2 * self._half, 0))
-        target.o = self._pack(self._spread_hidden(spread(o / by_column, mixed, self._attention, 1)))
+        target.input_norm, target.qkv = self._hold_norm(norm), self._pack(spread(qkv, places, size, 0))
+        target.o = self._pack(self._spread_hidden(spread(layer.o.weight, mixed, self._attention, 1)))
         norm, gate_up = balance(layer.post_norm, layer.gate_up.weight)
-        by_inner = shares(down.abs().amax(0))
-        gate, up = (spread(part, None, self._inner, 0) for part in gate_up.chunk(2))
-        up[: config.intermediate_size] *= by_inner[:, None]
+        halves = (spread(part, None, self._inner, 0) for part in gate_up.chunk(2))
         target.post_norm = self._hold_norm(norm)
-        target.gate_up = self._pack(alternate(gate, up, self.kernels.tile.panel))
-        target.down = self._pack(self._spread_hidden(down / by_inner))
+        target.gate_up = self._pack(alternate(*halves, self.kernels.tile.panel))
+        target.down = self._pack(self._spread_hidden(layer.down.weight))
         if layer.draft_lora is not None:
-            a, b = (factor.float() for factor in layer.draft_lora)
+            a, b = layer.draft_lora
             self._rank = padded(a.shape[0])
-            target.lora_a = self._pack(spread(spread(a / by_column, mixed, self._attention, 1), None, self._rank, 0))
+            target.lora_a = self._pack(spread(spread(a, mixed, self._attention, 1), None, self._rank, 0))
             target.lora_b = self._pack(self._spread_hidden(b))
             self._lora_bytes += sum(matrix.nbytes for matrix in self._matrices[-2:])
         layer.qkv = layer.o = layer.gate_up = layer.down = None  # the floats are not needed any more

@@ -52,16 +52,12 @@ def balance(norm: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     every column of the matrix the same.
 
     A row's 8 bits are then not spent on a few large columns: what is small in a column may be multiplied with large
-    inputs. The inputs take over the difference; they have 12 bits.
+    inputs. The inputs take over the difference; they have 14 bits.
     """
     together = weight.float() * norm.float()
-    share = shares(together.abs().amax(0))
+    columns = together.abs().amax(0)
+    share = torch.where(columns > 0, columns / columns.max(), 1.0)
     return share, together / share
-
-
-def shares(columns: Tensor) -> Tensor:
-    """The largest magnitudes of a matrix's columns as shares of the largest of them; 1 for a column of zeros."""
-    return torch.where(columns > 0, columns / columns.max(), 1.0)
 
 
 def alternate(gate: Tensor, up: Tensor, panel: int) -> Tensor:

@@ -12,10 +12,10 @@ import sys
 
 #: Inputs of every product are padded to a multiple of this, which the widest tile takes in one step.
 PADDING = 64
-#: Inputs that are multiplied into one int32: 8192 · 127 · 2047 < 2^31. Wider rows are summed in parts.
-SEGMENT = 8192
-#: Largest magnitude of a quantised activation (12 bits) and of a quantised weight.
-ACTIVATION_PEAK, WEIGHT_PEAK = 2047, 127
+#: Inputs that are multiplied into one int32: 2048 · 127 · 8191 < 2^31. Wider rows are summed in parts.
+SEGMENT = 2048
+#: Largest magnitude of a quantised activation (14 bits) and of a quantised weight.
+ACTIVATION_PEAK, WEIGHT_PEAK = 8191, 127
 #: Rows that one unit of work takes through a product, which bounds a thread's scratch.
 ROW_CHUNK = 64
 #: Outputs of the head whose largest logit and sum of exponentials are found together.
