@@ -114,7 +114,7 @@ def test_products_are_the_integers_they_should_be(tile, inputs):
     ids=["small", "wide heads", "one group", "no groups", "wide sums", "yarn"],
 )
 def test_forwards_are_what_torch_computes(tile, shape):
-    """Any Llama or Ministral3 shape; only the 12 bits of the activations differ."""
+    """Any Llama or Ministral3 shape; only the 14 bits of the activations differ."""
     reference, model = whole_model(**shape), CpuModel(whole_model(**shape), compiled_kernels(tile))
     ids = torch.arange(150) * 7 % 97
     caches = reference.new_cache(200), model.new_cache(200)
