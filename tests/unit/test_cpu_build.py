@@ -1,5 +1,6 @@
 """Compiling the kernels: kept, found again, checked, refused; and threads and forks that meet in them."""
 
+import ctypes
 import subprocess
 import sys
 import threading
@@ -96,11 +97,7 @@ def test_the_check_sees_wrong_products(monkeypatch):
 
     def off_by_one(rows, steps, *more):
         product(rows, steps, *more)
-        torch.frombuffer(bytearray(4), dtype=torch.float32)
-        address = more[-3]
-        import ctypes
-
-        ctypes.c_float.from_address(address).value += 2**16
+        ctypes.c_float.from_address(more[-3]).value += 2**16  # where the first result lies
 
     check(kernels)
     monkeypatch.setattr(kernels, "product", off_by_one)
