@@ -40,4 +40,8 @@ def shown(value: object) -> str:
         return "a number of thousands of digits"
     except RecursionError:
         return "a value nested too deep"
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    if len(text) <= 80:
+        return text
+    if isinstance(value, list | tuple):
+        return "a list that is too long to be shown"
+    return "an object that is too long to be shown" if isinstance(value, dict) else f"{text[:77]}..."

@@ -141,7 +141,7 @@ def test_stop_ends_a_run_in_the_middle_of_its_prompt(llama_engine: Engine, forwa
     go_on.set()
     assert freed.wait(WAIT)
     assert forwards.rows == [50, 50]
-    said = json.loads(stream.stop(runs, "visitor"))
+    said = json.loads(stream.resync(runs, run.id))
     assert said["error"] == "The run was stopped before its first token."
 
 

@@ -276,9 +276,9 @@ def test_any_value_of_a_samplers_settings(tmp_path):
         (tmp_path / "sampler_config.json").write_text(json.dumps(whole | {name: value}))
         try:
             network = load_sampler(tmp_path)
+            network.attach(torch.ones(50, 8))
         except CheckpointError:
             return
-        network.attach(torch.ones(50, 8))
         assert 0 <= network.threshold <= 1
         assert network.score(torch.full((3, 50), 0.02), [True, False, True]).isfinite().all()
 

@@ -5,6 +5,7 @@ import torch
 
 from nemodiff.decode.lane import COLDEST, LaneRun, Prefill, Settings
 from nemodiff.decode.quadratic import _mixed
+from nemodiff.model.output import Output
 from nemodiff.request import Request
 from nemodiff.samplers import confidence
 from nemodiff.trace import MODES
@@ -43,6 +44,12 @@ def test_the_coldest_temperature_that_draws_has_finite_quotients():
     assert (torch.tensor([1e4, -1e4]) / COLDEST).isfinite().all()
 
 
+def mixed(lane, ar, diffusion):
+    """Logits of the mixture of two rows' logits [rows, vocab] each."""
+    behind = [Output(row[None]) for row in diffusion.clone()]
+    return _mixed(lane, Output(ar.clone()), behind)
+
+
 def lane_at(engine, temperature, weight):
     settings = Settings(
         max_new_tokens=8,
@@ -66,9 +73,9 @@ def test_a_mixture_changes_continuously_with_the_temperature(llama_engine, weigh
 
     def distribution(temperature):
         lane = lane_at(llama_engine, temperature, weight)
-        return (_mixed(lane, ar.clone(), diffusion.clone()) / temperature).softmax(-1)
+        return (mixed(lane, ar, diffusion).logits / temperature).softmax(-1)
 
-    greedy = _mixed(lane_at(llama_engine, 0.0, weight), ar.clone(), diffusion.clone())
+    greedy = mixed(lane_at(llama_engine, 0.0, weight), ar, diffusion).logits
     for temperature in (1.0, 0.5, 0.1, 0.01):
         torch.testing.assert_close(distribution(temperature), distribution(temperature * 1.0001), atol=2e-3, rtol=0)
     assert torch.equal(distribution(1e-4).argmax(-1), greedy.argmax(-1))
@@ -83,7 +90,7 @@ def test_a_mixtures_confidence_is_the_mixtures_probability(llama_engine, tempera
     hidden = diffusion.clone()
     hidden[:, llama_engine.model.config.mask] = -torch.inf
     expected = 0.25 * ar.softmax(-1) + 0.75 * hidden.softmax(-1)
-    guesses = lane.choose(_mixed(lane, ar, diffusion), 0, causal=True)
+    guesses = lane.choose(mixed(lane, ar, diffusion), 0, causal=True)
     for row, (token, shown) in enumerate(zip(guesses.tokens, guesses.confidence, strict=True)):
         assert shown == pytest.approx(float(expected[row, token]), rel=1e-4)
 

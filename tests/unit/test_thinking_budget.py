@@ -8,6 +8,7 @@ import torch
 from nemodiff.decode import DECODERS
 from nemodiff.decode.lane import LaneRun, Prefill, Settings
 from nemodiff.loading import load
+from nemodiff.model.output import Output
 from nemodiff.request import Request
 from nemodiff.samplers import confidence, fixed
 from nemodiff.trace import Trace
@@ -56,13 +57,14 @@ class Scripted:
     def __init__(self, lane, offset):
         self._run, self._offset = lane.run, offset
 
-    def __call__(self, tokens, *, causal, adapter=False, layout=None):
-        logits = self._run(tokens, causal=causal, adapter=adapter, layout=layout)
-        if not causal:
-            logits = torch.zeros_like(logits)
-            logits[:, 7] = 1.0
-            logits[self._offset, END_THINK] = 9.0
-        return logits
+    def __call__(self, tokens, *, causal, adapter=False, layout=None, rows=slice(None)):
+        output = self._run(tokens, causal=causal, adapter=adapter, layout=layout, rows=rows)
+        if causal:
+            return output
+        logits = torch.zeros(len(tokens), output.logits.shape[1])
+        logits[:, 7] = 1.0
+        logits[self._offset, END_THINK] = 9.0
+        return Output(logits[rows])
 
 
 @pytest.mark.parametrize("sampler", [confidence(0.5), confidence(1.0), fixed(3)], ids=["quick", "serial", "fixed"])
@@ -158,13 +160,13 @@ def test_the_bonus_token_is_forced_by_the_drafts_that_stand(engine):
     for drafted, own in (([8, END_THINK], 9), ([8, 8], END_THINK)):
         settings = dataclasses.replace(base, thinking=(2, END_THINK))
         lane = LaneRun("self-speculation", engine.model, Prefill(engine.model, PROMPT, 64), settings)
-        verified = lane.choose(logits.clone(), 0, causal=True)
+        verified = lane.choose(Output(logits.clone()), 0, causal=True)
         # The drafts are as probable to the verifier as to the drafter: they stand.
         peaked = logits.clone()
         for row, token in enumerate([*drafted, 9]):
             peaked[row, token] = 60.0
-        verified = dataclasses.replace(verified, logits=peaked, probabilities=peaked.softmax(-1))
-        draft = dataclasses.replace(verified, tokens=drafted, logits=peaked[:2])
+        verified = dataclasses.replace(verified, output=Output(peaked), made=(peaked, peaked.softmax(-1)))
+        draft = dataclasses.replace(verified, tokens=drafted, made=(peaked[:2], peaked[:2].softmax(-1)))
         standing, now = accept(lane, draft, verified, 0)
         assert standing == 2
         assert now.tokens == [*drafted, own]
