@@ -1,5 +1,7 @@
 """Errors a person can act on: one sentence that says what was wrong and what to do."""
 
+import reprlib
+
 
 class NemodiffError(ValueError):
     """Base of all expected errors; its text is shown on the page and by the command line as it is."""
@@ -32,10 +34,16 @@ class TraceError(NemodiffError):
     """A trace file is too large, damaged or of another schema."""
 
 
+_OUTER = reprlib.Repr()
+_OUTER.maxlevel = 4
+
+
 def shown(value: object) -> str:
-    """An untrusted value as a sentence shows it: in ASCII, on one line and short."""
+    """An untrusted value as a sentence shows it: in ASCII, on one line and short. Of a nested one only the outer levels
+    are written: all of it would cost its depth times its size."""
     try:
-        text = ascii(value)
+        nested = isinstance(value, list | tuple | dict)
+        text = _OUTER.repr(value).encode("ascii", "backslashreplace").decode() if nested else ascii(value)
     except ValueError:  # Python spells no integer of more than 4,300 digits
         return "a number of thousands of digits"
     except RecursionError:

@@ -182,11 +182,15 @@ def test_many_rejected_drafts_do_not_fill_a_hover() -> None:
 
 
 def test_a_deep_value_is_not_written_out_in_its_refusal() -> None:
-    deep: Any = ["x" * 1000]
+    class Inside:
+        def __repr__(self) -> str:
+            raise AssertionError("written out")
+
+    deep: Any = [Inside()]
     for _ in range(150):
         deep = [deep]
     for name in ("sampler", "seed", "temperature", "draft"):
-        with pytest.raises(RequestError, match="a list") as refused:
+        with pytest.raises(RequestError) as refused:
             Request(**{"prompt": "a", name: deep})
         assert len(str(refused.value)) < 200
 
