@@ -57,7 +57,7 @@ def test_a_sweep_is_measured_drawn_and_kept(page: Page) -> None:
 
 def test_a_run_comes_between_a_sweeps_runs_and_stop_ends_the_sweep(page: Page) -> None:
     open_tab(page)
-    ask(page, "Lighthouse", "4, 8", "0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99", 40)  # 17 runs
+    ask(page, "Lighthouse", "4, 8", "0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99", 400)  # 17 runs
     page.locator("#sweep-start").click()
     expect(rows(page)).not_to_have_count(0)
     done = int(status(page).get_attribute("data-done"))

@@ -32,7 +32,7 @@ def ask(page: Page, prompt: str, tokens: int) -> None:
 
 def load(page: Page, path: Path, data: object) -> None:
     path.write_text(data if isinstance(data, str) else json.dumps(data), encoding="utf-8")
-    page.locator("input[type=file]").set_input_files(path)
+    page.locator("input[type=file]:not(.chooser)").set_input_files(path)
 
 
 def scrub(page: Page, cursor: int) -> None:
@@ -86,7 +86,7 @@ def test_three_lanes_live_then_done_then_saved_and_replayed(page: Page, tmp_path
     assert len(trace.recorded) == len("2026-01-02")
     text = page.locator('[data-lane="ar"] .text').inner_text()
 
-    page.locator("input[type=file]").set_input_files(path)
+    page.locator("input[type=file]:not(.chooser)").set_input_files(path)
     expect(stage(page)).to_have_attribute("data-state", "replay")
     expect(stage(page)).to_have_attribute("data-cursor", total)
     assert page.locator('[data-lane="ar"] .text').inner_text() == text

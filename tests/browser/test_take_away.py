@@ -100,7 +100,7 @@ def test_the_legend_stands_in_one_line(page: Page) -> None:
 def test_a_trajectory_opens_as_a_replay(page: Page, tmp_path: Path) -> None:
     path = download(page, "Trajectory", tmp_path)
     assert json.loads(path.read_text(encoding="utf-8"))["frames"]
-    page.locator("input[type=file]").set_input_files(path)
+    page.locator("input[type=file]:not(.chooser)").set_input_files(path)
     expect(page.locator("[data-lane=ar]")).to_be_hidden()
     expect(page.locator("#stage")).to_have_attribute("data-state", "replay")
     expect(page.locator("[data-lane=diffusion]")).to_be_visible()

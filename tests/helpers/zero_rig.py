@@ -27,6 +27,7 @@ torch.set_num_threads(1)  # a fork does not get the other threads
 torch.version.cuda = "12.8"
 torch._C._cuda_init = lambda: None
 torch.cuda._is_in_bad_fork = bool
+torch.cuda.reset_peak_memory_stats = lambda device=None: None  # counts on a GPU
 
 import spaces
 from spaces.zero import client

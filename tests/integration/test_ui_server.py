@@ -184,7 +184,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"temperature": [1]}, "temperature"),
     ({"seed": 1.5}, "seed must be a whole number"),
     ({"tokens": 601}, "makes up to 600 new tokens"),
-    ({"tokens": -1}, "max_new_tokens"),
+    ({"tokens": -1}, "new tokens"),
     ({"sampler": ["confidence"]}, "sampler"),
     ({"sampler": "__import__"}, "sampler"),
     ({"draft": {"a": "linear"}}, "draft"),
