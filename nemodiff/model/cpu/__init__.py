@@ -1,9 +1,9 @@
 """int8 on a CPU, in kernels of our own: compiled when first used, for the processor that is there.
 
-`kernels` is the forward, in Python that numba compiles; `vector` gives numba vectors; `tiles` are its inner loops, for
-an instruction set; `plan` is what Python and the kernels share; `build` makes machine code of it all and keeps it;
-`check` holds new machine code against a reference; `pack` lays weights out; `team` are the threads; `model` is what the
-rest of the engine sees.
+`kernels` is the forward, in Python that numba compiles, and `kernel_…` are its steps; `vector` gives numba vectors;
+`tiles` are the inner loops, for an instruction set; `plan` is what Python and the kernels share; `build` makes machine
+code of it all and keeps it; `check` holds new machine code against a reference; `pack` lays weights out; `team` are the
+threads; `model` is what the rest of the engine sees.
 """
 
 from __future__ import annotations
