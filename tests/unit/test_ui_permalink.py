@@ -1,5 +1,6 @@
 """A link restores what it was made of, and takes nothing that is off."""
 
+import json
 from urllib.parse import parse_qsl
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from nemodiff.errors import RequestError
 from nemodiff.request import ACCEPTANCES, DRAFTS, ORDERS, SAMPLERS
 from nemodiff.trace import MODES
+from ui import permalink
 from ui.permalink import FIELDS, PICTURE, query, read
 
 DEFAULTS = ["Hi", list(MODES), 8, "confidence", 0.95, 0.3, 4, 0, 0, 128, False, False, "linear", "match", 1, "best"]
@@ -80,3 +82,14 @@ def test_values_that_are_off():
         {"seed": 5},
         ["prompt", "modes", "block", "sampler", "threshold", "raw", "draft", "order"],
     )
+
+
+def test_what_a_browser_kept_of_the_fields_is_checked_one_by_one() -> None:
+    kept = {"prompt": "a\nb", "modes": ["ar"], "block": None, "threshold": 0.5, "sampler": "fixed", "raw": True}
+    assert permalink.restored(json.dumps(kept)) == kept
+    wrong = {"prompt": 5, "modes": "ar", "block": "8", "threshold": [1], "sampler": ["fixed"], "raw": 1, "seed": True}
+    assert permalink.restored(json.dumps(wrong | {"unknown": 1, "tokens": 7})) == {"tokens": 7}
+    assert permalink.restored('{"seed": 1e999, "tokens": NaN, "block": 1' + "0" * 400 + "}") == {}
+    assert permalink.restored(json.dumps({"prompt": "x" * 200_000})) == {}
+    for text in ("", "{", "[1]", "null", "[" * 5000, None, 7):
+        assert permalink.restored(text) == {}
