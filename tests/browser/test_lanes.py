@@ -58,7 +58,7 @@ def test_tokens_a_forward_above_one_are_explained_and_the_released_codes_count_s
     assert tpf is not None and tpf > 1
     expect(ar.locator('[data-figure="tpf"] b')).to_have_text(f"{tpf:.2f}")
     expect(ar.locator('[data-figure="nfe"] b')).to_have_text(str(tokens))
-    expect(ar.locator(".verdict")).to_have_text("The first token is the prefill's, which counts as no forward.")
+    expect(ar.locator(".verdict")).to_have_text("The prefill's token counts, its forward does not.")
 
 
 def test_a_lane_that_does_not_tell_of_its_prefill_shows_no_nfe(alone: Page) -> None:

@@ -8,12 +8,12 @@ const LINES = 12; // more than are in view
 const FIGURES = [
   ["tokens", "tokens"],
   ["forwards", "forwards", "Model forwards after the prefill"],
-  ["tpf", "tokens / forward", "The prefill gives the first token and counts as no forward"],
+  ["tpf", "tokens / forward", "The prefill's token counts, its forward does not"],
   ["nfe", "NFE", "Forwards as the released code counts them"],
   ["time", "model time"],
   ["rate", "tokens / s"],
 ];
-const COUNTED = "The first token is the prefill's, which counts as no forward.";
+const COUNTED = "The prefill's token counts, its forward does not.";
 
 const SPEED_UP = "Speed-up: seconds a token of AR over this lane's, same run, same machine";
 
