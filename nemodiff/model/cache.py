@@ -34,6 +34,10 @@ class KVCache:
         self.values = torch.zeros(shape, device=device, dtype=dtype)
         self.length = 0
 
+    def run(self, tokens: Tensor, *, causal: bool, adapter: bool = False) -> Tensor:
+        """Logits of a static forward over token ids; only caches that are `static` have such."""
+        raise NotImplementedError
+
     def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
         """Store keys and values [rows, kv_heads, head_dim] after the kept length, without keeping them."""
         rows, done = keys.shape[0], 0

@@ -20,7 +20,8 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
-    return min(_available(), _left_in_container())
+    left = _left_in_container()
+    return _available() if left is None else min(_available(), left)
 
 
 def reset_peak(device: torch.device) -> None:
@@ -64,13 +65,13 @@ def _available() -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
 
 
-def _left_in_container() -> float:
-    """What the control group leaves; its reclaimable file cache counts as free. Infinite without a limit."""
+def _left_in_container() -> int | None:
+    """What the control group leaves; its reclaimable file cache counts as free. None without a limit."""
     group = Path("/sys/fs/cgroup")
     try:
         limit = int((group / "memory.max").read_text())
         used = int((group / "memory.current").read_text())
         stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):
-        return float("inf")
+        return None
     return limit - used + int(stat.get("inactive_file", 0))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -80,7 +81,7 @@ class StaticCache(KVCache):
 
     static = True
 
-    def __init__(self, model: Transformer, capacity: int, flash: Callable | None, pool: object) -> None:
+    def __init__(self, model: Transformer, capacity: int, flash: Callable | None, pool: Any) -> None:
         super().__init__(model.config, capacity, model.device, model.cache_dtype, whole=True)
         self._model, self._flash, self._pool = model, flash, pool
         self._runs: dict[tuple[int, bool, bool], Callable[[Tensor, int], Tensor]] = {}
@@ -221,7 +222,7 @@ class Graph:
     Not run by this project: there was no GPU.
     """
 
-    def __init__(self, forward: StaticForward, rows: int, length: Tensor, pool: object) -> None:
+    def __init__(self, forward: StaticForward, rows: int, length: Tensor, pool: Any) -> None:
         device = length.device
         self._tokens, self._length = torch.zeros(rows, dtype=torch.long, device=device), length
         aside = torch.cuda.Stream(device)

@@ -137,16 +137,17 @@ class Transformer(nn.Module):
 
     def rotary(self, capacity: int) -> Rotary:
         """The rotary tables, grown when a longer sequence comes."""
-        table = None if self._rotary is None else self._rotary.cos
-        if table is None or table.shape[0] < capacity or table.dtype != self.dtype:
-            self._rotary = Rotary(self.config.rope, self.config.head_dim, capacity, self.device, self.dtype)
-        return self._rotary
+        known = self._rotary
+        if known is None or known.cos.shape[0] < capacity or known.cos.dtype != self.dtype:
+            known = Rotary(self.config.rope, self.config.head_dim, capacity, self.device, self.dtype)
+            self._rotary = known
+        return known
 
     def embeddings(self, tokens: Tensor) -> Tensor:
         """Input embeddings [rows, hidden] of token ids [rows]."""
         x = F.embedding(tokens, self.embed.weight).to(self.dtype)
         if self.mask_embedding is not None:
-            x = torch.where((tokens == self.config.mask_token_id)[:, None], self.mask_embedding, x)
+            x = torch.where(tokens.eq(self.config.mask)[:, None], self.mask_embedding, x)
         return x
 
     @torch.inference_mode()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,20 +34,22 @@ class Vision(nn.Module):
         from transformers.models.mistral3.modeling_mistral3 import Mistral3MultiModalProjector
         from transformers.models.pixtral.modeling_pixtral import PixtralVisionModel
 
-        self.config: VisionConfig = config.vision
+        if config.vision is None:
+            raise ValueError("this model sees no pictures")
+        self.config = config.vision
         pixtral = _pixtral(config.vision)
+        # The projector reads these of its config alone.
+        settings: Any = SimpleNamespace(
+            vision_config=pixtral,
+            text_config=SimpleNamespace(hidden_size=config.hidden_size, rms_norm_eps=config.rms_norm_eps),
+            spatial_merge_size=config.vision.merge_size,
+            vision_feature_layer=_plain(config.vision.feature_layer),
+            multimodal_projector_bias=config.vision.projector_bias,
+            projector_hidden_act=config.vision.projector_act,
+        )
         with torch.device("meta"):
             self.vision_tower = PixtralVisionModel(pixtral)
-            self.multi_modal_projector = Mistral3MultiModalProjector(
-                SimpleNamespace(
-                    vision_config=pixtral,
-                    text_config=SimpleNamespace(hidden_size=config.hidden_size, rms_norm_eps=config.rms_norm_eps),
-                    spatial_merge_size=config.vision.merge_size,
-                    vision_feature_layer=_plain(config.vision.feature_layer),
-                    multimodal_projector_bias=config.vision.projector_bias,
-                    projector_hidden_act=config.vision.projector_act,
-                )
-            )
+            self.multi_modal_projector = Mistral3MultiModalProjector(settings)
         self.to(dtype).to_empty(device=device)
         if torch.device(device).type != "meta":
             tower = self.vision_tower  # the rotary frequencies are in no file
@@ -119,7 +122,7 @@ def preprocess(picture: Picture, config: VisionConfig) -> Tensor:
     return ((pixels - torch.tensor(MEAN)) / torch.tensor(STD)).permute(2, 0, 1).contiguous()
 
 
-def _pixtral(config: VisionConfig):
+def _pixtral(config: VisionConfig) -> Any:
     from transformers.models.pixtral.configuration_pixtral import PixtralVisionConfig
 
     return PixtralVisionConfig(

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -191,7 +191,8 @@ def settle_rows(model: Transformer) -> None:
     """Find the row shapes in which `model` is exact on this machine, with the threads torch has now."""
     layer = model.layers[0]
     linears = (layer.qkv, layer.o, layer.gate_up, layer.down, model.head)
-    model.rows = find_row_shapes([tuple(linear.weight.shape) for linear in linears], model.device, model.dtype)
+    shapes = [(linear.weight.shape[0], linear.weight.shape[1]) for linear in linears]
+    model.rows = find_row_shapes(shapes, model.device, model.dtype)
 
 
 def targets_of(model: Transformer) -> dict[str, Tensor]:
@@ -217,7 +218,7 @@ def vision_targets(vision: Vision) -> dict[str, Tensor]:
     return {f"encoder.{name}": parameter.data for name, parameter in vision.named_parameters()}
 
 
-def unpack(tensors: dict[str, Tensor], targets: dict[str, Tensor]) -> None:
+def unpack(tensors: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
     """Fill `targets` from tensors that are floats, or int8 with a scale a row (of the first dimension) beside them."""
     for name, target in targets.items():
         tensor = tensors[name]
@@ -335,7 +336,7 @@ def _lora_names(config: ModelConfig, layer: int) -> tuple[str, str]:
 
 
 def _lora_shapes(config: ModelConfig, rank: int) -> dict[str, list[int]]:
-    shapes = {}
+    shapes: dict[str, list[int]] = {}
     for layer in range(config.num_layers):
         a, b = _lora_names(config, layer)
         shapes |= {a: [rank, config.num_heads * config.head_dim], b: [config.hidden_size, rank]}

@@ -39,8 +39,9 @@ class BatchDecoder:
     def __init__(self, backbone: Backbone, end_id: int, *, slots: int = 96, room: int = 256) -> None:
         self.backbone, self.end_id, self.slots, self.room = backbone, end_id, slots, room
         shape = (len(backbone.layers), slots, backbone.kv_heads, room, backbone.head_dim)
-        like = {"dtype": backbone.embedding.dtype, "device": backbone.embedding.device}
-        self._keys, self._values = torch.zeros(shape, **like), torch.zeros(shape, **like)
+        dtype, device = backbone.embedding.dtype, backbone.embedding.device
+        self._keys = torch.zeros(shape, dtype=dtype, device=device)
+        self._values = torch.zeros(shape, dtype=dtype, device=device)
 
     @torch.inference_mode()
     def run(
@@ -58,12 +59,12 @@ class BatchDecoder:
         """
         generator = torch.Generator(device=self.backbone.embedding.device).manual_seed(seed)
         waiting = enumerate(prompts)
-        texts: list[tuple[int, list[int]] | None] = [None] * self.slots
+        texts: dict[int, tuple[int, list[int]]] = {}  # slot → (index of the prompt, its answer so far)
         lengths = torch.zeros(self.slots, dtype=torch.long)
         newest = torch.zeros(self.slots, dtype=torch.long)
         exhausted = False
         while True:
-            free = [slot for slot, text in enumerate(texts) if text is None]
+            free = [slot for slot in range(self.slots) if slot not in texts]
             # Prompts enter a few at a time: a forward for one alone costs nearly as much.
             if not exhausted and len(free) >= max(1, self.slots // 8):
                 entering = []
@@ -83,13 +84,12 @@ class BatchDecoder:
                     for (slot, prompt), token in zip(entering, tokens, strict=True):
                         lengths[slot], newest[slot] = len(prompt), token
                         texts[slot][1].append(token)
-            done = [slot for slot, text in enumerate(texts) if text and self._ended(text[1], max_new_tokens)]
+            done = [slot for slot in sorted(texts) if self._ended(texts[slot][1], max_new_tokens)]
             for slot in done:
-                yield texts[slot]
-                texts[slot] = None
+                yield texts.pop(slot)
             if done and not exhausted:
                 continue
-            active = [slot for slot, text in enumerate(texts) if text is not None]
+            active = sorted(texts)
             if not active:
                 if exhausted:
                     return
@@ -98,7 +98,7 @@ class BatchDecoder:
             rows = active if len(active) < self.slots // 2 else list(range(self.slots))
             hidden = self._step(torch.tensor(rows), newest, lengths.clamp_max(self.room - 1))
             for slot, token in zip(rows, self._tokens(hidden, temperature, top_p, generator), strict=True):
-                if texts[slot] is not None:
+                if slot in texts:
                     lengths[slot] += 1
                     newest[slot] = token
                     texts[slot][1].append(token)

@@ -58,9 +58,9 @@ def ranking_curve(scores: dict[str, Tensor], right: Tensor) -> str:
         calibrated.append(_Line(name, bins, True, f"error {calibration_error(score, right):.3f}"))
     calibrated.append(_Line("exact", [(0.0, 0.0), (1.0, 1.0)], figure="error 0"))
     shares = [0, 0.25, 0.5, 0.75, 1]
-    ranked = _panel("Right guesses found", roc, 1.0, shares, "{:.0%}", "wrong guesses let through", "{:.0%}")
+    found = _panel("Right guesses found", roc, 1.0, shares, "{:.0%}", "wrong guesses let through", "{:.0%}")
     title = "Share of guesses that are right"
-    return _svg([ranked, _panel(title, calibrated, 1.0, shares, "{:.0%}", "what the score says", "{:.0%}")])
+    return _svg([found, _panel(title, calibrated, 1.0, shares, "{:.0%}", "what the score says", "{:.0%}")])
 
 
 def _svg(panels: list[str]) -> str:

@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -231,10 +232,12 @@ def pack(
     prefix = common_prefix(sequences) if prefix is None else prefix
     stream, clean_at, noisy_at = _stream(sequences, prefix, copies, dtype)
     chats = [sequence for sequence in sequences if sequence.chat]
-    base_stream, base_at = None, []
+    base_stream: Stream | None = None
+    base_at: list[int] = []
     if chats:
         base_stream, base_at, _ = _stream(chats, prefix, [[] for _ in chats], dtype)
-    rows, labels, weights, teacher = [], [], [], []
+    rows: list[int] = []
+    labels, weights, teacher = [], [], []
     noisy_rows, noisy_labels, noisy_weights, noisy_clean, distances = [], [], [], [], []
     chat = 0
     for sequence, noisy, first, second in zip(sequences, copies, clean_at, noisy_at, strict=True):
@@ -287,7 +290,7 @@ class Mixture:
 
     def __init__(
         self,
-        tokenizer,
+        tokenizer: Any,
         chat_file: Path | None,
         *,
         seed: int = 0,

@@ -4,6 +4,7 @@ training on its own words keeps it as it is."""
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -67,11 +68,9 @@ def distill(
     prompts_done = {record["prompt"] for record in done}
     seen = {tuple(record["answer_ids"][:24]) for record in done}
     openings = [(NEUTRAL, opening) for opening in NEUTRAL_OPENINGS[:neutral]]
-    passes = []
-    for items, sampling in (
-        (openings, {"temperature": 1.0, "top_p": 0.95, "seed": seed}),
-        (open_prompts(seed)[:limit], {}),
-    ):
+    passes: list[tuple[list[tuple[str, str]], list[list[int]], dict[str, Any]]] = []
+    drawn: dict[str, Any] = {"temperature": 1.0, "top_p": 0.95, "seed": seed}
+    for items, sampling in ((openings, drawn), (open_prompts(seed)[:limit], {})):
         waiting = [item for item in items if item[1] not in prompts_done]
         encoded = [
             tokenizer.encode(prompt, add_special_tokens=False) if kind == NEUTRAL else chat_ids(tokenizer, prompt)
@@ -102,7 +101,7 @@ def distill(
     return kept
 
 
-def chat_ids(tokenizer, prompt: str) -> list[int]:
+def chat_ids(tokenizer: Any, prompt: str) -> list[int]:
     """Ids of the chat template around one user message, up to where the answer begins."""
     message = [{"role": "user", "content": prompt}]
     text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)

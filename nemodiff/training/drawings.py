@@ -182,7 +182,7 @@ def _bars(rng: random.Random, size: tuple[int, int], held_out: bool) -> Scene:
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
@@ -243,10 +243,10 @@ def _digit(rng: random.Random, size: tuple[int, int], held_out: bool) -> Scene:
     if not held_out:
         ink = _bent(rng, ink)
     colour = rng.choice(tuple(COLOURS)) if rng.random() < 0.5 else "black"
-    middle = [_near(rng, side // CELL // 2) for side in size]
-    x, y = middle[0] - ink.width / _SCALE / 2, middle[1] - side / 2
+    across, down = (_near(rng, side // CELL // 2) for side in size)
+    x, y = across - ink.width / _SCALE / 2, down - side / 2
     image = _paper(rng, size)
     image.paste(COLOURS[colour], (round(x * _SCALE), round(y * _SCALE)), ink)
     box = (x, y, x + ink.width / _SCALE, y + ink.height / _SCALE)
-    thing = Thing(str(names[index]), *middle, box, colour)
+    thing = Thing(str(names[index]), across, down, box, colour)
     return Scene("digit", (thing,), _finish(image, size))

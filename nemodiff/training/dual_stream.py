@@ -8,11 +8,13 @@ kernels.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nemodiff.model.transformer import Transformer
 from nemodiff.training.lora import Lora
 
 _USE_COMPILED = True
@@ -77,13 +79,13 @@ class _Norm(torch.autograd.Function):
     """RMS norm with a frozen weight."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.eps = eps
         return _norm_forward(x, weight, eps)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return _norm_backward(grad, *ctx.saved_tensors, ctx.eps), None, None
 
 
@@ -92,12 +94,12 @@ class _Rotary(torch.autograd.Function):
     other way."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
         return rotate(x, cos, sin)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         cos, sin = ctx.saved_tensors
         return rotate(grad, cos, -sin), None, None
 
@@ -106,13 +108,13 @@ class _Glu(torch.autograd.Function):
     """silu(gate) · up of [tokens, 2 · mlp], gate first."""
 
     @staticmethod
-    def forward(ctx, gate_up: Tensor) -> Tensor:
+    def forward(ctx: Any, gate_up: Tensor) -> Tensor:
         ctx.save_for_backward(gate_up)
         return _glu_forward(gate_up)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
-        return _glu_backward(grad, *ctx.saved_tensors)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return (_glu_backward(grad, *ctx.saved_tensors),)
 
 
 @dataclass
@@ -146,7 +148,7 @@ class _SpanAttention(torch.autograd.Function):
     """softmax(q kᵀ / √d + mask) v, span by span: q [tokens, query heads, d], k and v [tokens, key heads, d]."""
 
     @staticmethod
-    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, spans: list[Span]) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, spans: list[Span]) -> Tensor:
         scale = q.shape[-1] ** -0.5
         out = torch.empty_like(q)
         heads, weights = k.shape[1], []
@@ -163,7 +165,7 @@ class _SpanAttention(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, *weights = ctx.saved_tensors
         scale = q.shape[-1] ** -0.5
         grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
@@ -212,12 +214,12 @@ class Backbone:
     mask_embedding: Tensor | None = None  # [hidden], of a model that has one
     inverse_frequencies: Tensor = field(init=False)  # [head_dim / 2]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         exponents = torch.arange(0, self.head_dim, 2, dtype=torch.float32, device=self.embedding.device) / self.head_dim
         self.inverse_frequencies = 1.0 / self.rope_theta**exponents
 
     @classmethod
-    def of(cls, model) -> "Backbone":
+    def of(cls, model: Transformer) -> "Backbone":
         """The weights of a `nemodiff.model.transformer.Transformer`, shared and not copied."""
         config = model.config
         layers = [

@@ -46,8 +46,8 @@ def python_class(rng: Draw) -> Pair:
 def python_dict(rng: Draw) -> Pair:
     """Described fields → a Python dictionary."""
     noun, fields = schema(rng, 3, 6)
-    fields = record(fields, rng)
-    told = ", ".join(f"{field} {item}" for field, item in fields.items())
+    row = record(fields, rng)
+    told = ", ".join(f"{field} {item}" for field, item in row.items())
     prompt = rng.phrase(
         [
             f"Write a Python dictionary for {an(noun)} with {told}.",

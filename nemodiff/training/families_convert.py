@@ -32,7 +32,7 @@ def _html(noun: str, rows: Rows) -> str:
 
 
 def _sql(noun: str, rows: Rows) -> str:
-    def literal(cell) -> str:
+    def literal(cell: object) -> str:
         return f"'{cell}'" if isinstance(cell, str) else str(cell).upper() if isinstance(cell, bool) else str(cell)
 
     head = f"INSERT INTO {plural(noun)} ({', '.join(rows[0])}) VALUES"

@@ -208,7 +208,7 @@ def fields_from_sentence(rng: Draw) -> Pair:
             "At the age of {age}, {name} is {job_said} in {city}.",
             "{name} lives in {city}, works as {job_said} and is {age}.",
         ]
-    ).format(job_said=an(fields["job"]), **fields)
+    ).format(job_said=an(str(fields["job"])), **fields)
     keys = [key for key in fields if rng.random() < 0.75] or ["name"]
     prompt = rng.phrase(
         [

@@ -3,6 +3,7 @@ it makes sense."""
 
 import json
 import random
+from typing import Any
 
 from nemodiff.training.draw import Draw
 from nemodiff.training.wording import an, plain, plural, spoken
@@ -47,8 +48,8 @@ def json_array(rng: Draw) -> Pair:
 
 def json_object(rng: Draw) -> Pair:
     """Described fields → a JSON object, sometimes with a list among its values."""
-    noun, fields = schema(rng, 2, 5)
-    fields = record(fields, rng)
+    noun, kinds = schema(rng, 2, 5)
+    fields: dict[str, Any] = dict(record(kinds, rng))
     described = _described(fields)
     if rng.random() < 0.4:
         stock, words = some_words(rng, 2, 4)
@@ -69,8 +70,8 @@ def json_object(rng: Draw) -> Pair:
 
 def json_indented(rng: Draw) -> Pair:
     """Described fields → a JSON object with one field a line."""
-    noun, fields = schema(rng, 3, 5)
-    fields = record(fields, rng)
+    noun, kinds = schema(rng, 3, 5)
+    fields = record(kinds, rng)
     prompt = rng.phrase(
         [
             f"Write a JSON object with indentation for {an(noun)} with {_described(fields)}.",
@@ -139,7 +140,7 @@ def sql_insert(rng: Draw) -> Pair:
     table = plural(noun)
     columns = ", ".join(rows[0])
 
-    def literal(item) -> str:
+    def literal(item: object) -> str:
         return f"'{item}'" if isinstance(item, str) else str(item).upper() if isinstance(item, bool) else str(item)
 
     statements = [
@@ -179,8 +180,8 @@ def sql_create(rng: Draw) -> Pair:
 
 def yaml_fields(rng: Draw) -> Pair:
     """Described fields → YAML, sometimes with a list."""
-    noun, fields = schema(rng, 3, 5)
-    fields = record(fields, rng)
+    noun, kinds = schema(rng, 3, 5)
+    fields = record(kinds, rng)
     told = _described(fields)
     lines = [f"{name}: {plain(item)}" for name, item in fields.items()]
     if rng.random() < 0.5:
@@ -237,8 +238,8 @@ def html_table(rng: Draw) -> Pair:
 
 def json_to_bullets(rng: Draw) -> Pair:
     """A JSON object → a bullet list "- **field**: value" or "- field: value"."""
-    noun, fields = schema(rng, 3, 6)
-    fields = record(fields, rng)
+    noun, kinds = schema(rng, 3, 6)
+    fields = record(kinds, rng)
     bold = rng.random() < 0.3
     text = json.dumps(fields)
     style = " with bold names" if bold else ""

@@ -144,7 +144,7 @@ def list_operation(rng: Draw) -> Pair:
     name, words = some_words(rng, 5, 12)
     operation = rng.choice(["reverse", "upper", "lower", "title", "lines", "quote", "semicolon", "first"])
     shown = [word.upper() for word in words] if operation == "lower" else words
-    told, answer = {
+    tellings, answer = {
         "reverse": (["Reverse the order of", "Write in reverse order", "Turn around"], ", ".join(reversed(words))),
         "upper": (
             ["Write in upper case", "Convert to uppercase", "Capitalize all letters of"],
@@ -169,7 +169,7 @@ def list_operation(rng: Draw) -> Pair:
             ", ".join(word[0] for word in words),
         ),
     }[operation]
-    listed, told = ", ".join(shown), rng.choice(told)
+    listed, told = ", ".join(shown), rng.choice(tellings)
     if told.endswith((" of", " in")):  # needs an object: "… of these names", "… in this list"
         options = [f"{told} these {name}: {listed}", f"{told} this list: {listed}", f"{told} the {name} {listed}."]
     else:

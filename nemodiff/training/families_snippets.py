@@ -211,7 +211,7 @@ def sql_update(rng: Draw) -> Pair:
     row = record(fields, rng)
     (key, wanted), *changes = row.items()
 
-    def literal(cell) -> str:
+    def literal(cell: object) -> str:
         return f"'{cell}'" if isinstance(cell, str) else str(cell).upper() if isinstance(cell, bool) else str(cell)
 
     table, condition = plural(noun), f"{key} = {literal(wanted)}"

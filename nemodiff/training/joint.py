@@ -11,6 +11,7 @@ import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -103,7 +104,7 @@ class Trainer:
         self.head = self.backbone.head[vocabulary.to(settings.device)].contiguous()
         values = torch.nn.Parameter(self.lora.values)
         values.grad = self.lora.grads
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": [values], "lr": settings.learning_rate},
             {"params": [self.lora.mask_embedding], "lr": settings.mask_learning_rate},
         ]
@@ -131,13 +132,11 @@ class Trainer:
         extra = torch.tensor([elapsed if self.worker == 0 else 0.0, float(tokens)])
         tail = torch.cat((figures.cpu(), extra))
         if self.settings.workers > 1:
-            packed = torch.cat((self.lora.grads, self.lora.mask_embedding.grad, tail))
+            packed = torch.cat((self.lora.grads, self.lora.mask_grad, tail))
             dist.all_reduce(packed)
             count = len(self.lora.grads)
             self.lora.grads.copy_(packed[:count]).div_(self.settings.workers)
-            self.lora.mask_embedding.grad.copy_(packed[count : count + len(self.lora.mask_embedding)]).div_(
-                self.settings.workers
-            )
+            self.lora.mask_grad.copy_(packed[count : count + len(self.lora.mask_embedding)]).div_(self.settings.workers)
             tail = packed[count + len(self.lora.mask_embedding) :]
         return tail[:-2], float(tail[-2]), int(tail[-1])
 
@@ -154,12 +153,12 @@ class Trainer:
         )
         loss.backward()
         sums, elapsed, tokens = self.average(figures.sums, elapsed, len(batch.stream.tokens))
-        norm = math.hypot(float(self.lora.grads.norm()), float(self.lora.mask_embedding.grad.norm()))
+        norm = math.hypot(float(self.lora.grads.norm()), float(self.lora.mask_grad.norm()))
         if not math.isfinite(norm):
             return Figures(sums), elapsed, tokens  # a batch that overflowed is skipped, on all workers alike
         if norm > 1.0:
             self.lora.grads.div_(norm)
-            self.lora.mask_embedding.grad.div_(norm)
+            self.lora.mask_grad.div_(norm)
         factor = rate(self.step, progress, settings.warmup)
         for group, base in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = base * factor

@@ -3,6 +3,7 @@ shipping."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -24,14 +25,14 @@ class _MergedLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx, x: Tensor, a: Tensor, b: Tensor, merged: Tensor, a_low: Tensor, b_low: Tensor, scale: float
+        ctx: Any, x: Tensor, a: Tensor, b: Tensor, merged: Tensor, a_low: Tensor, b_low: Tensor, scale: float
     ) -> Tensor:
         ctx.save_for_backward(x, merged, a_low, b_low)
         ctx.scale = scale
         return functional.linear(x, merged)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, merged, a_low, b_low = ctx.saved_tensors
         grad_a = ((grad @ b_low).t() @ x).float()
         grad_b = (grad.t() @ (x @ a_low.t())).float()
@@ -111,9 +112,16 @@ class Lora:
             x, *self.factors[layer, name], self.merged[layer][name], *self.low[layer, name], self.scale
         )
 
+    @property
+    def mask_grad(self) -> Tensor:
+        """The gradient of the mask embedding [hidden], which is there from the start."""
+        if self.mask_embedding.grad is None:
+            raise ValueError("the mask embedding has no gradient")
+        return self.mask_embedding.grad
+
     def zero_grad(self) -> None:
         self.grads.zero_()
-        self.mask_embedding.grad.zero_()
+        self.mask_grad.zero_()
 
 
 def round_update(a: Tensor, b: Tensor, error: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,6 +2,7 @@
 occur."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,7 +69,9 @@ class _JointLoss(torch.autograd.Function):
     """Both cross-entropies and their gradients in one go, so that no vocabulary-sized tensor outlives the forward."""
 
     @staticmethod
-    def forward(ctx, clean: Tensor, noisy: Tensor, head: Tensor, teacher: Tensor | None, batch: Batch, alpha: float):
+    def forward(
+        ctx: Any, clean: Tensor, noisy: Tensor, head: Tensor, teacher: Tensor | None, batch: Batch, alpha: float
+    ) -> tuple[Tensor, Tensor]:
         # Clean stream: the data's token; for chat the frozen base's distribution (its cross-entropy is KL plus a
         # constant).
         labels, weights = batch.clean_labels.clamp_min(0), batch.clean_weights
@@ -110,7 +113,7 @@ class _JointLoss(torch.autograd.Function):
         return ar / ar_weight + alpha * diffusion / diffusion_weight, figures
 
     @staticmethod
-    def backward(ctx, grad: Tensor, _):
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         grad_clean, grad_noisy = ctx.saved_tensors
         return grad_clean * grad, grad_noisy * grad, None, None, None, None
 
@@ -118,6 +121,8 @@ class _JointLoss(torch.autograd.Function):
 @torch.no_grad()
 def base_distribution(backbone: Backbone, batch: Batch, head: Tensor) -> Tensor:
     """The frozen base's distribution [rows with a teacher, restricted vocabulary] over the chat of a batch, fp32."""
+    if batch.base_stream is None:
+        raise ValueError("this batch has no chat")
     hidden = forward(backbone, batch.base_stream)
     rows = batch.teacher[batch.teacher >= 0]
     return torch.softmax((final_norm(backbone, hidden[rows]) @ head.t()).float(), -1)

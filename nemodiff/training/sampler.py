@@ -38,11 +38,12 @@ def collect(
     report: Callable[[str], None] = lambda line: None,
 ) -> States:
     """States of the prompts' trajectories, of as many prompts as fit into `seconds`."""
-    parts, began = [], time.monotonic()
+    parts: list[States] = []
+    began = time.monotonic()
     for done, prompt in enumerate(prompts, 1):
         parts += trajectories(engine, prompt, block_length, table, max_new_tokens=max_new_tokens)
         if done % 20 == 0:
-            report(f"{done} of {len(prompts)} prompts, {sum(map(len, parts)):,} forwards")
+            report(f"{done} of {len(prompts)} prompts, {sum(len(part) for part in parts):,} forwards")
         if time.monotonic() - began > seconds:
             break
     return States.join(parts)
@@ -67,7 +68,8 @@ def train_sampler(
     flat = with_logs(states.features[states.masked].float())
     sampler.spread[0], sampler.spread[1] = flat.mean(0), flat.std(0).clamp_min(1e-3)
     optimizer = torch.optim.AdamW(sampler.parameters(), lr=rate, weight_decay=0.05)
-    losses, best = [], (math.inf, {})
+    losses: list[float] = []
+    best: tuple[float, dict[str, Tensor]] = (math.inf, {})
     sampler.train().requires_grad_(True)
     for step in range(steps):
         chosen = torch.randint(len(states), (batch,), generator=generator)

@@ -60,12 +60,12 @@ def run(
     else:
         began = time.monotonic()
         parts = [
-            collect(engine, prompts_of(100_000, seed), length, sampler.table, seconds=48 * minutes, report=print),
+            collect(engine, prompts_of(100_000, seed), length, sampler.compressed, seconds=48 * minutes, report=print),
             collect(
                 engine,
                 prompts_of(10_000, seed, held_out=True),
                 length,
-                sampler.table,
+                sampler.compressed,
                 seconds=12 * minutes,
                 report=print,
             ),

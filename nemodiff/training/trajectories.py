@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nemodiff.decode import Prefill
 from nemodiff.engine import Engine
+from nemodiff.model.cache import KVCache
 from nemodiff.request import Request
 from nemodiff.samplers.trained import block_features
 
@@ -41,7 +42,7 @@ class States:
 class _Block:
     """One block that is denoised again and again; every forward is noted."""
 
-    def __init__(self, engine: Engine, cache, seed: int, length: int, table: Tensor) -> None:
+    def __init__(self, engine: Engine, cache: KVCache, seed: int, length: int, table: Tensor) -> None:
         self._model, self._cache, self._seed, self._length, self._table = engine.model, cache, seed, length, table
         self.noted: list[tuple[Tensor, list[bool], list[int], Tensor]] = []
 
@@ -65,7 +66,7 @@ class _Block:
             tokens, confidence = self.guess(known)
             place = max((i for i, token in enumerate(known) if token is None), key=confidence.__getitem__)
             known[place] = tokens[place]
-        return known
+        return [token for token in known if token is not None]
 
     def jump(self, target: list[int], rng: random.Random) -> None:
         """Once more with several commits a forward: a random number of the guesses that equal `target`, the most

@@ -28,9 +28,11 @@ from torch.nn import functional
 
 from nemodiff.checkpoints import BASE, DEFAULT
 from nemodiff.engine import Engine
+from nemodiff.errors import CheckpointError
 from nemodiff.loading import load
 from nemodiff.model.config import ModelConfig, VisionConfig
 from nemodiff.model.cpu.pack import quantise_rows
+from nemodiff.model.transformer import Transformer
 from nemodiff.model.vision import Vision, preprocess
 from nemodiff.model.weights import read_json, unpack
 from nemodiff.pictures import Picture
@@ -100,10 +102,12 @@ class Reader:
     """The model as pictures reach it: questions about scenes, features in, loss out."""
 
     def __init__(self, engine: Engine) -> None:
+        if not isinstance(engine.model, Transformer):
+            raise CheckpointError("Training needs weights in floats: choose bfloat16 or float32.")
         self.tokenizer = engine.tokenizer
         self.backbone = Backbone.of(engine.model)
         self.end = engine.model.config.eos_token_ids[0]
-        self.mask = engine.model.config.mask_token_id
+        self.mask = engine.model.config.mask
         known = set(range(4000))
         for kind in KINDS:
             for i in range(400):
@@ -165,9 +169,10 @@ class Heads(nn.Module):
 
     def __init__(self, tower: int, inner: int) -> None:
         super().__init__()
-        self.patches = nn.Sequential(nn.RMSNorm(tower), nn.Linear(tower, len(ATTRIBUTES)))
+        patches = nn.Linear(tower, len(ATTRIBUTES))
+        self.patches = nn.Sequential(nn.RMSNorm(tower), patches)
         self.cells = nn.Linear(inner, len(ATTRIBUTES))
-        for layer in (self.patches[1], self.cells):
+        for layer in (patches, self.cells):
             nn.init.constant_(layer.bias, -3.0)
 
     def loss(self, seen: Tensor, inner: Tensor, scenes: list[Scene], cells: Tensor) -> Tensor:
@@ -211,9 +216,11 @@ class Run:
         self.settings, self.out = settings, Path(settings.out)
         engine = load(settings.checkpoint, device="cpu", dtype="bfloat16")
         self.reader = Reader(engine)
-        mask = self.reader.backbone.mask_embedding.float()
+        mask = self.reader.backbone.mask_embedding
+        if mask is None:
+            raise CheckpointError(f"{engine.checkpoint} trained no mask embedding: choose the default checkpoint.")
         self.codes = nn.Parameter(self.reader.embeddings())
-        self.lora = Lora(self.reader.backbone.layers, RANK, mask, seed=settings.seed)
+        self.lora = Lora(self.reader.backbone.layers, RANK, mask.float(), seed=settings.seed)
         self.update = nn.Parameter(self.lora.values)
         self.update.grad = self.lora.grads
         self.vision = new_vision(engine.model.config, settings.seed)

@@ -37,6 +37,6 @@ def spoken(words: list[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def plain(cell) -> str:
+def plain(cell: object) -> str:
     """A value as text: true and false in lower case, no quotes."""
     return str(cell).lower() if isinstance(cell, bool) else str(cell)

@@ -1,6 +1,7 @@
 """Word stock of the structured tasks: names, places, things, and records of fields with plausible values."""
 
 import random
+from collections.abc import Callable
 
 
 def _words(text: str) -> list[str]:
@@ -274,7 +275,7 @@ PYTHON_TYPES = {str: "str", int: "int", float: "float", bool: "bool"}
 def value(kind: str, rng: random.Random) -> str | int | float | bool:
     """One plausible value of a RECORDS kind."""
     pick = rng.choice
-    draws = {
+    draws: dict[str, Callable[[], str | int | float | bool]] = {
         "name": lambda: pick(NAMES),
         "fullname": lambda: f"{pick(NAMES)} {pick(SURNAMES)}",
         "city": lambda: pick(CITIES),
