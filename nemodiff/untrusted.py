@@ -52,11 +52,14 @@ def one_of(data: Any, key: str, allowed: tuple[str, ...], where: str, default: A
 
 def table(data: dict, key: str, where: str) -> dict[int, str]:
     table = take(data, key, dict, where, {})
-    if not all(
-        id_.isascii() and id_.isdigit() and len(id_) < 10 and isinstance(text, str) for id_, text in table.items()
-    ):
+    if not all(is_id(id_) and isinstance(text, str) for id_, text in table.items()):
         raise broken(f"{where}.{key}")
     return {int(id_): text for id_, text in table.items()}
+
+
+def is_id(text: str) -> bool:
+    """Whether a key of a table is a token id: a whole number under 2**31, as the ids of lanes and frames are."""
+    return text.isascii() and text.isdigit() and len(text) <= 10 and int(text) < 2**31
 
 
 def seed_of(value: Any) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from nemodiff import reading
+from nemodiff import reading, untrusted
 from nemodiff.errors import TraceError
 from nemodiff.recorder import Recorder
 from nemodiff.trace import KEPT, MAX_BYTES, Event, Position, Trace
@@ -233,7 +233,7 @@ def _frames(value: Any, length: int) -> tuple[list[int], list[list[int]]]:
 
 def _vocab(value: Any) -> dict[int, str]:
     if not isinstance(value, dict) or not all(
-        id_.isascii() and id_.isdigit() and len(id_) < 10 and isinstance(text, str) for id_, text in value.items()
+        untrusted.is_id(id_) and isinstance(text, str) for id_, text in value.items()
     ):
         raise _fail("vocab")
     return reading.short_texts({int(id_): text for id_, text in value.items()})

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.helpers.browser import PATIENCE
+from tests.helpers.browser import PATIENCE, fill_field
 from tests.helpers.traces import trace_of
 
 expect.set_options(timeout=PATIENCE)
@@ -53,7 +53,7 @@ def test_generate_rests_while_a_run_of_this_page_goes_on(page: Page) -> None:
 def test_a_sentence_names_the_field_and_its_limit_as_the_page_does(page: Page, fields: dict, says: str) -> None:
     page.get_by_role("button", name="More").click()
     for name, value in fields.items():
-        page.locator(f"#{name} input").fill(value)
+        fill_field(page, name, value)
     page.locator("#generate").click()
     expect(page.locator("#stage .message")).to_have_text(says)
 

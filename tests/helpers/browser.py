@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,6 +69,22 @@ def running(log: Path, settings: dict[str, str], port: int = 0, kill: bool = Fal
     finally:
         (server.kill if kill else server.terminate)()
         server.wait(20)
+
+
+def fill_field(page: Page, name: str, value: str) -> None:
+    """Type into a numeric field of the form, again where the field was drawn anew beneath the typing: a section that
+    has just been opened does so."""
+    before = page.evaluate(HELD)
+    for _ in range(20):
+        page.locator(f"#{name} input").fill(value)
+        with contextlib.suppress(PlaywrightTimeoutError):
+            page.wait_for_function(f"(before) => ({HELD})() !== before", arg=before, timeout=1000)
+            return
+    pytest.fail(f"The field {name} does not take {value!r}.")
+
+
+#: What the page itself holds of its fields: it changes with every value that arrives.
+HELD = "() => JSON.stringify(window.nemodiff?.fields)"
 
 
 def _answers(address: str) -> bool:

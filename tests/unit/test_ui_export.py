@@ -150,6 +150,14 @@ def test_a_lane_that_is_not_there_cannot_be_exported():
 JUNK = st.one_of(st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=5), st.just([]))
 
 
+@pytest.mark.parametrize("token", [999_999_999, 1_000_000_000, 2**31 - 1])
+def test_the_largest_ids_are_read_back(token):
+    value = masked()
+    value["frames"][0]["ids"][0] = token
+    trace = from_trajectory(value)
+    assert Trace.from_json(trace.to_json()) == trace
+
+
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_a_changed_trajectory_is_read_or_refused_never_crashes(data):
