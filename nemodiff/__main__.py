@@ -65,7 +65,12 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--steps", type=int, help="forwards a block, for --sampler fixed")
     parser.add_argument("--entropy-bound", type=float, help=f"nats a forward, for --sampler entropy ({ENTROPY_BOUND})")
     parser.add_argument(
-        "--draft", default="linear", help="linear (draft, then verify) or quadratic (both in one forward)"
+        "--draft",
+        default="linear",
+        help="linear (draft, then verify), quadratic (both in one forward) or tree (both, over a tree of drafts)",
+    )
+    parser.add_argument(
+        "--rows", help="rows of a forward of --draft tree at most, or auto: as their cost here decides (default: auto)"
     )
     parser.add_argument(
         "--acceptance", default="match", help="at a temperature: match, independent (match, as released) or sampling"
@@ -117,6 +122,7 @@ def _generate(args: argparse.Namespace) -> int:
         steps=args.steps,
         entropy_bound=ENTROPY_BOUND if args.entropy_bound is None else args.entropy_bound,
         draft=args.draft,
+        rows=_rows(args.rows),
         acceptance=args.acceptance,
         ar_weight=args.ar_weight,
         adapter=args.adapter,
@@ -150,6 +156,15 @@ def _ids(text: str | None) -> tuple[int, ...] | None:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise RequestError(f"--prompt-ids takes whole numbers separated by commas, not {text!r}.") from None
+
+
+def _rows(text: str | None) -> int | None:
+    if text in (None, "auto"):
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise RequestError(f"--rows takes a whole number or auto, not {text!r}.") from None
 
 
 def _report(line: str) -> None:

@@ -1,5 +1,5 @@
-"""`python -m nemodiff bench --beyond`: what the paper describes and nobody released, measured in one run: quadratic
-against linear drafts, the samplers, the speed of light."""
+"""`python -m nemodiff bench --beyond`: what the paper describes and nobody released, and what goes beyond it, in one
+run: quadratic drafts and trees against linear drafts, the samplers and their orders, the speed of light."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from nemodiff import bench_samplers
+from nemodiff import bench_orders, bench_samplers, bench_trees
 from nemodiff.analysis import speed_of_light
 from nemodiff.analysis.agreement import Totals
 from nemodiff.analysis.samplers import auc, calibration_error, recall_at
@@ -27,6 +27,8 @@ from nemodiff.training.sampler_run import PRECISIONS, prompts_of
 
 #: Block lengths of quadratic drafts, and of the speed of light.
 LENGTHS, LIGHT_LENGTHS = (2, 3, 4, 6, 8, 16), (4, 8, 16, 32)
+#: Block lengths and most new tokens of the orders.
+ORDER_LENGTHS, ORDER_TOKENS = (8, 32), 48
 #: Most new tokens of a held-out prompt and of a speed-of-light search.
 HELD_OUT_TOKENS, LIGHT_TOKENS = 96, 64
 #: Positions kept before the forwards that are timed.
@@ -71,6 +73,13 @@ def run(
     yield "**Quadratic drafts**"
     yield drafts_report(measure_drafts(engine, EXAMPLES, length, LENGTHS, max_new_tokens), max_new_tokens)
     yield costs(engine, length, LENGTHS)
+    yield "**Trees of drafts**"
+    trees = bench_trees.measure(engine, EXAMPLES, max_new_tokens)
+    yield bench_trees.report(trees, max_new_tokens)
+    yield bench_trees.calibration(trees)
+    yield "**Orders**"
+    orders = bench_orders.measure(engine, EXAMPLES, ORDER_LENGTHS, min(max_new_tokens, ORDER_TOKENS))
+    yield bench_orders.report(orders, min(max_new_tokens, ORDER_TOKENS))
     yield "**Samplers**"
     if engine.sampler:
         yield ranking(engine, engine.sampler, prompts, length)

@@ -150,8 +150,10 @@ class Described(ABC):
             raise RequestError(f"{self.checkpoint} has no mask token, so it decodes in mode ar only.")
         if request.sampler == "trained" and not bounds.trained:
             raise RequestError(f"{self.checkpoint} has no trained sampler: choose confidence, entropy or fixed.")
-        if request.draft == "quadratic" and bounds.static:  # they know plain blocks only
-            raise RequestError("draft quadratic does not run on static shapes: load the checkpoint without graphs.")
+        if request.draft != "linear" and bounds.static:  # they know plain blocks only
+            raise RequestError(
+                f"draft {request.draft} does not run on static shapes: load the checkpoint without graphs."
+            )
         return tokens
 
     def _prompt(self, request: Request) -> list[int]:

@@ -22,6 +22,7 @@ from nemodiff.errors import RequestError
 from nemodiff.model.cpu import CpuModel
 from nemodiff.model.layout import Layout
 from nemodiff.model.memory import enough_memory, peak, reset_peak
+from nemodiff.model.row_costs import row_costs
 from nemodiff.model.runner import Runner
 from nemodiff.model.transformer import Transformer
 from nemodiff.model.vision import PictureCache, grid
@@ -294,6 +295,7 @@ class Engine(Described):
             draft=request.draft,
             acceptance=request.acceptance,
             ar_weight=request.ar_weight,
+            rows=request.rows,
         )
 
     def _sampler(self, request: Request) -> samplers.Sampler:
@@ -325,6 +327,8 @@ class Engine(Described):
         if settings.draft == "quadratic":
             made = quadratic_layouts(self.model, settings.block_length, settings.ar_weight).values()
             layouts |= {layout.rows: layout for layout in made}
+        if settings.draft == "tree":
+            row_costs(self.model)
         shapes = layouts.keys() - self._warm
         if shapes:
             cache = self.model.new_cache(settings.most_rows)

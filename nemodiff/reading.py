@@ -105,7 +105,17 @@ def _versions(data: dict[str, Any]) -> dict[str, str]:
 #: What the page, the charts and the files read of a request, by its kind.
 _TEXTS = ("prompt", "sampler", "order", "draft", "acceptance")
 _NUMBERS = (
-    *("max_new_tokens", "block_length", "threshold", "steps", "entropy_bound", "ar_weight", "temperature", "seed"),
+    *(
+        "max_new_tokens",
+        "block_length",
+        "rows",
+        "threshold",
+        "steps",
+        "entropy_bound",
+        "ar_weight",
+        "temperature",
+        "seed",
+    ),
     *("max_thinking_tokens", "alternatives", "time_limit"),
 )
 _IDS = ("prompt_ids", "answer_ids")
@@ -191,6 +201,7 @@ def _event(data: Any, mode: str, where: str) -> Event:
         isinstance(group, list) and len(group) <= MAX_TOP and all(map(_is_alternative, group)) for group in groups
     ):
         raise broken(f"{where}.groups")
+    tree, parents, behind = _tree(data, where)
     return Event(
         mode=mode,
         forward=integer(data, "forward", where),
@@ -203,8 +214,27 @@ def _event(data: Any, mode: str, where: str) -> Event:
         rows=integer(data, "rows", where, None, high=MAX_BLOCK),
         groups=[[(token, float(p)) for token, p in group] for group in groups],
         again=take(data, "again", bool, where, False),
+        tree=tree,
+        parents=parents,
+        behind=behind,
+        expected=number(data, "expected", where, 0, MAX_TOP + 1, None),
         image_ms=number(data, "image_ms", where, 0, 1e9, None),
     )
+
+
+def _tree(data: Any, where: str) -> tuple[list[tuple[int, float]], list[int], list[int]]:
+    """Candidates, their parents and the rows with a group: every parent is an earlier row, every row is there."""
+    tree = take(data, "tree", list, where, [])
+    parents, behind = take(data, "parents", list, where, []), take(data, "behind", list, where, [])
+    if len(tree) > MAX_TOP or not all(map(_is_alternative, tree)):
+        raise broken(f"{where}.tree")
+    if len(parents) != len(tree) or not all(type(row) is int and 0 <= row <= i for i, row in enumerate(parents)):
+        raise broken(f"{where}.parents")
+    if len(behind) > MAX_TOP or not all(type(row) is int and 0 <= row <= len(tree) for row in behind):
+        raise broken(f"{where}.behind")
+    if len(set(behind)) != len(behind):
+        raise broken(f"{where}.behind")
+    return [(token, float(p)) for token, p in tree], parents, behind
 
 
 def _position(data: Any, where: str) -> Position:

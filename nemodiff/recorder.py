@@ -54,7 +54,7 @@ class Recorder:
                 self._learn(position.verifier, fresh)
             for token, _ in position.top:
                 self._learn(token, fresh)
-        for group in event.groups:
+        for group in (*event.groups, event.tree):
             for token, _ in group:
                 self._learn(token, fresh)
         if event.finish:

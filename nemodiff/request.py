@@ -14,11 +14,13 @@ from nemodiff.trace import MODES
 
 SAMPLERS = ("confidence", "entropy", "fixed", "trained")
 ORDERS = ("best", "leftmost")
-DRAFTS = ("linear", "quadratic")
+DRAFTS = ("linear", "quadratic", "tree")
 ACCEPTANCES = ("match", "independent", "sampling")
 MAX_BLOCK_LENGTH = 64
 #: A quadratic forward has B(B + 1) rows.
 MAX_QUADRATIC_LENGTH = 16
+#: Rows that a tree's forwards may be fixed to.
+MAX_TREE_ROWS = 64
 MAX_NEW_TOKENS = 4096
 MAX_PROMPT_CHARACTERS = 100_000
 MAX_IMAGES = 8
@@ -38,8 +40,9 @@ class Request:
     masked position is committed. order: best (what is surest first, wherever it lies) or leftmost (the longest run
     from the left end of the masked part that the sampler takes, always its first). steps: denoising forwards a block
     (sampler "fixed"). entropy_bound: nats a forward may commit in all (sampler "entropy"). draft: linear (a draft and a
-    verify forward a cycle) or quadratic (one forward does both; block_length up to 16). acceptance, at a temperature:
-    see `nemodiff.decode.acceptance`.
+    verify forward a cycle), quadratic (one forward does both; block_length up to 16) or tree (one forward, over a tree
+    of drafts). rows: of a tree's forwards at most, 2 to 64; None where their cost on this machine decides. acceptance,
+    at a temperature: see `nemodiff.decode.acceptance`.
     ar_weight: lambda of the verifier lambda * p_AR + (1 - lambda) * p_diffusion (draft "quadratic"); 1 gives AR's text,
     anything else another one. temperature: 0 is greedy. time_limit: seconds of wall time for the run.
     max_thinking_tokens: answer tokens after which </think>, unless it came, is forced as the next one.
@@ -60,6 +63,7 @@ class Request:
     steps: int | None = None
     entropy_bound: float = 0.3
     draft: str = "linear"
+    rows: int | None = None
     acceptance: str = "match"
     ar_weight: float = 1.0
     adapter: bool = True
@@ -97,6 +101,12 @@ class Request:
         _choice("draft", self.draft, DRAFTS)
         _choice("acceptance", self.acceptance, ACCEPTANCES)
         _number("ar_weight", self.ar_weight, 0, 1)
+        if self.draft == "tree" and self.acceptance == "sampling" and self.temperature > 0:
+            raise RequestError("Speculative sampling does not run over a tree of drafts: choose acceptance match.")
+        if self.rows is not None:
+            _integer("rows", self.rows, 2, MAX_TREE_ROWS)
+            if self.draft != "tree":
+                raise RequestError("rows needs draft tree: choose it or leave rows out.")
         if self.ar_weight != 1 and self.draft != "quadratic":
             raise RequestError("ar_weight below 1 needs draft quadratic: choose it or leave ar_weight at 1.")
         _integer("max_new_tokens", self.max_new_tokens, 1, MAX_NEW_TOKENS)

@@ -69,6 +69,10 @@ class Event:
     behind each verified token drafts, (token id, confidence) each. The group behind the last token that stands
     survives; its drafts are also positions of the event. again: a group began with its token once more.
 
+    Of a tree of drafts (see `nemodiff.decode.tree`): `tree` are its candidates, (token id, probability at its distance)
+    each, and `parents` the row each hangs on: 0 is the newest token, candidate i is row i + 1. `behind` are the rows
+    that the groups stand behind. expected: new tokens that the forward was expected to give.
+
     image_ms: of a prefill with pictures, what encoding them took in this run; no part of any lane's clock.
     """
 
@@ -83,6 +87,10 @@ class Event:
     rows: int | None = None
     groups: list[list[tuple[int, float]]] = field(default_factory=list)
     again: bool = False
+    tree: list[tuple[int, float]] = field(default_factory=list)
+    parents: list[int] = field(default_factory=list)
+    behind: list[int] = field(default_factory=list)
+    expected: float | None = None
     image_ms: float | None = None
 
     @classmethod
@@ -109,6 +117,13 @@ class Event:
             data["groups"] = [[[token, round(p, 4)] for token, p in group] for group in self.groups]
         if self.again:
             data["again"] = True
+        if self.tree:
+            data["tree"] = [[token, round(p, 4)] for token, p in self.tree]
+            data["parents"] = self.parents
+        if self.behind:
+            data["behind"] = self.behind
+        if self.expected is not None:
+            data["expected"] = round(self.expected, 4)
         if self.image_ms is not None:
             data["image_ms"] = round(self.image_ms, 3)
         return data

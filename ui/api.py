@@ -30,7 +30,7 @@ SLOW = 5.0
 
 NAMES = (
     *("prompt", "mode", "max_new_tokens", "block_length", "sampler", "threshold", "entropy_bound", "steps", "draft"),
-    *("acceptance", "ar_weight", "temperature", "seed", "ignore_eos", "raw", "trace", "order"),
+    *("acceptance", "ar_weight", "temperature", "seed", "ignore_eos", "raw", "trace", "order", "rows"),
 )
 
 
@@ -49,7 +49,7 @@ def add(
         threshold: float | None = None,
         entropy_bound: float = 0.3,
         steps: int | None = None,
-        draft: Literal["linear", "quadratic"] = "linear",
+        draft: Literal["linear", "quadratic", "tree"] = "linear",
         acceptance: Literal["match", "independent", "sampling"] = "match",
         ar_weight: float = 1.0,
         temperature: float = 0.0,
@@ -58,6 +58,7 @@ def add(
         raw: bool = False,
         trace: bool = False,
         order: Literal["best", "leftmost"] | None = None,
+        rows: int | None = None,
         visitor: gr.Request = None,  # type: ignore[assignment]  # Gradio fills it in, and wants a default after others
     ) -> dict[str, Any]:
         """Answer a prompt with one language model in one of its decoding modes, or in all of them at once.
@@ -82,6 +83,7 @@ def add(
             raw: take the prompt as it is, without the chat template; control tokens that are written out in it take effect
             trace: return the run's trace, too
             order: where diffusion commits first, what is surest or what is leftmost; null for the checkpoint's
+            rows: of a forward at most, 2 to 64 (draft tree); null where their cost on this machine decides
         """  # noqa: E501 - Gradio takes a parameter's description from one line
         try:
             if mode not in (*MODES, "all"):
@@ -100,6 +102,7 @@ def add(
                 entropy_bound=entropy_bound,
                 steps=whole("steps", steps),
                 draft=draft,
+                rows=whole("rows", rows),
                 acceptance=acceptance,
                 ar_weight=ar_weight,
                 temperature=temperature,

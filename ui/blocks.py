@@ -104,6 +104,7 @@ def build(
         acceptance: str,
         ar_weight: float | None,
         order: str | None,
+        rows: float | None,
         shown: str,
         visitor: gr.Request,
     ) -> Iterator[str]:
@@ -130,6 +131,7 @@ def build(
                 acceptance=acceptance,
                 # A field that does not show sets nothing.
                 ar_weight=given("AR's weight in the verifier", ar_weight) if draft == "quadratic" else 1.0,
+                rows=whole("rows", rows) if draft == "tree" else None,
                 time_limit=settings.time_limit,
             )
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
@@ -287,6 +289,7 @@ def build(
             bound = _number("entropy bound", 0.3, "entropy-bound", step=0.05, visible=False)
             steps = _number("steps a block", max(1, block_length // 2), "steps", visible=False)
             draft = _dropdown("drafts", list(DRAFTS), DRAFTS[0], "draft")
+            rows = _number("rows", None, "rows", visible=False)
             temperature = _number("temperature", 0, "temperature", step=0.1)
             length = _number("new tokens", min(128, settings.max_new_tokens), "max-new-tokens")
         with gr.Accordion("More", open=False, elem_id="more") as more, gr.Row(elem_id="extras"):
@@ -328,7 +331,7 @@ def build(
 
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         fields = [prompt, modes, block, sampler, limit, bound, steps, temperature, seed, length, ignore_eos, raw]
-        fields += [draft, acceptance, weight, order]
+        fields += [draft, acceptance, weight, order, rows]
         shows: dict[str, Any] = {"block": block, "threshold": limit, "order": order}
 
         def defaults() -> list[Any]:
@@ -395,7 +398,13 @@ def build(
         # As it was sent: the button's own conversion would leave an empty file on the disk each time.
         opener.upload(open_trace, opener, stage, preprocess=False, **quiet)
         examples.click(lambda index: EXAMPLES[index % len(EXAMPLES)].prompt, examples, prompt, queue=False, **quiet)
-        draft.change(lambda name: gr.update(visible=name == "quadratic"), draft, weight, queue=False, **quiet)
+        draft.change(
+            lambda name: [gr.update(visible=name == one) for one in ("quadratic", "tree")],
+            draft,
+            [weight, rows],
+            queue=False,
+            **quiet,
+        )
         sampler.change(_shown, sampler, [limit, bound, steps], queue=False, **quiet)
         # By hand only: a link that names a sampler names its threshold, too.
         sampler.input(checkpoints.threshold_of, sampler, limit, queue=False, **quiet)
@@ -452,9 +461,11 @@ def choice(
     return swapping
 
 
-def _number(label: str, value: float, name: str, step: float = 1, visible: bool = True) -> gr.Number:
+def _number(label: str, value: float | None, name: str, step: float = 1, visible: bool = True) -> gr.Number:
     # No minimum or maximum: the request says in a sentence what is wrong, Gradio would only show a toast.
-    return gr.Number(value, label=label, step=step, visible=visible, elem_id=name, min_width=60)
+    # What may stay empty says what it then is; without a placeholder Gradio would show a 0.
+    hint = "auto" if value is None else None
+    return gr.Number(value, label=label, step=step, visible=visible, elem_id=name, min_width=60, placeholder=hint)
 
 
 def _dropdown(label: str, choices: Any, value: str, name: str) -> gr.Dropdown:

@@ -11,6 +11,7 @@ NAMES = {
     "modes": "modes",
     "block_length": "block",
     "sampler": "sampler",
+    "order": "order",
     "threshold": "threshold",
     "entropy_bound": "entropy bound",
     "steps": "steps a block",
@@ -21,6 +22,7 @@ NAMES = {
     "raw": "raw prompt",
     "draft": "drafts",
     "acceptance": "drafts at a temperature",
+    "rows": "rows",
     "ar_weight": "AR's weight in the verifier",
 }
 #: The page's numbers come through JavaScript, which holds no larger whole number exactly.

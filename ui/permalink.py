@@ -15,6 +15,7 @@ from nemodiff.request import (
     MAX_BLOCK_LENGTH,
     MAX_NEW_TOKENS,
     MAX_PROMPT_CHARACTERS,
+    MAX_TREE_ROWS,
     ORDERS,
     SAMPLERS,
     whole_characters,
@@ -136,6 +137,7 @@ FIELDS: dict[str, Any] = {
     "acceptance": _Choice(ACCEPTANCES),
     "ar_weight": _Number(0, 1, whole=False),
     "order": _Choice(ORDERS),
+    "rows": _Number(2, MAX_TREE_ROWS),
 }
 
 

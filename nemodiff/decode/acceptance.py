@@ -44,7 +44,7 @@ def accept(lane: LaneRun, draft: Guesses | None, verified: Guesses, index: int) 
     else:
         # Which drafts stand decides whether thinking has ended before the verifier's own token.
         forced = lane.forced(index + standing, 1) if end_of_thinking not in tokens[:standing] else None
-        own = lane.drawn(verified.logits[standing:], index + standing, "token")
+        own = lane.drawn(verified.logits[standing:], [index + standing], "token")
         tokens[standing] = forced[1] if forced else int(own)
     confidence = verified.probabilities.gather(-1, torch.tensor(tokens, device=p.device)[:, None])[:, 0]
     return standing, replace(verified, tokens=tokens, confidence=confidence.tolist())

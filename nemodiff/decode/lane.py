@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from nemodiff.decode.noise import Noise
+from nemodiff.decode.tree_plan import MOST_ROWS
 from nemodiff.errors import RequestError
 from nemodiff.model.layout import Layout
 from nemodiff.model.output import Best, Output
@@ -40,7 +41,7 @@ class Settings:
     """A Request with the checkpoint's defaults filled in. eos: ids that end an answer, empty to ignore them.
 
     thinking: (answer position at which thinking must have ended, id of </think>), None without a budget.
-    draft, acceptance, ar_weight: see Request. A temperature below COLDEST becomes 0.
+    draft, acceptance, ar_weight, rows: see Request. A temperature below COLDEST becomes 0.
     """
 
     max_new_tokens: int
@@ -55,6 +56,7 @@ class Settings:
     draft: str = "linear"
     acceptance: str = "match"
     ar_weight: float = 1.0
+    rows: int | None = None
 
     def __post_init__(self) -> None:
         if self.temperature < COLDEST:
@@ -63,7 +65,8 @@ class Settings:
     @property
     def most_rows(self) -> int:
         """Rows of the largest forward after the prefill."""
-        return self.block_length * (self.block_length + 1 if self.draft == "quadratic" else 1)
+        length = self.block_length
+        return {"quadratic": length * (length + 1), "tree": max(length, self.rows or MOST_ROWS)}.get(self.draft, length)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,11 +224,12 @@ class LaneRun:
         adapter: bool = False,
         layout: Layout | None = None,
         rows: slice = slice(None),
+        few: int = 0,
     ) -> Output:
-        """One forward over token ids after the kept cache: `rows` of what it says. To be called inside `timed`."""
+        """One forward over token ids after the kept cache: `rows` of what it says, with at least the `few` best tokens
+        of each where the runner reads them. To be called inside `timed`."""
         self.forwards += 1
-        inputs = torch.tensor(tokens, device=self.model.device)
-        few = self.settings.alternatives
+        inputs, few = torch.tensor(tokens, device=self.model.device), max(few, self.settings.alternatives)
         return self.model.run(inputs, self.cache, causal=causal, adapter=adapter, layout=layout, rows=rows, few=few)
 
     def denoise(
@@ -299,14 +303,16 @@ class LaneRun:
         causal: bool,
         measure: Measure | None = None,
         barred: tuple[int, int] | None = None,
+        places: Sequence[int] | None = None,
     ) -> Guesses:
-        """The tokens that rows of a forward propose for answer positions `index` and on, without
-        alternatives (see `explain`). To be called inside `timed`.
+        """The tokens that rows of a forward propose for answer positions `index` and on, without alternatives (see
+        `explain`). To be called inside `timed`. places: the rows' answer positions where they do not follow each other,
+        as in a tree; </think> is then the caller's to force. barred: see `forward`.
 
-        barred: see `forward`. Raises RequestError when the logits are no numbers: the model cannot go on.
+        Raises RequestError when the logits are no numbers: the model cannot go on.
         """
         if output.best is not None and not self.settings.temperature and measure is None and barred is None:
-            return self._take_best(output, output.best, index, causal=causal)
+            return self._take_best(output, output.best, index, causal=causal and places is None)
         logits = output.logits.to(torch.float32, copy=not causal)  # written to below, and the caller's
         probabilities = logits.softmax(-1)
         if not causal:
@@ -317,8 +323,9 @@ class LaneRun:
                 logits[barred], probabilities[barred] = -torch.inf, 0
         # Every mode draws with the same noise at a position, so self-speculation draws AR's very tokens at any
         # temperature, and drafts drawn alike are accepted more often; unless acceptance asks for other draws.
-        tokens = self.drawn(logits, index, "token" if causal or self.settings.acceptance == "match" else "draft")
-        if causal and (forced := self._forced_among(tokens.tolist(), index)):
+        purpose = "token" if causal or self.settings.acceptance == "match" else "draft"
+        tokens = self.drawn(logits, places or range(index, index + len(logits)), purpose)
+        if causal and places is None and (forced := self._forced_among(tokens.tolist(), index)):
             tokens[forced[0]] = forced[1]
         chosen = [probabilities.gather(-1, tokens[:, None])[:, 0]]
         if measure:
@@ -335,12 +342,12 @@ class LaneRun:
             made=(logits, probabilities),
         )
 
-    def drawn(self, logits: Tensor, index: int, purpose: str) -> Tensor:
-        """A token a row [rows] of logits [rows, vocab] for answer positions `index` and on: the best, or at a
-        temperature one that the noise for `purpose` draws."""
+    def drawn(self, logits: Tensor, places: Sequence[int], purpose: str) -> Tensor:
+        """A token a row [rows] of logits [rows, vocab] for the rows' answer positions: the best, or at a temperature
+        one that the noise for `purpose` draws."""
         if not self.settings.temperature:
             return best(logits)
-        noise = self.noise.gumbel(purpose, range(index, index + len(logits)), logits)
+        noise = self.noise.gumbel(purpose, places, logits)
         return best(logits / self.settings.temperature + noise)
 
     def _take_best(self, output: Output, best: Best, index: int, *, causal: bool) -> Guesses:
@@ -348,8 +355,7 @@ class LaneRun:
         tokens, confidence = best.tokens[:, 0].tolist(), best.probabilities[:, 0].tolist()
         if causal and (forced := self._forced_among(tokens, index)):
             row, token = forced
-            tokens[row] = token
-            confidence[row] = float((output.logits[row, token] - best.log_sums[row]).exp())
+            tokens[row], confidence[row] = token, best.probability(output.logits, row, token)
         self._refuse_nan(confidence, index)
         return Guesses(tokens, confidence, [], [], output)
 

@@ -7,13 +7,14 @@ from collections.abc import Generator
 from nemodiff.decode.acceptance import accept
 from nemodiff.decode.lane import Guesses, LaneRun
 from nemodiff.decode.quadratic import quadratic
+from nemodiff.decode.tree import tree
 from nemodiff.decode.verdict import verdict
 from nemodiff.trace import Event
 
 
 def self_speculation(lane: LaneRun) -> Generator[Event, None, None]:
     """Yield the prefill (which gives the first token), then the events of the draft that was asked for."""
-    return quadratic(lane) if lane.settings.draft == "quadratic" else linear(lane)
+    return {"linear": linear, "quadratic": quadratic, "tree": tree}[lane.settings.draft](lane)
 
 
 def linear(lane: LaneRun) -> Generator[Event, None, None]:

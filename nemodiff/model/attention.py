@@ -107,6 +107,11 @@ class FixedShape:
         mask = mask.view(self.blocks, 1, 1, ROWS, self.chunks, CHUNK).permute(0, 4, 1, 2, 3, 5)
         shape = (self.blocks, self.chunks, self.kv_heads, self.group, ROWS, CHUNK)
         self.masks = mask.expand(shape).reshape(self.blocks, -1, self.group * ROWS, CHUNK)
+        #: Of a tree: a causal block for every path, over keys that lie in the path's order.
+        self.paths = [
+            (torch.tensor(path, device=device), cache.places(path), FixedShape(config, cache, len(path), causal=True))
+            for path in (layout.paths if layout else [])
+        ]
 
 
 def attend_fixed(queries: Tensor, cache: KVCache, layer: int, shape: FixedShape) -> Tensor:
@@ -114,14 +119,26 @@ def attend_fixed(queries: Tensor, cache: KVCache, layer: int, shape: FixedShape)
 
     queries: [rows, heads, head_dim], rotated. Returns [rows, heads * head_dim].
     """
+    keys, values = cache.keys[layer, : shape.chunks], cache.values[layer, : shape.chunks]
+    mixed = _attend_fixed(queries, keys, values, shape)
+    for rows, (chunks, offsets), path_shape in shape.paths:
+        own = [part[: path_shape.chunks].clone() for part in (keys, values)]
+        to_chunks, to_offsets = cache.places(range(len(rows)))
+        for target, source in zip(own, (keys, values), strict=True):
+            target[to_chunks, :, to_offsets] = source[chunks, :, offsets]
+        mixed[rows] = _attend_fixed(queries[rows], *own, path_shape)
+    return mixed
+
+
+def _attend_fixed(queries: Tensor, cached_keys: Tensor, cached_values: Tensor, shape: FixedShape) -> Tensor:
+    """`attend_fixed` over chunks of keys and values, each [chunks, kv_heads, CHUNK, head_dim]."""
     rows, heads, head_dim = queries.shape
     blocks, chunks, kv_heads, group = shape.blocks, shape.chunks, shape.kv_heads, shape.group
     # Heads of a group share their keys, so they become rows: [blocks, kv_heads, group, ROWS, head_dim].
-    padded = torch.zeros(blocks * ROWS, heads, head_dim, device=queries.device, dtype=cache.keys.dtype)
+    padded = torch.zeros(blocks * ROWS, heads, head_dim, device=queries.device, dtype=cached_keys.dtype)
     padded[:rows] = queries
     padded = padded.view(blocks, ROWS, kv_heads, group, head_dim).permute(0, 2, 3, 1, 4)
-    keys = cache.keys[layer, :chunks].flatten(0, 1).transpose(1, 2)
-    values = cache.values[layer, :chunks].flatten(0, 1)
+    keys, values = cached_keys.flatten(0, 1).transpose(1, 2), cached_values.flatten(0, 1)
     outputs = []
     for block in range(blocks):
         q = padded[block].expand(chunks, -1, -1, -1, -1).reshape(chunks * kv_heads, group * ROWS, head_dim)

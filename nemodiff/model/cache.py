@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -49,9 +51,23 @@ class KVCache:
             self.values[layer, chunk, :, offset : offset + count] = values[part].transpose(0, 1)
             done += count
 
-    def keep(self, rows: int) -> None:
-        """Keep the first `rows` of what the last forward wrote."""
-        self.length += rows
+    def keep(self, rows: int | Sequence[int]) -> None:
+        """Keep of what the last forward wrote the first `rows`, or those of a list, in ascending order.
+
+        A list's rows move to the next places of the sequence; their positions must have been these.
+        """
+        if isinstance(rows, int):
+            self.length += rows
+            return
+        source, target = self.places(rows), self.places(range(len(rows)))
+        for buffer in (self.keys, self.values):
+            buffer[:, target[0], :, target[1]] = buffer[:, source[0], :, source[1]]
+        self.length += len(rows)
+
+    def places(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """(chunk, offset in it), each [rows], of rows that the next forward writes."""
+        at = torch.tensor(rows, device=self.keys.device) + self.length
+        return at // self.chunk, at % self.chunk
 
     def flat(self, layer: int, length: int) -> tuple[Tensor, Tensor]:
         """The first `length` keys and values of a layer, each [kv_heads, length, head_dim]."""

@@ -32,6 +32,10 @@ class Best:
         """Of the tokens: [rows, few]."""
         return (self.logits - self.log_sums[:, None]).exp()
 
+    def probability(self, logits: Tensor, row: int, token: int) -> float:
+        """Of any token of a row; logits: the rows' [rows, vocab]."""
+        return float((logits[row, token] - self.log_sums[row]).exp())
+
 
 @dataclass(frozen=True, slots=True)
 class Output:

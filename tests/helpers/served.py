@@ -88,6 +88,7 @@ def values(**fields: Any) -> list[Any]:
         "acceptance": "match",
         "weight": 1,
         "order": "best",
+        "rows": None,
         "picture": "",
     }
     assert fields.keys() <= defaults.keys()

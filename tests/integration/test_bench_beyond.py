@@ -115,6 +115,7 @@ def test_one_run_prints_every_table(with_sampler, llama_folder, monkeypatch, cap
     monkeypatch.setattr(bench_beyond, "EXAMPLES", PROMPTS)
     monkeypatch.setattr(bench_beyond, "LENGTHS", (2, 3))
     monkeypatch.setattr(bench_beyond, "LIGHT_LENGTHS", (2, 4))
+    monkeypatch.setattr(bench_beyond, "ORDER_LENGTHS", (4,))
     arguments = ["--max-new-tokens", "8", "--prompts", "2", "--block-length", "4", "--dtype", "float32"]
     assert main(["bench", "--beyond", "--checkpoint", str(with_sampler), *arguments]) == 0
     text = capsys.readouterr().out
@@ -125,6 +126,10 @@ def test_one_run_prints_every_table(with_sampler, llama_folder, monkeypatch, cap
         "| trained | 0.9 |",
         "The trained sampler has",
         "ceiling TPF",
+        "| structured | tree, 8 |",
+        "| open-ended | tree, auto |",
+        "Candidates of all trees whose parent stood",
+        "| structured | 4 | trained | leftmost | 0.6 |",
     ):
         assert part in text
     assert len(cells(text, "| trained | 0.")) in (6, 7)

@@ -13,7 +13,8 @@ from nemodiff.trace import MODES
 from ui import permalink
 from ui.permalink import FIELDS, PICTURE, query, read
 
-DEFAULTS = ["Hi", list(MODES), 8, "confidence", 0.95, 0.3, 4, 0, 0, 128, False, False, "linear", "match", 1, "best"]
+DEFAULTS = ["Hi", list(MODES), 8, "confidence", 0.95, 0.3, 4, 0, 0, 128, False, False, "linear", "match", 1]
+DEFAULTS += ["best", None]
 
 VALUES = st.tuples(
     st.text(st.characters(codec="utf-8"), min_size=1, max_size=80).filter(str.strip),
@@ -32,6 +33,7 @@ VALUES = st.tuples(
     st.sampled_from(ACCEPTANCES),
     st.integers(0, 100).map(lambda n: n / 100),
     st.sampled_from(ORDERS),
+    st.integers(2, 64),
 ).map(list)
 
 

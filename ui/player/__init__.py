@@ -14,6 +14,7 @@ SCRIPTS = (
     "history.js",
     "lanes.js",
     "strip.js",
+    "tree.js",
     "tooltip.js",
     "inspector.js",
     "attention.js",

@@ -43,6 +43,7 @@ class AttentionView {
 
 /** Rows of a forward, their names, what each sees (only those before it, or a rule), how many rows' keys and values stay. */
 function attentionOf(log, event) {
+  if (isTree(log, event)) return treeRows(log, event);
   if (event.raw.groups?.length) return groupsOf(log, event);
   const block = Math.min(MOST, Number(log.head.request?.block_length) || event.length || 1);
   const first = event.positions[0]?.index ?? event.start;
@@ -88,7 +89,7 @@ function groupsOf(log, event) {
   return { labels, causal: true, sees, kept: Math.min(tokens, accepted + 1), cache: event.start, words };
 }
 
-function drawMatrix({ labels, causal, sees: rule, kept, cache }) {
+function drawMatrix({ labels, causal, sees: rule, kept, keptRows, cache }) {
   const n = labels.length;
   const size = n > 80 ? 3 : n > 24 ? 6 : n > 12 ? 9 : SIZE;
   const named = size === SIZE;
@@ -117,7 +118,7 @@ function drawMatrix({ labels, causal, sees: rule, kept, cache }) {
       else blind += path;
       column = stop;
     }
-    if (row < kept) stays += box(x(row), y(n) + 6, size - gap);
+    if (keptRows ? keptRows.has(row) : row < kept) stays += box(x(row), y(n) + 6, size - gap);
     else goes += box(x(row) + 0.5, y(n) + 6.5, size - gap - 1);
   }
   const width = x(n) + 90;

@@ -349,6 +349,9 @@ function settingsOf(request) {
   else if (request.sampler === "trained") parts.push("trained sampler", ...(request.threshold != null ? [`score ≥ ${Number(request.threshold).toFixed(2)}`] : []));
   else if (request.threshold != null) parts.push(`confidence ≥ ${Number(request.threshold).toFixed(2)}`);
   if (request.order === "leftmost" && request.modes?.includes("diffusion")) parts.push("from the left");
+  if (request.draft === "tree" && request.modes?.includes("self-speculation")) {
+    parts.push(request.rows ? `tree drafts, ${request.rows} rows` : "tree drafts");
+  }
   if (request.draft === "quadratic" && request.modes?.includes("self-speculation")) {
     parts.push("quadratic drafts");
     if (request.ar_weight < 1) parts.push(`verifier ${Number(request.ar_weight).toFixed(2)} AR`);

@@ -10,6 +10,7 @@ function drawStrip(root, log, lane, k) {
   if (!event) return;
   if (lane.mode === "ar") drawNextToken(root, left, right, log, event);
   else if (lane.mode === "diffusion") drawBlock(root, left, right, log, lane, event);
+  else if (isTree(log, event)) drawTree(root, left, right, log, lane, event);
   else if (event.raw.groups?.length) drawGroups(root, left, right, log, lane, event);
   else drawCycle(root, left, right, log, lane, event);
 }
@@ -119,8 +120,9 @@ function drawCycle(root, left, right, log, lane, event) {
   verify.style.gridArea = "2 / 1";
 }
 
-/** Room for a quadratic cycle's groups, the same for a whole run; nothing for other runs. */
+/** Room for a quadratic cycle's groups or a tree, the same for a whole run; nothing for other runs. */
 function stripHeight(request) {
+  if (request?.draft === "tree") return `${28 + TREE_ROWS * TREE_ROW}px`;
   const block = Number(request?.block_length);
   if (request?.draft !== "quadratic" || !(block > 1 && block <= 64)) return "";
   return `${block > 9 ? 132 + 6 * block : 128 + 15 * block}px`;
@@ -179,4 +181,5 @@ function place(grid, text, state, row, column, cell) {
   node.dataset.kind = state;
   node.style.gridArea = `${row} / ${column + 2}`;
   if (cell) node.title = `${text} · ${probability(cell.confidence)} · ${cell.state}`;
+  return node;
 }
