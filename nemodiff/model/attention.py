@@ -122,11 +122,11 @@ def attend_fixed(queries: Tensor, cache: KVCache, layer: int, shape: FixedShape)
     keys, values = cache.keys[layer, : shape.chunks], cache.values[layer, : shape.chunks]
     mixed = _attend_fixed(queries, keys, values, shape)
     for rows, (chunks, offsets), path_shape in shape.paths:
-        own = [part[: path_shape.chunks].clone() for part in (keys, values)]
+        own_keys, own_values = keys[: path_shape.chunks].clone(), values[: path_shape.chunks].clone()
         to_chunks, to_offsets = cache.places(range(len(rows)))
-        for target, source in zip(own, (keys, values), strict=True):
+        for target, source in ((own_keys, keys), (own_values, values)):
             target[to_chunks, :, to_offsets] = source[chunks, :, offsets]
-        mixed[rows] = _attend_fixed(queries[rows], *own, path_shape)
+        mixed[rows] = _attend_fixed(queries[rows], own_keys, own_values, path_shape)
     return mixed
 
 
