@@ -13,10 +13,12 @@ except ImportError:
 import torch
 
 import nemodiff
-from nemodiff.described import Described
-from ui import blocks, logs, remote, server
+from nemodiff.engine.interface import Described
+from ui.backends import remote
+from ui.live.desk import Turns
+from ui.page import build
+from ui.server import launch, logs
 from ui.settings import Settings, SettingsError
-from ui.turns import Turns
 
 logger = logging.getLogger("ui.app")
 
@@ -32,7 +34,7 @@ def main() -> int:
         torch.set_num_threads(settings.threads)
     engine: Described | None = None
     problem = ""
-    with server.Meanwhile(settings):
+    with launch.Meanwhile(settings):
         try:
             if settings.serve_url:
                 engine = remote.connect(settings.serve_url)
@@ -49,9 +51,9 @@ def main() -> int:
             logger.error("%s The page starts without a model and replays recorded runs.", problem)
         turns = Turns(settings, places=engine.places if engine else 1)
         lent = lend if settings.zero and not settings.serve_url else None
-        page = blocks.build(engine, settings, problem=problem, lend=lent, turns=turns)
-    server.end_gracefully(turns.line, settings.drain)
-    server.launch(page, turns, settings)
+        page = build.build(engine, settings, problem=problem, lend=lent, turns=turns)
+    launch.end_gracefully(turns.line, settings.drain)
+    launch.launch(page, turns, settings)
     return 0
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from nemodiff.errors import RequestError, SettingError, shown
 from nemodiff.pictures import Picture
-from nemodiff.trace import MODES
+from nemodiff.trace.events import MODES
 
 SAMPLERS = ("confidence", "entropy", "fixed", "trained")
 ORDERS = ("best", "leftmost")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nemodiff.engine import Engine
+from nemodiff.engine.local import Engine
 from nemodiff.model.transformer import Transformer
 from tests.helpers.checkpoints import open_engine, random_llama, write_chat, write_llama
 from tests.helpers.official import random_ministral, write_nvidia

@@ -22,12 +22,13 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from nemodiff.engine import Defaults
-from nemodiff.recorder import Recorder
+from nemodiff.engine.local import Defaults
 from nemodiff.request import Request
-from nemodiff.trace import MODES, SCHEMA, Event, Trace
+from nemodiff.trace.events import MODES, SCHEMA, Event, Trace
+from nemodiff.trace.recorder import Recorder
 from tests.helpers.browser import FLAGS, find_chromium
-from ui import blocks, player
+from ui import player
+from ui.page import build
 from ui.settings import Settings
 
 LENGTH, BLOCK, RATE, BATCH_MS = 512, 8, 100, 40
@@ -173,10 +174,10 @@ def bare_stage(browser: Browser) -> Page:
 @contextlib.contextmanager
 def served() -> Iterator[str]:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    demo = blocks.build(Recording(), Settings(max_new_tokens=LENGTH))
+    demo = build.build(Recording(), Settings(max_new_tokens=LENGTH))
     demo.queue()
     _, address, _ = demo.launch(
-        prevent_thread_lock=True, quiet=True, theme=blocks.theme(), css_paths=blocks.STYLES, ssr_mode=False
+        prevent_thread_lock=True, quiet=True, theme=build.theme(), css_paths=build.STYLES, ssr_mode=False
     )
     try:
         yield address

@@ -27,9 +27,9 @@ from typing import Any
 
 import httpx
 
-from nemodiff.engine import describe_device
+from nemodiff.engine.local import describe_device
 from nemodiff.examples import EXAMPLES
-from nemodiff.trace import MODES
+from nemodiff.trace.events import MODES
 from tests.helpers.package_index import broken_index
 from tests.helpers.replicas import Replicas, free_port
 from tests.helpers.served import LEAKS, Visitor, patched, values

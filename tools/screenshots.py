@@ -16,7 +16,7 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-from nemodiff.checkpoints import SEEING
+from nemodiff.checkpoints.catalogue import SEEING
 from tests.helpers.browser import FLAGS, PATIENCE, ROOT, find_chromium, running, take_away
 
 expect.set_options(timeout=PATIENCE)

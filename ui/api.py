@@ -11,17 +11,17 @@ import gradio as gr
 
 from nemodiff.errors import RequestError
 from nemodiff.request import Request
-from nemodiff.trace import MODES
-from ui import relay
-from ui.checkpoint import Checkpoints
-from ui.fields import whole
-from ui.guard import UNREAD
-from ui.limits import within
-from ui.line import Ticket
-from ui.runs import Decode, Run
+from nemodiff.trace.events import MODES
+from ui.live import backlog
+from ui.live.desk import Turns
+from ui.live.fair_queue import Ticket
+from ui.live.limits import within
+from ui.live.run import Decode, Run
+from ui.page.checkpoint_menu import Checkpoints
+from ui.page.form import whole
+from ui.server.guard import UNREAD
 from ui.settings import Settings
-from ui.stream import BEHIND, PATIENCE, explain
-from ui.turns import Turns
+from ui.wire import BEHIND, PATIENCE, explain
 
 #: Seconds between two answers so far.
 PAUSE = 0.1
@@ -110,7 +110,7 @@ def add(
                 ignore_eos=bool(ignore_eos),
                 raw=bool(raw),
             )
-            behind = relay.behind(page, visitor.session_hash)
+            behind = backlog.behind(page, visitor.session_hash)
             for answer in _answers(checkpoints, turns, decode, request, visitor, behind, bool(trace)):
                 yield _for_mcp(answer) if visitor.headers.get("x-gradio-user") == "mcp" else answer
         except Exception as error:
@@ -124,7 +124,7 @@ def add(
 def misread(path: str, asked: Any) -> str | None:
     """What is wrong with a POST to the endpoint, as a sentence; Gradio would answer with an empty error.
 
-    asked: what its body holds, see `ui.guard.Guard`.
+    asked: what its body holds, see `ui.server.guard.Guard`.
     """
     name, named = path.rstrip("/").rpartition("/call/")[2], True
     if name == "generate":

@@ -163,7 +163,9 @@ VARIABLES = (
         "instruction set of the CPU kernels: auto, vnni, avx512, avx2 or generic",
     ),
     Variable("NEMODIFF_GRAPHS", "graphs", "0", "block-shaped forwards in fixed shapes, see below", _flag),
-    Variable("NEMODIFF_SERVE_URL", "serve_url", "", "replicas (`python -m ui.serve`) that decode instead", _address),
+    Variable(
+        "NEMODIFF_SERVE_URL", "serve_url", "", "replicas (`python -m ui.backends.serve`) that decode instead", _address
+    ),
     Variable("NEMODIFF_CACHE", None, "~/.cache/nemodiff", "where fetched and converted weights are kept"),
     Variable(
         "NEMODIFF_MAX_NEW_TOKENS",

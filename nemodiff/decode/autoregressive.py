@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 
 from nemodiff.decode.lane import LaneRun
-from nemodiff.trace import Event
+from nemodiff.trace.events import Event
 
 
 def autoregressive(lane: LaneRun) -> Generator[Event, None, None]:

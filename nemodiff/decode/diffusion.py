@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 from nemodiff.decode.lane import Guesses, LaneRun
 from nemodiff.samplers import Proposal
-from nemodiff.trace import Event, Position
+from nemodiff.trace.events import Event, Position
 
 
 def diffusion(lane: LaneRun) -> Generator[Event, None, None]:

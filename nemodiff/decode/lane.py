@@ -16,13 +16,13 @@ from torch import Tensor
 from nemodiff.decode.noise import Noise
 from nemodiff.decode.tree_plan import MOST_ROWS
 from nemodiff.errors import RequestError
+from nemodiff.model.cuda.graphs import StaticCache
 from nemodiff.model.layout import Layout
 from nemodiff.model.output import Best, Output
 from nemodiff.model.runner import Runner
-from nemodiff.model.static import StaticCache
-from nemodiff.ranking import best, largest
 from nemodiff.samplers import Sampler
-from nemodiff.trace import Event, Position
+from nemodiff.samplers.topk import best, largest
+from nemodiff.trace.events import Event, Position
 
 #: Alternatives that a request may ask for at most.
 MOST_ALTERNATIVES = 20

@@ -12,7 +12,7 @@ from nemodiff.decode.verdict import verdict
 from nemodiff.model.layout import Layout, groups
 from nemodiff.model.output import Output
 from nemodiff.model.runner import Runner
-from nemodiff.trace import Event
+from nemodiff.trace.events import Event
 
 
 def quadratic(lane: LaneRun) -> Generator[Event, None, None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 
-from nemodiff.trace import Event
+from nemodiff.trace.events import Event
 
 
 def race(lanes: Mapping[str, Generator[Event, None, None]]) -> Generator[Event, None, None]:

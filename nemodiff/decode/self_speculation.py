@@ -9,7 +9,7 @@ from nemodiff.decode.lane import Guesses, LaneRun
 from nemodiff.decode.quadratic import quadratic
 from nemodiff.decode.tree import tree
 from nemodiff.decode.verdict import verdict
-from nemodiff.trace import Event
+from nemodiff.trace.events import Event
 
 
 def self_speculation(lane: LaneRun) -> Generator[Event, None, None]:

@@ -11,8 +11,8 @@ from nemodiff.decode.tree_plan import BRANCHES, Planner, Tree
 from nemodiff.model.layout import tree as tree_layout
 from nemodiff.model.output import Output
 from nemodiff.model.row_costs import row_costs
-from nemodiff.ranking import largest
-from nemodiff.trace import Event, Position
+from nemodiff.samplers.topk import largest
+from nemodiff.trace.events import Event, Position
 
 #: Drafts by distance from the newest token: (token, probability), best first.
 Drafts = list[list[tuple[int, float]]]

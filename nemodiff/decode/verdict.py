@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nemodiff.decode.lane import Guesses, LaneRun
-from nemodiff.trace import Position
+from nemodiff.trace.events import Position
 
 
 def verdict(

@@ -12,7 +12,7 @@ from nemodiff.model.layout import Layout
 from nemodiff.model.output import Output
 
 if TYPE_CHECKING:
-    from nemodiff.model.static import StaticForwards
+    from nemodiff.model.cuda.graphs import StaticForwards
     from nemodiff.model.transformer import Matrix
     from nemodiff.model.vision import Vision
 

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from nemodiff.model.attention import FixedShape, Rotary, Rotation, attend, attend_fixed
 from nemodiff.model.cache import KVCache
 from nemodiff.model.config import ModelConfig
+from nemodiff.model.cuda.row_shapes import BLOCK_ROWS, RowShapes
 from nemodiff.model.layout import Layout
 from nemodiff.model.output import Output
-from nemodiff.model.rows import BLOCK_ROWS, RowShapes
 
 if TYPE_CHECKING:
-    from nemodiff.model.static import StaticForwards
+    from nemodiff.model.cuda.graphs import StaticForwards
     from nemodiff.model.vision import Vision
 
 #: Writes keys and values [rows, kv_heads, head_dim] of a layer, then attends with queries [rows, heads, head_dim]:

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from nemodiff.errors import CheckpointError, shown
 from nemodiff.model.config import ModelConfig
+from nemodiff.model.cuda.row_shapes import find_row_shapes
 from nemodiff.model.json_fields import Fields
 from nemodiff.model.memory import enough_memory
-from nemodiff.model.rows import find_row_shapes
 from nemodiff.model.transformer import Transformer
 from nemodiff.model.vision import Vision
 

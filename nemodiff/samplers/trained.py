@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nemodiff.errors import CheckpointError
 from nemodiff.model.json_fields import Fields
-from nemodiff.ranking import largest
+from nemodiff.samplers.topk import largest
 
 #: How many predictions a position's features describe.
 TOP = 3

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nemodiff.analysis.samplers import auc, calibration, calibration_error
+from nemodiff.evaluate.ranking_metrics import auc, calibration, calibration_error
 from nemodiff.training.objective import BUCKET_NAMES
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _RIGHT, _BOTTOM = 720, 270, 52, 24, 118, 40

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nemodiff.tasks.structured.families import TRAINED_FAMILIES, WEIGHTS, instance
 from nemodiff.training.distill import NEUTRAL, chat_ids, read_answers
 from nemodiff.training.dual_stream import Span, Stream
-from nemodiff.training.families import TRAINED_FAMILIES, WEIGHTS, instance
 
 BLOCK_SIZES = (4, 6, 8, 8, 8, 8, 12, 16)
 MAX_PADS = 6  # how many ends of text after the end are predicted

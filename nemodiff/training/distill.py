@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
+from nemodiff.tasks.open_prompts.neutral import NEUTRAL_OPENINGS
+from nemodiff.tasks.open_prompts.prompts import open_prompts
 from nemodiff.training.batch_decode import BatchDecoder
 from nemodiff.training.dual_stream import Backbone
-from nemodiff.training.neutral import NEUTRAL_OPENINGS
-from nemodiff.training.prompts import open_prompts
 
 NEUTRAL = "neutral"  # kind of a record whose prompt is plain text, outside the chat template
 

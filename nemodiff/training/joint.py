@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from nemodiff.checkpoints import BASE
+from nemodiff.checkpoints.catalogue import BASE
 from nemodiff.training.data import Batch, Mixture
 from nemodiff.training.dual_stream import Backbone
 from nemodiff.training.lora import Lora, export_adapter

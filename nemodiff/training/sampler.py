@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nemodiff.engine import Engine
+from nemodiff.engine.local import Engine
 from nemodiff.samplers.trained import FIGURES, SIZES, SamplerConfig, TrainedSampler, principal_components, with_logs
 from nemodiff.training.trajectories import States, trajectories
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
-from nemodiff.analysis.samplers import auc, calibration_error, recall_at
-from nemodiff.loading import load
+from nemodiff.engine.loading import load
+from nemodiff.evaluate.ranking_metrics import auc, calibration_error, recall_at
 from nemodiff.samplers.trained import save_sampler
+from nemodiff.tasks.open_prompts.prompts import HELD_OUT_PROMPTS, open_prompts
+from nemodiff.tasks.structured.families import TRAINED_FAMILIES, instance
 from nemodiff.training.curve import ranking_curve
-from nemodiff.training.families import TRAINED_FAMILIES, instance
-from nemodiff.training.prompts import HELD_OUT_PROMPTS, open_prompts
 from nemodiff.training.sampler import calibrate, collect, new_sampler, scores, train_sampler
 from nemodiff.training.trajectories import States
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nemodiff.decode import Prefill
-from nemodiff.engine import Engine
+from nemodiff.engine.local import Engine
 from nemodiff.model.cache import KVCache
 from nemodiff.request import Request
 from nemodiff.samplers.trained import block_features

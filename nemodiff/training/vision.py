@@ -26,20 +26,20 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nemodiff.checkpoints import BASE, DEFAULT
-from nemodiff.engine import Engine
+from nemodiff.checkpoints.catalogue import BASE, DEFAULT
+from nemodiff.engine.loading import load
+from nemodiff.engine.local import Engine
 from nemodiff.errors import CheckpointError
-from nemodiff.loading import load
 from nemodiff.model.config import ModelConfig, VisionConfig
 from nemodiff.model.cpu.pack import quantise_rows
 from nemodiff.model.transformer import Transformer
 from nemodiff.model.vision import Vision, preprocess
 from nemodiff.model.weights import read_json, unpack
 from nemodiff.pictures import Picture
+from nemodiff.tasks.drawings.codes import ATTRIBUTES, GROUPS, attributes, covered
+from nemodiff.tasks.drawings.questions import ask
+from nemodiff.tasks.drawings.scenes import CANVASES, KINDS, SIDE, Scene, scene
 from nemodiff.training.data import Sequence, noisy_copy, pack
-from nemodiff.training.drawings import CANVASES, KINDS, SIDE, Scene, scene
-from nemodiff.training.drawn_codes import ATTRIBUTES, GROUPS, attributes, covered
-from nemodiff.training.drawn_questions import ask
 from nemodiff.training.dual_stream import Backbone, forward
 from nemodiff.training.lora import Lora, export_adapter
 from nemodiff.training.objective import loss_of

@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from nemodiff.engine import Defaults, Engine
+from nemodiff.checkpoints.tokenizer import Tokenizer
+from nemodiff.engine.local import Defaults, Engine
 from nemodiff.model.transformer import Transformer
 from nemodiff.request import Request
-from nemodiff.tokenizer import Tokenizer
-from nemodiff.training.families import TRAINED_FAMILIES, instance
+from nemodiff.tasks.open_prompts.prompts import HELD_OUT_PROMPTS
+from nemodiff.tasks.structured.families import TRAINED_FAMILIES, instance
 from nemodiff.training.lora import LINEARS, Lora
-from nemodiff.training.prompts import HELD_OUT_PROMPTS
 
 BLOCK_LENGTH = 8
 GROUPS = ("structured", "open")

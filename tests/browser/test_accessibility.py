@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from nemodiff.trace import Trace
+from nemodiff.trace.events import Trace
 from tests.helpers.browser import PATIENCE, SCHEMES, ask, findings
 from tests.helpers.traces import trace_of
-from ui.export import replay_html
+from ui.render.replay import replay_html
 
 Axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="it comes with requirements-dev.txt").Axe
 

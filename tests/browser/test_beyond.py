@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from playwright.sync_api import Page, expect
 
-from nemodiff.trace import Trace
+from nemodiff.trace.events import Trace
 from tests.helpers.browser import PATIENCE, take_away
 from tests.helpers.traces import trace_of
 

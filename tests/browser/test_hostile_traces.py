@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from playwright.sync_api import CDPSession, Page, expect
 
-from nemodiff.reading import MAX_BLOCK, MAX_TEXT
-from nemodiff.trace import MODES
+from nemodiff.trace.events import MODES
+from nemodiff.trace.reading import MAX_BLOCK, MAX_TEXT
 from tests.helpers import hostile
 from tests.helpers.browser import PATIENCE
 from tests.helpers.hostile import SHAPES, Part, worst

@@ -6,7 +6,7 @@ import json
 
 from playwright.sync_api import Page, expect
 
-from nemodiff.trace import MODES, Trace
+from nemodiff.trace.events import MODES, Trace
 from tests.helpers.browser import PATIENCE, ROOT, ingest, seek, token
 from tests.helpers.traces import LENGTH, live, long_trace, three_lanes, trace_of
 

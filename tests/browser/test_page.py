@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from nemodiff.trace import Trace
+from nemodiff.trace.events import Trace
 from tests.helpers.browser import PATIENCE, take_away
 from tests.helpers.traces import trace_of
 

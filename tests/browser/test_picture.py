@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, Page, expect
 
 from nemodiff.pictures import MAX_BYTES
-from nemodiff.trace import Trace
+from nemodiff.trace.events import Trace
 from tests.helpers.browser import PATIENCE, SCHEMES, findings, pick, running, take_away
 from tests.helpers.official import random_ministral, write_nvidia
 from tests.helpers.pictures import png_bomb

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from nemodiff.tokenizer import _byte_alphabet
+from nemodiff.checkpoints.tokenizer import _byte_alphabet
 from tests.helpers.checkpoints import random_llama, write_llama
 
 #: Ids of the control tokens; bytes follow them.

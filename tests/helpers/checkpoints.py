@@ -9,12 +9,12 @@ import tokenizers
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from nemodiff.engine import Defaults, Engine
+from nemodiff.checkpoints.tokenizer import Tokenizer
+from nemodiff.engine.local import Defaults, Engine
 from nemodiff.model.cpu import CpuModel, int8_obstacle, quantise
 from nemodiff.model.transformer import Transformer
 from nemodiff.model.weights import load_model
 from nemodiff.samplers.trained import SamplerConfig, TrainedSampler, principal_components, save_sampler
-from nemodiff.tokenizer import Tokenizer
 from tests.helpers.official import spread, write_folder
 
 VOCABULARY, MASK, EOS = 199, 100, 11

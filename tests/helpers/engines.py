@@ -8,11 +8,11 @@ import threading
 from collections.abc import Iterator
 
 from nemodiff.errors import RequestError
-from nemodiff.recorder import Recorder
 from nemodiff.request import Request
-from nemodiff.trace import Event, Position, Trace
-from ui import stream
-from ui.runs import Runs
+from nemodiff.trace.events import Event, Position, Trace
+from nemodiff.trace.recorder import Recorder
+from ui import wire
+from ui.live.run import Runs
 
 
 class WithText:
@@ -61,4 +61,4 @@ class MadeEngine:
 
 def messages(engine: MadeEngine, prompt: str = "hello", runs: Runs | None = None) -> list[dict]:
     request = Request(prompt=prompt, modes=("ar",))
-    return [json.loads(text) for text in stream.stream(engine, request, runs or Runs(), "visitor")]
+    return [json.loads(text) for text in wire.stream(engine, request, runs or Runs(), "visitor")]

@@ -12,8 +12,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from nemodiff.reading import MAX_BLOCK, MAX_INDEX, MAX_TEXT
-from nemodiff.trace import MODES, PHASES, STATES
+from nemodiff.trace.events import MODES, PHASES, STATES
+from nemodiff.trace.reading import MAX_BLOCK, MAX_INDEX, MAX_TEXT
 
 ROOT = Path(__file__).parents[2]
 OURS = (str(ROOT / "nemodiff"), str(ROOT / "ui"))

@@ -20,8 +20,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from nemodiff.described import Described
-from ui.serve.decoder import Decoder
+from nemodiff.engine.interface import Described
+from ui.backends.serve.decoder import Decoder
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 180
@@ -78,12 +78,21 @@ def wait_for(address: str, alive=lambda: True) -> None:
 
 
 class Replicas:
-    """`python -m ui.serve` as a process."""
+    """`python -m ui.backends.serve` as a process."""
 
     def __init__(self, checkpoint: str, log: Path, *arguments: str) -> None:
         self.address = f"http://127.0.0.1:{(port := free_port())}"
         self.log = log
-        command = [sys.executable, "-m", "ui.serve", "--checkpoint", checkpoint, "--port", str(port), *arguments]
+        command = [
+            sys.executable,
+            "-m",
+            "ui.backends.serve",
+            "--checkpoint",
+            checkpoint,
+            "--port",
+            str(port),
+            *arguments,
+        ]
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
@@ -92,7 +101,7 @@ class Replicas:
         while f"answers at {self.address}" not in (text := log.read_text(encoding="utf-8", errors="replace")):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.close()
-                raise AssertionError(f"ui.serve did not start:\n{text[-3000:]}")
+                raise AssertionError(f"ui.backends.serve did not start:\n{text[-3000:]}")
             threading.Event().wait(0.1)
 
     def pids(self) -> list[int]:

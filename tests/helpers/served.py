@@ -11,9 +11,10 @@ from typing import Any
 import httpx
 
 from tests.helpers.replicas import free_port
-from ui import blocks, server
+from ui.live.desk import Turns
+from ui.page import build
+from ui.server import launch
 from ui.settings import Settings
-from ui.turns import Turns
 
 WAIT = 240  # s: the machine that runs this may be busy
 #: What no answer may hold: a traceback, a module's file, a folder of the machine, an environment.
@@ -25,8 +26,8 @@ def serving(engine: Any, **options: Any) -> Iterator[tuple[str, Turns]]:
     """The address of a public page (one proxy in front of it) with an engine, and its turns."""
     settings = Settings(port=free_port(), proxies=1, **options)
     turns = Turns(settings)
-    page = blocks.build(engine, settings, turns=turns)
-    server.launch(page, turns, settings, prevent_thread_lock=True, quiet=True)
+    page = build.build(engine, settings, turns=turns)
+    launch.launch(page, turns, settings, prevent_thread_lock=True, quiet=True)
     try:
         yield f"http://127.0.0.1:{settings.port}", turns
     finally:
@@ -37,8 +38,8 @@ class Visitor:
     """One browser session. address: where it says to come from, in the words of the proxy."""
 
     def __init__(self, server: str, session: str = "s1", address: str = "8.8.4.4") -> None:
-        self.server, self.session = server, session
-        self.client = httpx.Client(base_url=server, timeout=WAIT, headers={"X-Forwarded-For": address})
+        self.server, self.session = launch, session
+        self.client = httpx.Client(base_url=launch, timeout=WAIT, headers={"X-Forwarded-For": address})
         config = self.client.get("/config").json()
         self.functions = {one["api_name"]: one for one in config["dependencies"]}
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from nemodiff.recorder import Recorder
 from nemodiff.request import Request
-from nemodiff.trace import Event, Position, Trace
+from nemodiff.trace.events import Event, Position, Trace
+from nemodiff.trace.recorder import Recorder
 
 
 def trace_of(texts: dict[str, str], tokens: list[int], **head) -> dict:

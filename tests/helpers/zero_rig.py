@@ -38,11 +38,12 @@ from spaces.zero.gradio import error
 import nemodiff
 from nemodiff.errors import RequestError
 from nemodiff.request import Request
-from ui import light, zero
-from ui.checkpoint import Checkpoints
-from ui.runs import Runs
+from ui.backends import zero
+from ui.live import oracle
+from ui.live.run import Runs
+from ui.page.checkpoint_menu import Checkpoints
 from ui.settings import Settings
-from ui.stream import stream
+from ui.wire import stream
 
 asked: list[float] = []
 released: list[bool] = []
@@ -151,14 +152,14 @@ def main(folder: str) -> dict[str, Any]:
     found["failed"] = list(decode(request))
     engine.stream = plain
     given = {"id": 7, "checkpoint": engine.checkpoint, "request": Request(prompt="w1", max_new_tokens=4).to_json()}
-    search = light.stream_of(Checkpoints(engine, Settings()))
+    search = oracle.stream_of(Checkpoints(engine, Settings()))
     search = zero.lent(lambda: engine, lend, lambda *_: 60.0, search)
-    searched = list(light.told(search, json.dumps(given | {"answer_ids": []}), 60.0))
+    searched = list(oracle.told(search, json.dumps(given | {"answer_ids": []}), 60.0))
     found["ceiling"] = json.loads(searched[-1])["light"]
 
     quota = False
     found["refused"] = [json.loads(text) for text in stream(engine, request, runs, "visitor", decode=decode)]
-    found["unlit"] = [json.loads(text)["light"] for text in light.told(search, json.dumps(given), 60.0)]
+    found["unlit"] = [json.loads(text)["light"] for text in oracle.told(search, json.dumps(given), 60.0)]
     found["sentences"] = {name: _refused(decode, request, name) for name in REFUSALS}
     return found
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 import nemodiff
-from nemodiff.engine import Engine
+from nemodiff.engine.local import Engine
 from tests.helpers.checkpoints import open_engine
 from tests.helpers.replicas import Replicas
-from ui.remote import connect
+from ui.backends.remote import connect
 
 
 @pytest.fixture(scope="session")

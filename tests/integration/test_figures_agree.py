@@ -8,19 +8,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemodiff import bench
-from nemodiff.__main__ import _print
-from nemodiff.analysis.agreement import Totals, speed_up
-from nemodiff.analysis.sweep import COUNTED, HEADS, Point, cells, sweep
+from nemodiff.bench import examples
+from nemodiff.cli.main import _print
+from nemodiff.evaluate.agreement import Totals, speed_up
+from nemodiff.evaluate.sweep import COUNTED, HEADS, Point, cells, sweep
 from nemodiff.examples import EXAMPLES
-from nemodiff.trace import Event, Lane, Position, Trace
-from ui import compare
-from ui.charts.compare import seconds_a_token
-from ui.charts.tokens_over import tokens_over_forwards, tokens_over_seconds
-from ui.figure import lane_figures
-from ui.frames import Frames, _Board
-from ui.sweeps import Results
-from ui.trajectory import trajectory
+from nemodiff.trace.events import Event, Lane, Position, Trace
+from ui.live.sweep_run import Results
+from ui.page import compare
+from ui.render.charts.compare import seconds_a_token
+from ui.render.charts.figure import lane_figures
+from ui.render.charts.tokens_over import tokens_over_forwards, tokens_over_seconds
+from ui.render.frames import Frames, _Board
+from ui.render.trajectory import trajectory
 
 MODES = ("ar", "diffusion", "self-speculation")
 
@@ -130,7 +130,7 @@ def test_benchs_rows_of_several_prompts_are_totals_too(asked: list) -> None:
         example: trace_of(*(lane(mode, *one) for mode, one in zip(MODES, each, strict=True)))
         for example, each in zip(EXAMPLES, asked, strict=True)
     }
-    rows = table_rows(bench.table(engine, traces))
+    rows = table_rows(examples.table(engine, traces))
     assert list(rows)[-3:] == ["structured, together", "open-ended, together", "all, together"]
     for row in rows.values():
         _, rate, _, d_rate, d_times, _, _, _, s_rate, s_times, _ = (float(cell.rstrip("×%")) for cell in row)
@@ -145,7 +145,7 @@ def test_bench_says_exact_only_of_an_engine_that_is() -> None:
     traces = {example: trace_of(*(lane(mode, 4, 3, 1.0) for mode in MODES)) for example in EXAMPLES}
     for exact, said in ((True, " · exact · "), (False, " · not exact · ")):
         engine = SimpleNamespace(checkpoint="made", device="Test CPU", dtype="float32", exact=exact)
-        assert said in bench.table(engine, traces).splitlines()[0]
+        assert said in examples.table(engine, traces).splitlines()[0]
 
 
 def test_one_prompts_speed_up_is_the_same_figure() -> None:

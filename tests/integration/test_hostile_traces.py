@@ -12,16 +12,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nemodiff import reading
 from nemodiff.errors import RequestError, TraceError
-from nemodiff.reading import MAX_EVENTS, MAX_IDS, MAX_INDEX, MAX_POSITIONS, MAX_TEXT, MAX_TOKENS, MAX_TOP
 from nemodiff.request import Request
-from nemodiff.trace import MODES, Trace
+from nemodiff.trace import reading
+from nemodiff.trace.events import MODES, Trace
+from nemodiff.trace.reading import MAX_EVENTS, MAX_IDS, MAX_INDEX, MAX_POSITIONS, MAX_TEXT, MAX_TOKENS, MAX_TOP
 from tests.helpers import hostile
 from tests.helpers.hostile import SHAPES, Part, worst
-from ui import charts, export, frames, light, stream, trajectory
-from ui.sweeps import Results
-from ui.trajectory import from_trajectory
+from ui import wire
+from ui.live import oracle
+from ui.live.sweep_run import Results
+from ui.render import charts, frames, replay, trajectory
+from ui.render.trajectory import from_trajectory
 
 #: What is done with a trace: instructions that it may take whatever the trace, and a byte of it.
 WORK: dict[str, tuple[Callable[[Trace], object], int, int]] = {
@@ -30,8 +32,8 @@ WORK: dict[str, tuple[Callable[[Trace], object], int, int]] = {
     "commit order": (charts.commit_order, 6_000_000, 6),  # 400 blocks of 256 places
     "acceptance lengths": (charts.acceptance_lengths, 400_000, 6),
     "confidence": (charts.confidence_agreement, 400_000, 6),
-    "replay": (export.replay_html, 400_000, 6),
-    "stage": (stream.replay, 400_000, 6),
+    "replay": (replay.replay_html, 400_000, 6),
+    "stage": (wire.replay, 400_000, 6),
     # 12 pictures, 100,000 characters
     "pictures": (lambda trace: sum(1 for _ in frames.Frames(trace, max_frames=12).draw()), 12_000_000, 40),
     "trajectory": (lambda trace: trajectory.trajectory(trace, trace.lanes[-1].mode), 20_000_000, 6),  # 2 million ids
@@ -201,6 +203,6 @@ def test_what_is_too_long_to_be_asked_or_kept_is_not_parsed(monkeypatch: pytest.
 
     monkeypatch.setattr(json, "loads", never)
     assert Results.from_json("[" * 1_000_001) is None
-    progress = light.progress("[" * 200_001)
+    progress = oracle.progress("[" * 200_001)
     monkeypatch.undo()
     assert json.loads(progress)["light"]["id"] == 0

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 import nemodiff
-from nemodiff import hub
+from nemodiff.checkpoints import hub
 from nemodiff.errors import CheckpointError
 from tests.helpers.hub_server import COMMIT, serve
 
@@ -116,6 +116,6 @@ def test_what_watches_the_progress_may_end_the_fetch(server, monkeypatch, tmp_pa
 
 def test_a_full_disk_is_told_before_fetching(server, monkeypatch, tmp_path):
     usage = shutil.disk_usage("/")._replace(free=1000)
-    monkeypatch.setattr("nemodiff.hub.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("nemodiff.checkpoints.hub.shutil.disk_usage", lambda _: usage)
     refuse("owner/tiny", "of disk left")
     assert not list((tmp_path / "cache").rglob("*.incomplete"))

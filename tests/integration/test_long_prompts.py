@@ -14,21 +14,24 @@ from typing import Any
 import pytest
 import torch
 
-from nemodiff import described
-from nemodiff.analysis.speed_of_light import speed_of_light
 from nemodiff.decode import LaneRun, Prefill, lane
-from nemodiff.engine import Engine
+from nemodiff.engine import interface
+from nemodiff.engine.local import Engine
 from nemodiff.errors import RequestError
+from nemodiff.evaluate.speed_of_light import speed_of_light
 from nemodiff.model.transformer import Transformer
 from nemodiff.request import Request
-from nemodiff.trace import MODES, Event
-from ui import api, blocks, light, stream, zero
-from ui.checkpoint import Checkpoints
-from ui.limits import within
-from ui.runs import LATE, Run, Runs
-from ui.serve.decoder import Decoder
+from nemodiff.trace.events import MODES, Event
+from ui import api, wire
+from ui.backends import zero
+from ui.backends.serve.decoder import Decoder
+from ui.live import oracle
+from ui.live.desk import Turns
+from ui.live.limits import within
+from ui.live.run import LATE, Run, Runs
+from ui.page import build
+from ui.page.checkpoint_menu import Checkpoints
 from ui.settings import Settings
-from ui.turns import Turns
 
 WAIT = 60
 LONG = tuple(5 + i % 90 for i in range(200))
@@ -114,15 +117,15 @@ def test_pictures_are_read_in_pieces_as_in_one(llama_engine: Engine, monkeypatch
 def test_a_stream_gives_events_alone_and_its_steps_where_it_can_be_stopped(llama_engine: Engine, pieces: None) -> None:
     events = list(llama_engine.stream(asked(modes=("ar",), max_new_tokens=3)))
     assert [type(event) for event in events] == [Event] * 3
-    steps = list(described.steps(llama_engine.stream(asked(modes=("ar",), max_new_tokens=3))))
+    steps = list(interface.steps(llama_engine.stream(asked(modes=("ar",), max_new_tokens=3))))
     assert steps[:3] == [None] * 3 and [event.phase for event in steps[3:]] == ["prefill", "decode", "decode"]
-    assert list(described.steps(iter([1, None]))) == [1, None]
+    assert list(interface.steps(iter([1, None]))) == [1, None]
 
 
 def test_closing_a_stream_between_pieces_frees_the_model(
     llama_engine: Engine, forwards: Forwards, pieces: None
 ) -> None:
-    steps = described.steps(llama_engine.stream(asked()))
+    steps = interface.steps(llama_engine.stream(asked()))
     assert next(steps) is None
     steps.close()
     assert forwards.rows == [50]
@@ -141,7 +144,7 @@ def test_stop_ends_a_run_in_the_middle_of_its_prompt(llama_engine: Engine, forwa
     go_on.set()
     assert freed.wait(WAIT)
     assert forwards.rows == [50, 50]
-    said = json.loads(stream.resync(runs, run.id))
+    said = json.loads(wire.resync(runs, run.id))
     assert said["error"] == "The run was stopped before its first token."
 
 
@@ -149,7 +152,7 @@ def clocked(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock on which every look is a second later."""
     seconds = count()
     monkeypatch.setattr(
-        "nemodiff.engine.time", SimpleNamespace(monotonic=lambda: next(seconds), perf_counter=lambda: 0.0)
+        "nemodiff.engine.local.time", SimpleNamespace(monotonic=lambda: next(seconds), perf_counter=lambda: 0.0)
     )
 
 
@@ -166,7 +169,7 @@ def test_a_run_whose_time_went_into_its_prompt_says_so(
     llama_engine: Engine, pieces: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clocked(monkeypatch)
-    sent = [json.loads(text) for text in stream.stream(llama_engine, asked(time_limit=1.5), Runs(), "visitor")]
+    sent = [json.loads(text) for text in wire.stream(llama_engine, asked(time_limit=1.5), Runs(), "visitor")]
     assert sent[-1]["error"] == LATE.format(1.5)
     assert LATE.format(1.5) == "The prompt took longer to read than the 1.5 s that a run may take here: shorten it."
 
@@ -178,7 +181,7 @@ def test_a_search_for_the_ceiling_stops_in_the_middle_of_its_prompt(
         assert next(steps).forwards == 0
     assert forwards.rows == [50]
     text = json.dumps({"id": 1, "checkpoint": llama_engine.checkpoint, "request": asked().to_json(), "answer_ids": []})
-    search = light.stream(Checkpoints(llama_engine, Settings()), text, 1e-9)
+    search = oracle.stream(Checkpoints(llama_engine, Settings()), text, 1e-9)
     assert "longer than this page's limit" in json.loads(next(search))["light"]["error"]
     assert forwards.rows == [50, 50]
 
@@ -217,7 +220,7 @@ def branch_of(engine: Engine, answer: tuple[int, ...] = (), **values: Any) -> st
 
 @pytest.fixture
 def ask(llama_engine: Engine) -> Any:
-    page = blocks.build(llama_engine, FEW, turns=Turns(FEW))
+    page = build.build(llama_engine, FEW, turns=Turns(FEW))
     functions = {one.api_name: one.fn for one in page.fns.values()}
 
     def call(name: str, *sent: Any) -> dict[str, Any]:
@@ -268,7 +271,7 @@ def test_a_sweep_is_as_long_as_a_page_allows(llama_engine: Engine, monkeypatch: 
         return list(LONG) if set(request.modes) <= set(MODES) else []
 
     monkeypatch.setattr(llama_engine, "encode", encode)
-    page = blocks.build(llama_engine, FEW, turns=Turns(FEW))
+    page = build.build(llama_engine, FEW, turns=Turns(FEW))
     compare = next(one.fn for one in page.fns.values() if getattr(one.fn, "__name__", "") == "compare")
     visitor = SimpleNamespace(session_hash="s", client=None, headers={})
     [status, *_] = next(compare(["JSON person"], "4", "0.9", 8, None, visitor))

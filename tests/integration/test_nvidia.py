@@ -7,11 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemodiff.__main__ import main
-from nemodiff.engine import Engine
-from nemodiff.loading import load
+from nemodiff.cli.main import main
+from nemodiff.engine.loading import load
+from nemodiff.engine.local import Engine
 from nemodiff.request import Request
-from nemodiff.trace import MODES
+from nemodiff.trace.events import MODES
 from tests.helpers.official import (
     END_THINK,
     EOS,

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from nemodiff import loading
-from nemodiff.checkpoints import Files
+from nemodiff.checkpoints.catalogue import Files
+from nemodiff.engine import loading
 from nemodiff.errors import CheckpointError, NemodiffError, RequestError
 from nemodiff.model.json_fields import Fields
 from nemodiff.model.weights import read_config, read_json, weight_files

@@ -9,7 +9,7 @@ from nemodiff.decode.quadratic import layouts
 from nemodiff.errors import RequestError
 from nemodiff.model.layout import groups
 from nemodiff.request import Request
-from nemodiff.trace import Trace
+from nemodiff.trace.events import Trace
 from tests.helpers.checkpoints import DTYPES, EOS, MASK, load_as, open_engine, random_llama, write_llama
 from tests.helpers.reference import Obvious, prompt_ids
 

@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 
-from nemodiff import bench_quality
-from nemodiff.analysis.perplexity import perplexity
-from nemodiff.analysis.quality import BLOCKS, THRESHOLDS, Result, Task, figures, measure, tasks
-from nemodiff.training.families import HELD_OUT_FAMILIES, HELD_OUT_FAR_FAMILIES, TRAINED_FAMILIES, is_held_out
+from nemodiff.bench import quality
+from nemodiff.evaluate.perplexity import perplexity
+from nemodiff.evaluate.quality import BLOCKS, THRESHOLDS, Result, Task, figures, measure, tasks
+from nemodiff.tasks.structured.families import HELD_OUT_FAMILIES, HELD_OUT_FAR_FAMILIES, TRAINED_FAMILIES, is_held_out
 from tests.helpers.engines import WithText
 
 
@@ -76,12 +76,12 @@ def test_tables_hold_every_group_and_setting(llama_engine):
         Task("open", "open 1", "why?", None, True),
     ):
         results += measure(engine, task, block_length=8, threshold=0.9)
-    main, blocks, thresholds = bench_quality.tables(results, 8, 0.9)
+    main, blocks, thresholds = quality.tables(results, 8, 0.9)
     assert main.count("\n") == 3 and "| instances | 2 | 0% |" in main and "| open | 1 |  |" in main
     assert "instances, n 1: acceptance" in blocks and "open: × AR in seconds" in blocks
     assert "open: repeated 4-grams" in thresholds and "instances: exact" in thresholds
     assert "phrasings" not in main
-    assert "open 1, ar and self-speculation:" in bench_quality.samples(results)
+    assert "open 1, ar and self-speculation:" in quality.samples(results)
 
 
 def test_perplexity_counts_what_is_not_given(llama_engine):

@@ -8,11 +8,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from nemodiff.checkpoints import base_weights
+from nemodiff.checkpoints.catalogue import base_weights
+from nemodiff.checkpoints.tokenizer import Tokenizer
 from nemodiff.examples import EXAMPLES
 from nemodiff.model.weights import load_model
 from nemodiff.request import Request
-from nemodiff.tokenizer import Tokenizer
 
 TEXT = "Naïve café ☕ costs 1234 €.\n\tprint('héllo 👋')  # 日本語"
 

@@ -7,15 +7,15 @@ import sys
 
 import pytest
 
-from nemodiff.checkpoints import SEEING
-from nemodiff.engine import Engine
+from nemodiff.checkpoints.catalogue import SEEING
+from nemodiff.engine.loading import load
+from nemodiff.engine.local import Engine
 from nemodiff.examples import PICTURES
-from nemodiff.loading import load
 from nemodiff.pictures import Picture, open_picture
 from nemodiff.request import Request
-from nemodiff.training.drawings import KINDS, scene
-from nemodiff.training.drawn_questions import questions_of
-from ui.picture import IMAGES
+from nemodiff.tasks.drawings.questions import questions_of
+from nemodiff.tasks.drawings.scenes import KINDS, scene
+from ui.page.picture_slot import IMAGES
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from nemodiff.__main__ import main
-from nemodiff.analysis.speed_of_light import Search, speed_of_light
-from nemodiff.ceiling import Ceiling
+from nemodiff.cli.main import main
 from nemodiff.errors import RequestError, TraceError
+from nemodiff.evaluate.speed_of_light import Search, speed_of_light
 from nemodiff.request import Request
-from nemodiff.trace import Trace
+from nemodiff.trace.events import Trace
+from nemodiff.trace.oracle import Ceiling
 from tests.helpers.reference import prompt_ids
 
 MASK, EOS = 9, 3

@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import nemodiff
-from nemodiff.model import static
-from nemodiff.model.static import FlashAttention, StaticForward, StaticForwards, flash_attention
+from nemodiff.model.cuda import graphs
+from nemodiff.model.cuda.graphs import FlashAttention, StaticForward, StaticForwards, flash_attention
 from nemodiff.model.weights import load_model
-from nemodiff.trace import MODES
+from nemodiff.trace.events import MODES
 
 BLOCK = 16
 
@@ -104,7 +104,7 @@ def test_other_forwards_take_a_static_cache_like_any(model):
 def test_buffers_stay_until_they_are_too_small(model):
     small, large = model.new_cache(100), model.new_cache(1500)
     first = model.static.lane_cache("diffusion", small)
-    assert first.capacity == static.CAPACITY
+    assert first.capacity == graphs.CAPACITY
     assert model.static.lane_cache("diffusion", small) is first
     assert model.static.lane_cache("ar", small) is not first
     assert model.static.lane_cache("diffusion", large).capacity == 2048
@@ -112,13 +112,13 @@ def test_buffers_stay_until_they_are_too_small(model):
 
 def test_a_block_and_its_rows_alone_agree_to_the_last_bit_or_it_is_said(model, monkeypatch):
     assert model.static.exact
-    normal = static.MaskedAttention.at
+    normal = graphs.MaskedAttention.at
 
     def rounds_by_rows(self, length, positions):
         attend = normal(self, length, positions)
         return lambda *args: attend(*args) * (1 + 1e-6 * (len(positions) > 1))
 
-    monkeypatch.setattr(static.MaskedAttention, "at", rounds_by_rows)
+    monkeypatch.setattr(graphs.MaskedAttention, "at", rounds_by_rows)
     assert not StaticForwards(model).exact
 
 
@@ -182,7 +182,7 @@ def test_a_graph_takes_its_inputs_in_place_and_is_replayed(model, monkeypatch):
         ("graph", capture),
     ):
         monkeypatch.setattr(torch.cuda, name, fake)  # raises where torch has no such name
-    graph = static.Graph(Watched(), 3, lane.at(0), None)
+    graph = graphs.Graph(Watched(), 3, lane.at(0), None)
     assert steps == ["wait", *["forward"] * 3, "wait", "capture", "forward"]
     graph._graph.inputs, graph._graph.into = (graph._tokens, graph._length), graph._logits
     for tokens in ([3, 4, 5], [6, 7, 8]):
@@ -239,7 +239,7 @@ def test_closing_frees_the_static_buffers(nvidia_folder):
 def test_masks_are_made_for_the_capacity_alone(model):
     """Every tensor of a forward has the same shape at every length."""
     lane = model.static.lane_cache("masks", model.new_cache(1000))
-    attention = static.MaskedAttention(lane, 3, causal=True)
+    attention = graphs.MaskedAttention(lane, 3, causal=True)
     seen = []
     original = F.scaled_dot_product_attention
 

@@ -8,7 +8,7 @@ from nemodiff.decode.quadratic import _mixed
 from nemodiff.model.output import Output
 from nemodiff.request import Request
 from nemodiff.samplers import confidence
-from nemodiff.trace import MODES
+from nemodiff.trace.events import MODES
 from tests.helpers.checkpoints import VOCABULARY
 
 PROMPT = (5, 17, 42, 7)

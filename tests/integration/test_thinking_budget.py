@@ -7,11 +7,11 @@ import torch
 
 from nemodiff.decode import DECODERS
 from nemodiff.decode.lane import LaneRun, Prefill, Settings
-from nemodiff.loading import load
+from nemodiff.engine.loading import load
 from nemodiff.model.output import Output
 from nemodiff.request import Request
 from nemodiff.samplers import confidence, fixed
-from nemodiff.trace import Trace
+from nemodiff.trace.events import Trace
 from tests.helpers.official import END_THINK, random_ministral, write_nvidia
 
 PROMPT = [5, 17, 42]

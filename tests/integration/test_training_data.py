@@ -13,10 +13,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from nemodiff.training.data import BLOCK_SIZES, DECAY, MAX_PADS, PAD_WEIGHT, Sequence, common_prefix, noisy_copy
-from nemodiff.training.distill import keep_answer, read_answers, repeated_share
-from nemodiff.training.draw import Draw
-from nemodiff.training.families import (
+from nemodiff.tasks.open_prompts.neutral import NEUTRAL_OPENINGS, NEUTRAL_TEXTS
+from nemodiff.tasks.open_prompts.prompts import HELD_OUT_PROMPTS, near_held_out, open_prompts
+from nemodiff.tasks.structured.conversions import CONVERSIONS, PAIRS
+from nemodiff.tasks.structured.draw import Draw
+from nemodiff.tasks.structured.families import (
     FAMILIES,
     HELD_OUT_FAMILIES,
     HELD_OUT_FAR_FAMILIES,
@@ -26,9 +27,8 @@ from nemodiff.training.families import (
     is_exact,
     is_held_out,
 )
-from nemodiff.training.families_convert import CONVERSIONS, PAIRS
-from nemodiff.training.neutral import NEUTRAL_OPENINGS, NEUTRAL_TEXTS
-from nemodiff.training.prompts import HELD_OUT_PROMPTS, near_held_out, open_prompts
+from nemodiff.training.data import BLOCK_SIZES, DECAY, MAX_PADS, PAD_WEIGHT, Sequence, common_prefix, noisy_copy
+from nemodiff.training.distill import keep_answer, read_answers, repeated_share
 
 SEEDS = range(25)
 

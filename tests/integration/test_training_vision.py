@@ -6,15 +6,15 @@ import random
 import pytest
 import torch
 
-from nemodiff.checkpoints import SEEING, resolve
+from nemodiff.checkpoints.catalogue import SEEING, resolve
 from nemodiff.errors import CheckpointError
 from nemodiff.model.config import VisionConfig
 from nemodiff.model.vision import preprocess
 from nemodiff.model.weights import read_config, unpack
 from nemodiff.pictures import Picture
-from nemodiff.training.drawings import CANVASES, COLOURS, HELD_OUT_WORDS, KINDS, scene
-from nemodiff.training.drawn_codes import ATTRIBUTES, attributes, covered
-from nemodiff.training.drawn_questions import NUMBERS, WORDINGS, ask, is_right, questions_of
+from nemodiff.tasks.drawings.codes import ATTRIBUTES, attributes, covered
+from nemodiff.tasks.drawings.questions import NUMBERS, WORDINGS, ask, is_right, questions_of
+from nemodiff.tasks.drawings.scenes import CANVASES, COLOURS, HELD_OUT_WORDS, KINDS, scene
 from nemodiff.training.vision import TOWER, Heads, drawn, new_vision, pixels, see
 from tests.helpers.official import random_ministral, write_nvidia
 

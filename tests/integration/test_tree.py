@@ -15,7 +15,7 @@ from nemodiff.model.cache import CHUNK
 from nemodiff.model.layout import tree
 from nemodiff.model.row_costs import COUNTS, RowCosts, row_costs
 from nemodiff.request import Request
-from nemodiff.trace import Trace
+from nemodiff.trace.events import Trace
 from tests.helpers.checkpoints import DTYPES, MASK, load_as, open_engine, random_llama, write_llama
 from tests.helpers.reference import prompt_ids
 

@@ -18,15 +18,17 @@ import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
-from nemodiff.described import Described
+from nemodiff.engine.interface import Described
 from nemodiff.request import Request
-from nemodiff.trace import MODES, Trace
+from nemodiff.trace.events import MODES, Trace
 from tests.helpers.checkpoints import open_engine
 from tests.helpers.replicas import one_replica
-from ui import api, blocks, server
-from ui.remote import connect
+from ui import api
+from ui.backends.remote import connect
+from ui.live.desk import Turns
+from ui.page import build
+from ui.server import launch
 from ui.settings import Settings
-from ui.turns import Turns
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 SECTION = README.partition("\n## For programs\n")[2].partition("\n## ")[0]
@@ -49,8 +51,8 @@ def page(engine) -> Iterator[tuple[str, Turns]]:
     """The address of a page and its line."""
     settings = Settings(max_new_tokens=400, visitor_runs=2)
     turns = Turns(settings)
-    demo = blocks.build(engine, settings, turns=turns)
-    server.launch(demo, turns, settings, server_port=None, prevent_thread_lock=True, quiet=True)
+    demo = build.build(engine, settings, turns=turns)
+    launch.launch(demo, turns, settings, server_port=None, prevent_thread_lock=True, quiet=True)
     yield demo.local_url.rstrip("/"), turns
     demo.close()
 

@@ -16,11 +16,11 @@ from typing import Any
 import httpx
 import pytest
 
-from nemodiff.engine import Engine
+from nemodiff.engine.local import Engine
 from tests.helpers.checkpoints import open_engine
 from tests.helpers.served import WAIT, Visitor, free_port, serving, values
 from tests.helpers.traces import trace_of
-from ui import guard
+from ui.server import guard
 
 TRACE = json.dumps(trace_of({"1": "a", "2": "<b>"}, [1, 2, 1]))
 

@@ -1,4 +1,4 @@
-"""ui.checkpoint: what the page offers, fetching beside the running engine, switching, and what goes wrong."""
+"""ui.page.checkpoint_menu: what the page offers, fetching beside the running engine, switching, and what goes wrong."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from nemodiff.errors import CheckpointError
 from tests.helpers.hub_server import serve
 from tests.helpers.locks import WatchedLock
 from tests.helpers.official import random_ministral, write_nvidia
-from ui import blocks, checkpoint
-from ui.checkpoint import Checkpoints
+from ui.page import build, checkpoint_menu
+from ui.page.checkpoint_menu import Checkpoints
 from ui.settings import Settings
 
 WAIT = 20
@@ -97,7 +97,7 @@ def test_a_failed_load_leaves_the_running_engine(folders, monkeypatch) -> None:
     def fail(*_args):
         raise CheckpointError("second has gone bad.")
 
-    monkeypatch.setattr("nemodiff.loading.load_model", fail)
+    monkeypatch.setattr("nemodiff.engine.loading.load_model", fail)
     assert switch(page, second)[-1]["error"] == "second has gone bad."
     assert page.engine is running and running.generate(REQUEST).lanes[0].tokens
 
@@ -108,16 +108,16 @@ def test_where_both_do_not_fit_a_failed_load_goes_back(folders, monkeypatch) -> 
     old, size = page.engine, page.engine.weight_bytes
     # Room for one: the old one is closed before the new one's weights are read.
     monkeypatch.setattr("nemodiff.model.memory.free_memory", lambda device: 0 if old.weight_bytes else 2 * size)
-    load = nemodiff.loading.load_model
+    load = nemodiff.engine.loading.load_model
 
     def fail_once(folder, *rest):
         if folder.name == "second":
             raise CheckpointError("second has gone bad.")
         return load(folder, *rest)
 
-    monkeypatch.setattr("nemodiff.loading.load_model", fail_once)
+    monkeypatch.setattr("nemodiff.engine.loading.load_model", fail_once)
     monkeypatch.setattr(
-        "nemodiff.loading.shortage",
+        "nemodiff.engine.loading.shortage",
         lambda needed, device, freed=0: None if freed or not old.weight_bytes else "it is full",
     )
     state = switch(page, second)[-1]
@@ -152,7 +152,7 @@ def test_only_an_owner_who_allows_it_has_a_choice(folders, tmp_path) -> None:
     assert state["error"] == "This page does not let its visitors choose the checkpoint."
     assert state["choose"] is False and page.engine.checkpoint == "first"
     for choose in (False, True):
-        built = blocks.build(page.engine, Settings(recordings=tmp_path, choose=choose))
+        built = build.build(page.engine, Settings(recordings=tmp_path, choose=choose))
         ids = {getattr(block, "elem_id", None) for block in built.blocks.values()}
         assert ("switch" in ids) is choose
 
@@ -167,7 +167,7 @@ def test_nothing_is_swapped_that_was_not_fetched(folders) -> None:
 
 
 def test_visitors_who_are_gone_are_forgotten(folders, monkeypatch) -> None:
-    monkeypatch.setattr(checkpoint, "READY", 3)
+    monkeypatch.setattr(checkpoint_menu, "READY", 3)
     page = open_page(*folders)
     for k in range(8):
         list(page.fetch(str(folders[1]), f"visitor {k}"))
@@ -194,7 +194,7 @@ def test_a_fetch_shows_its_progress_and_is_loaded(folders, hub, monkeypatch) -> 
     page = open_page(folders[0], "owner/tiny")
     assert "fetch" in offers(page)["owner/tiny"]
     seen = []
-    monkeypatch.setattr(checkpoint._Fetch, "_progress", lambda self, *counts: seen.append(counts))
+    monkeypatch.setattr(checkpoint_menu._Fetch, "_progress", lambda self, *counts: seen.append(counts))
     states = switch(page, "owner/tiny")
     assert states[-1]["running"]["checkpoint"] == "owner/tiny"
     total = sum(file.stat().st_size for file in folders[1].iterdir())
@@ -205,7 +205,7 @@ def test_a_fetch_shows_its_progress_and_is_loaded(folders, hub, monkeypatch) -> 
 def test_a_cancelled_fetch_keeps_what_arrived_and_the_running_engine(folders, hub, monkeypatch, tmp_path) -> None:
     page = open_page(folders[0], "owner/tiny")
     half, held = threading.Event(), threading.Event()
-    told = checkpoint._Fetch._progress
+    told = checkpoint_menu._Fetch._progress
 
     def wait_half_way(self, done, total):
         if done > total / 2 and not half.is_set():
@@ -213,7 +213,7 @@ def test_a_cancelled_fetch_keeps_what_arrived_and_the_running_engine(folders, hu
             assert held.wait(WAIT)
         told(self, done, total)
 
-    monkeypatch.setattr(checkpoint._Fetch, "_progress", wait_half_way)
+    monkeypatch.setattr(checkpoint_menu._Fetch, "_progress", wait_half_way)
     states = page.fetch("owner/tiny", "owner")
     assert json.loads(next(states))["step"]["what"] == "fetch"
     assert half.wait(WAIT)
@@ -241,8 +241,8 @@ def test_what_the_hub_refuses_is_one_sentence(folders, hub, refusal, says) -> No
 
 
 def test_the_header_writes_no_html() -> None:
-    assert "${" not in checkpoint.template() and "{{" not in checkpoint.template()
-    code = checkpoint.script()
+    assert "${" not in checkpoint_menu.template() and "{{" not in checkpoint_menu.template()
+    code = checkpoint_menu.script()
     assert not any(word in code for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "eval("))
 
 

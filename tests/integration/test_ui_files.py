@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from nemodiff.trace import Trace
+from nemodiff.trace.events import Trace
 from tests.helpers.traces import trace_of
-from ui import blocks, files
-from ui.files import FORMATS, make
+from ui.live.desk import Turns
+from ui.page import build, files
+from ui.page.files import FORMATS, make
 from ui.settings import Settings
-from ui.turns import Turns
 
 TRACE = json.dumps(trace_of({"1": "a", "2": "<b>"}, [1, 2, 1]))
 
@@ -56,7 +56,7 @@ class Page:
 
     def __init__(self, **settings):
         self.settings = Settings(**settings)
-        self.page = blocks.build(None, self.settings, turns=Turns(self.settings))
+        self.page = build.build(None, self.settings, turns=Turns(self.settings))
         self.visitor = SimpleNamespace(session_hash="s", client=None, headers={})
 
     def ask(self, name, *sent):
@@ -85,7 +85,7 @@ def test_charts_that_cannot_be_drawn_say_why_and_do_not_stay_the_last_runs():
     with files.making(), files.making():
         assert [words(one) for one in page.ask("draw", TRACE)] == [
             "Others' files are being made: try again in a minute."
-        ] * len(blocks.CHARTS)
+        ] * len(build.CHARTS)
     assert "is not a nemodiff.trace/1 trace" in words(page.ask("draw", "{}")[0])
     assert all(type(one) is dict for one in page.ask("draw", ""))  # no run yet: nothing changes
 
@@ -93,7 +93,7 @@ def test_charts_that_cannot_be_drawn_say_why_and_do_not_stay_the_last_runs():
 def test_opening_a_trace_takes_a_place_and_counts(tmp_path, monkeypatch):
     path = tmp_path / "trace.json"
     path.write_text(TRACE, encoding="utf-8")
-    monkeypatch.setattr(blocks, "uploaded", lambda _: True)
+    monkeypatch.setattr(build, "uploaded", lambda _: True)
     page = Page(visitor_rate=2)
     with files.making(), files.making():
         assert "Others' files" in json.loads(page.ask("open_trace", {"path": str(path)}))["error"]

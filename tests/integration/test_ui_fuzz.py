@@ -20,21 +20,24 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from nemodiff.engine import Engine
+from nemodiff.engine.local import Engine
 from nemodiff.errors import RequestError, TraceError
 from nemodiff.pictures import MAX_SIDE, open_picture
 from nemodiff.request import Request
-from nemodiff.trace import MODES, Trace
+from nemodiff.trace.events import MODES, Trace
 from tests.helpers.served import LEAKS, values
 from tests.helpers.traces import trace_of
-from ui import blocks, branch, files, guard, light, permalink, stream
-from ui.checkpoint import Checkpoints
-from ui.guard import Refusal
-from ui.picture import Slot
+from ui import wire
+from ui.live import branch, oracle
+from ui.live.desk import Turns
+from ui.live.sweep_run import Plan, Results
+from ui.page import build, files, permalink
+from ui.page.checkpoint_menu import Checkpoints
+from ui.page.picture_slot import Slot
+from ui.render.trajectory import from_trajectory, trajectory
+from ui.server import guard
+from ui.server.guard import Refusal
 from ui.settings import Settings
-from ui.sweeps import Plan, Results
-from ui.trajectory import from_trajectory, trajectory
-from ui.turns import Turns
 
 TRACE = trace_of({"1": "a", "2": "<b>", "3": "${c}"}, [1, 2, 3, 1])
 fuzz = settings(deadline=None, max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -70,7 +73,7 @@ def put(value: Any, path: tuple, new: Any) -> Any:
 
 
 def a_sentence(text: str) -> None:
-    assert text and "\n" not in text and len(text) <= stream.MAX_SENTENCE + 1
+    assert text and "\n" not in text and len(text) <= wire.MAX_SENTENCE + 1
     assert text.endswith((".", "…")), text
     assert not LEAKS.search(text.replace("/etc/passwd", "")), text
 
@@ -98,12 +101,12 @@ def test_a_trace_is_read_or_refused_in_a_sentence(text: str, tmp_path: Path) -> 
     path = tmp_path / "trace.json"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     try:
-        trace = stream.read_trace(path)
+        trace = wire.read_trace(path)
     except TraceError as error:
         a_sentence(str(error))
         return
     assert Trace.from_json(trace.to_json()) == trace
-    json.loads(stream.replay(trace))
+    json.loads(wire.replay(trace))
 
 
 @fuzz
@@ -111,7 +114,7 @@ def test_a_trace_is_read_or_refused_in_a_sentence(text: str, tmp_path: Path) -> 
 def test_bytes_are_no_trace(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "trace.json").write_bytes(data)
     with pytest.raises(TraceError):
-        stream.read_trace(tmp_path / "trace.json")
+        wire.read_trace(tmp_path / "trace.json")
 
 
 @fuzz
@@ -138,7 +141,7 @@ def test_what_can_be_read_can_be_drawn(text: str) -> None:
         trace = Trace.from_json(text)
     except TraceError:
         return
-    for chart in blocks.CHARTS:
+    for chart in build.CHARTS:
         chart(trace)
 
 
@@ -146,7 +149,7 @@ def test_what_can_be_read_can_be_drawn(text: str) -> None:
 def ask(nvidia_engine: Engine) -> Any:
     """The page's own functions, by name; each yields what the stage gets. The folder has no tokenizer: a prompt ends
     in a sentence too."""
-    page = blocks.build(nvidia_engine, Settings(visitor_rate=0, max_new_tokens=16, time_limit=5.0), turns=None)
+    page = build.build(nvidia_engine, Settings(visitor_rate=0, max_new_tokens=16, time_limit=5.0), turns=None)
     functions = {one.api_name: one.fn for one in page.fns.values()}
 
     def call(name: str, *sent: Any) -> list[dict[str, Any]]:
@@ -171,7 +174,7 @@ def test_any_values_of_the_fields_end_in_a_run_or_a_sentence(ask: Any, data: st.
 
 @pytest.fixture(scope="module")
 def link() -> Any:
-    page = blocks.build(None, Settings(), turns=Turns(Settings()))
+    page = build.build(None, Settings(), turns=Turns(Settings()))
     return next(one.fn for one in page.fns.values() if one.api_name == "make_link")
 
 
@@ -208,7 +211,7 @@ def test_a_ceiling_ends_in_one_or_in_a_sentence(ask: Any, text: str) -> None:
         a_sentence(last["error"])
     else:
         assert last["ceiling"]
-    json.loads(light.progress(text))
+    json.loads(oracle.progress(text))
 
 
 @fuzz
@@ -249,7 +252,7 @@ def test_a_plan_is_one_or_is_refused_in_a_sentence(labels: Any, lengths: Any, th
     try:
         Plan.of(labels, lengths, thresholds, tokens, 128)
     except RequestError as error:
-        a_sentence(stream.explain(error))
+        a_sentence(wire.explain(error))
 
 
 files_sent = st.fixed_dictionaries(
@@ -324,7 +327,7 @@ def test_whole_pictures_are_read() -> None:
 def test_no_path_of_a_picture_but_an_uploads_is_opened(path: Any) -> None:
     engine = SimpleNamespace(checkpoint="seer", sees=True)
     slot = Slot(Checkpoints(engine, Settings()))
-    with patch("ui.picture.open_picture", side_effect=AssertionError):
+    with patch("ui.page.picture_slot.open_picture", side_effect=AssertionError):
         answer = json.loads(slot.look(path))
     assert answer["picture"] is None
     a_sentence(answer["error"])

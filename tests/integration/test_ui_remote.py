@@ -1,4 +1,4 @@
-"""ui.remote and ui.serve: a RemoteEngine over a replica in this process, and two that Ray Serve keeps."""
+"""ui.backends: a RemoteEngine over a replica in this process, and over two that Ray Serve keeps."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ from nemodiff.request import Request
 from tests.helpers.browser import running
 from tests.helpers.checkpoints import open_engine
 from tests.helpers.replicas import decoder_of, free_port, one_replica
-from ui import light, remote, stream
-from ui.checkpoint import Checkpoints
-from ui.remote import AWAY, LOST, connect
-from ui.runs import Runs
-from ui.serve.__main__ import main
+from ui import wire
+from ui.backends import remote
+from ui.backends.remote import AWAY, LOST, connect
+from ui.backends.serve.__main__ import main
+from ui.live import oracle
+from ui.live.run import Runs
+from ui.page.checkpoint_menu import Checkpoints
 from ui.settings import Settings
 
 PROMPT = (5, 6, 7, 8)
@@ -72,7 +74,7 @@ def test_a_run_where_another_loop_runs(near, local):
 
 
 def test_the_page_streams_a_remote_run(near, local):
-    messages = [json.loads(text) for text in stream.stream(near, asked(60), Runs(), "visitor")]
+    messages = [json.loads(text) for text in wire.stream(near, asked(60), Runs(), "visitor")]
     events = [event["q"] for message in messages for event in message.get("ev", [])]
     assert events == list(range(1, len(events) + 1))
     whole = local.generate(asked(60))
@@ -153,10 +155,10 @@ def test_pictures_are_refused_without_a_word_about_the_checkpoint(near):
 def test_the_ceiling_is_searched_on_the_replica(near, local):
     settings = asked(8, modes=("diffusion",)).to_json()
     text = json.dumps({"id": 7, "checkpoint": near.checkpoint, "request": settings, "answer_ids": []})
-    *_, there = light.stream(Checkpoints(near, Settings()), text, 60.0)
-    *_, here = light.stream(Checkpoints(local, Settings()), text, 60.0)
+    *_, there = oracle.stream(Checkpoints(near, Settings()), text, 60.0)
+    *_, here = oracle.stream(Checkpoints(local, Settings()), text, 60.0)
     assert json.loads(there)["light"]["ceiling"]["blocks"] and there == here
-    *_, refused = light.stream(Checkpoints(near, Settings()), "{", 60.0)
+    *_, refused = oracle.stream(Checkpoints(near, Settings()), "{", 60.0)
     assert "error" in json.loads(refused)["light"]
 
 

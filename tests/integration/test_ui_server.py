@@ -19,14 +19,14 @@ import pytest
 from gradio.state_holder import SessionState
 from gradio.utils import get_upload_folder
 
-from nemodiff.engine import Engine
+from nemodiff.engine.local import Engine
 from tests.helpers.checkpoints import open_engine
 from tests.helpers.official import random_ministral, write_nvidia
 from tests.helpers.served import LEAKS, WAIT, Visitor, free_port, sentence, serving, stage, values
-from ui import guard, server
-from ui.guard import UNANSWERED
-from ui.server import name_of
-from ui.turns import Turns
+from ui.live.desk import Turns
+from ui.server import guard, launch
+from ui.server.guard import UNANSWERED
+from ui.server.launch import name_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -301,7 +301,7 @@ def test_the_time_limit_ends_a_run_and_keeps_what_was_made(engine: Engine) -> No
 
 
 def test_visitors_who_are_gone_leave_nothing_behind(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "SESSIONS", 4)
+    monkeypatch.setattr(launch, "SESSIONS", 4)
 
     def states() -> int:
         gc.collect()

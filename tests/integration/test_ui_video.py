@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from nemodiff.trace import Event, Position, Trace
+from nemodiff.trace.events import Event, Position, Trace
 from tests.helpers.traces import trace_of
-from ui.frames import HOLD_MS
-from ui.gif import gif
-from ui.video import CODECS, video
+from ui.render.frames import HOLD_MS
+from ui.render.gif import gif
+from ui.render.video import CODECS, video
 
 av = pytest.importorskip("av", reason="videos need PyAV, which comes with requirements.txt")
 
@@ -56,7 +56,7 @@ def test_a_long_run_is_thinned_as_in_a_gif(ending: str, tmp_path: Path) -> None:
 
 
 def test_without_the_encoder_no_video_is_offered() -> None:
-    code = "import sys; sys.modules['av'] = None; from ui.files import FORMATS; print(*FORMATS)"
+    code = "import sys; sys.modules['av'] = None; from ui.page.files import FORMATS; print(*FORMATS)"
     shown = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
     )

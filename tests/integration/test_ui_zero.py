@@ -1,4 +1,4 @@
-"""ui.zero, by ZeroGPU's contract: the `spaces` package itself with its emulated CUDA, in `zero_rig.py`'s process."""
+"""ui.backends.zero by ZeroGPU's contract: the `spaces` package with its emulated CUDA, in `zero_rig.py`'s process."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 import spaces
 
 from nemodiff.request import Request
-from nemodiff.trace import MODES
+from nemodiff.trace.events import MODES
 from tests.helpers.checkpoints import open_engine
 from tests.helpers.official import random_ministral, write_nvidia
-from ui import zero
-from ui.runs import UNEXPECTED
+from ui.backends import zero
+from ui.live.run import UNEXPECTED
 
 ROOT = Path(__file__).parents[2]
 REQUEST = Request(prompt="w1 w2", max_new_tokens=12, ignore_eos=True, time_limit=60.0)

@@ -9,14 +9,14 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import PixtralImageProcessorPil
 
-from nemodiff.__main__ import main
-from nemodiff.engine import Engine
+from nemodiff.cli.main import main
+from nemodiff.engine.loading import load
+from nemodiff.engine.local import Engine
 from nemodiff.errors import CheckpointError, RequestError
-from nemodiff.loading import load
 from nemodiff.model.vision import grid, preprocess
 from nemodiff.pictures import Picture
 from nemodiff.request import Request
-from nemodiff.trace import MODES, Trace
+from nemodiff.trace.events import MODES, Trace
 from tests.helpers.official import EOS, SHAPE, random_ministral, write_nvidia
 from tests.helpers.released import FREQUENT, Released
 from tests.helpers.vlm import BREAK, END, IMG, TOWER, random_mistral3, write_vlm

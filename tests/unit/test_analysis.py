@@ -2,10 +2,10 @@
 
 import pytest
 
-from nemodiff.analysis.agreement import agreement, speed_up
-from nemodiff.analysis.sweep import sweep
 from nemodiff.errors import RequestError
-from nemodiff.trace import Event, Lane
+from nemodiff.evaluate.agreement import agreement, speed_up
+from nemodiff.evaluate.sweep import sweep
+from nemodiff.trace.events import Event, Lane
 from tests.helpers.engines import WithText
 
 

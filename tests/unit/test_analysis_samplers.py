@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nemodiff.analysis.samplers import (
+from nemodiff.evaluate.ranking_metrics import (
     ENTROPY_BOUNDS,
     THRESHOLDS,
     Point,

@@ -2,12 +2,13 @@
 
 import pytest
 
-from nemodiff import bench_orders, bench_trees
-from nemodiff.bench_orders import OrderRun
-from nemodiff.bench_trees import TreeRun, calibration, outcomes
+from nemodiff.bench import orders as bench_orders
+from nemodiff.bench import trees as bench_trees
+from nemodiff.bench.orders import OrderRun
+from nemodiff.bench.trees import TreeRun, calibration, outcomes
+from nemodiff.checkpoints.tokenizer import Tokenizer
 from nemodiff.examples import Example
-from nemodiff.tokenizer import Tokenizer
-from nemodiff.trace import Event, Lane, Position
+from nemodiff.trace.events import Event, Lane, Position
 
 STRUCTURED, OPEN = Example("Ids", "1 2 3", True), Example("Words", "sun", False)
 

@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 
+from nemodiff.checkpoints.tokenizer import Tokenizer as Ours
+from nemodiff.engine.loading import load
 from nemodiff.errors import RequestError
 from nemodiff.examples import EXAMPLES
-from nemodiff.loading import load
 from nemodiff.model.vision import grid
 from nemodiff.pictures import Picture
 from nemodiff.request import Request
-from nemodiff.tokenizer import Tokenizer as Ours
 from tests.helpers.chat import (
     END,
     END_THINK,

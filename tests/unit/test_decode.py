@@ -5,10 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemodiff import engine as engine_module
+from nemodiff.engine import local as engine_module
 from nemodiff.model import memory
 from nemodiff.request import Request
-from nemodiff.trace import MODES
+from nemodiff.trace.events import MODES
 from tests.helpers.checkpoints import EOS, MASK, open_engine, random_llama, write_llama
 from tests.helpers.official import random_ministral
 from tests.helpers.reference import Obvious, prompt_ids

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from nemodiff.analysis.agreement import agreement
+from nemodiff.engine.loading import load
 from nemodiff.errors import CheckpointError
-from nemodiff.loading import load
+from nemodiff.evaluate.agreement import agreement
 from nemodiff.model.weights import read_config
 from nemodiff.request import Request
-from nemodiff.trace import MODES, Lane
+from nemodiff.trace.events import MODES, Lane
 from tests.helpers.chat import END, END_OF_TEXT, write_templated, write_tokenizer
 from tests.helpers.checkpoints import VOCABULARY, open_engine, random_llama, write_llama
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nemodiff import loading
-from nemodiff.checkpoints import Files
+from nemodiff.checkpoints.catalogue import Files
+from nemodiff.engine import loading
 from nemodiff.errors import CheckpointError, RequestError
 from nemodiff.model.cpu import quantise
 from nemodiff.model.weights import check_finite
@@ -17,7 +17,7 @@ from nemodiff.samplers.trained import SamplerConfig, TrainedSampler, load_sample
 from tests.helpers.checkpoints import DTYPES, random_llama, write_llama
 from tests.helpers.official import random_ministral, write_nvidia
 from tests.helpers.vlm import write_vlm
-from ui.checkpoint import Checkpoints
+from ui.page.checkpoint_menu import Checkpoints
 from ui.settings import Settings
 
 ODD = [float("nan"), float("inf"), float("-inf")]

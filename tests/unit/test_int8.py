@@ -4,15 +4,15 @@ import pytest
 import torch
 
 import nemodiff
-from nemodiff.__main__ import main
-from nemodiff.engine import Defaults, Engine
+from nemodiff.checkpoints.tokenizer import Tokenizer
+from nemodiff.cli.main import main
+from nemodiff.engine.local import Defaults, Engine
 from nemodiff.errors import CheckpointError, RequestError
 from nemodiff.model import cpu
 from nemodiff.model.cpu import int8_obstacle
 from nemodiff.model.cpu.plan import KernelsUnavailable
 from nemodiff.model.weights import load_model
 from nemodiff.request import Request
-from nemodiff.tokenizer import Tokenizer
 from tests.helpers.checkpoints import MASK, VOCABULARY, load_as
 from tests.helpers.kernels import CPU, needs_int8
 

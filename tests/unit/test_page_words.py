@@ -7,15 +7,17 @@ import pickle
 
 import pytest
 
-from nemodiff import __main__ as cli
+from nemodiff.cli import main as cli
 from nemodiff.errors import RequestError, SettingError
 from nemodiff.pictures import TooManyPixels
 from nemodiff.request import Request
-from nemodiff.trace import Trace
+from nemodiff.trace.events import Trace
 from tests.helpers.traces import trace_of
-from ui import branch, permalink, stream
-from ui.export import replay_html
-from ui.fields import MAX_WHOLE, NAMES, check_length, exact_seed, new_tokens, worded
+from ui import wire
+from ui.live import branch
+from ui.page import permalink
+from ui.page.form import MAX_WHOLE, NAMES, check_length, exact_seed, new_tokens, worded
+from ui.render.replay import replay_html
 
 
 @pytest.mark.parametrize(
@@ -79,7 +81,7 @@ def test_a_traces_large_seed_comes_back_from_the_browser_as_it_went() -> None:
     data = trace_of({"1": "a", "2": "b"}, [1, 2])
     data["request"]["seed"] = BIG
     trace = Trace.from_json(json.dumps(data))
-    sent = json.loads(stream.replay(trace), parse_int=lambda text: int(float(text)))["trace"]  # JavaScript's numbers
+    sent = json.loads(wire.replay(trace), parse_int=lambda text: int(float(text)))["trace"]  # JavaScript's numbers
     assert sent["request"]["seed"] == str(BIG) and f'"seed":"{BIG}"' in replay_html(trace)
     assert Trace.from_json(json.dumps(sent)).request["seed"] == BIG
     request = Request(prompt="x", seed=7).to_json() | {"seed": str(BIG)}

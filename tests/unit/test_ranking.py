@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nemodiff.ranking import best, largest
+from nemodiff.samplers.topk import best, largest
 
 
 @pytest.mark.parametrize("vocabulary", [199, 256, 2048, 49152])

@@ -1,4 +1,4 @@
-"""ui.guard: a body's encoding, form and size do not change what is checked in it; uploads; sub-paths; streams."""
+"""ui.server.guard: a body's encoding, form and size do not change what is checked; uploads; sub-paths; streams."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from ui import api, guard
-from ui.guard import Guard, Refusal, Upload, Uploads
+from ui import api
+from ui.server import guard
+from ui.server.guard import Guard, Refusal, Upload, Uploads
 
 FOREIGN = {"data": [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}]}
 HERE = {"data": [{"path": f"{get_upload_folder()}/a/b.json", "url": "http://x/", "meta": {"_type": "gradio.FileData"}}]}

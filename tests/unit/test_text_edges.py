@@ -4,14 +4,14 @@ import json
 
 import pytest
 
+from nemodiff.checkpoints.tokenizer import Tokenizer
+from nemodiff.engine.loading import load
 from nemodiff.errors import RequestError, TraceError
-from nemodiff.loading import load
-from nemodiff.recorder import Recorder
 from nemodiff.request import Request
-from nemodiff.tokenizer import Tokenizer
-from nemodiff.trace import Event, Lane, Position, Trace
+from nemodiff.trace.events import Event, Lane, Position, Trace
+from nemodiff.trace.recorder import Recorder
 from tests.helpers.chat import END, FIRST_BYTE, write_templated, write_tokenizer
-from ui import permalink
+from ui.page import permalink
 
 
 def recorded(tokenizer, tokens, finish="length", mode="ar"):

@@ -7,11 +7,11 @@ import json
 import pytest
 from PIL import Image, ImageChops
 
-from nemodiff.trace import Trace
+from nemodiff.trace.events import Trace
 from tests.helpers.traces import trace_of
-from ui import frames
-from ui.frames import Frames
-from ui.text_layout import Piece, clusters, cut, layout, visual, width
+from ui.render import frames
+from ui.render.frames import Frames
+from ui.render.text_layout import Piece, clusters, cut, layout, visual, width
 
 SHALOM = "שלום"
 

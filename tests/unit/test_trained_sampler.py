@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import nemodiff
-from nemodiff.engine import Defaults, Engine
+from nemodiff.engine.local import Defaults, Engine
 from nemodiff.errors import CheckpointError, RequestError
 from nemodiff.request import Request
 from nemodiff.samplers.trained import (

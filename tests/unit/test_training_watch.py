@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nemodiff.engine import Defaults, Engine
+from nemodiff.engine.local import Defaults, Engine
 from nemodiff.request import Request
 from nemodiff.training.watch import GROUPS, Watch, tuned_model, watched_prompts
 from tests.helpers.engines import WithText

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemodiff.model.rows import BLOCK_ROWS, REFERENCE_ROWS, RowShapes, find_row_shapes
+from nemodiff.model.cuda.row_shapes import BLOCK_ROWS, REFERENCE_ROWS, RowShapes, find_row_shapes
 from nemodiff.model.weights import load_model
 from tests.helpers.checkpoints import DTYPES, MASK, VOCABULARY, load_as, random_llama, write_llama
 from tests.helpers.official import random_ministral, write_nvidia

@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from nemodiff.trace import Event, Position, Trace
+from nemodiff.trace.events import Event, Position, Trace
 from tests.helpers.traces import record, trace_of
-from ui.answers import fault
-from ui.cells import kept_counts
-from ui.frames import Frames
+from ui.render.answers import fault
+from ui.render.frames import Frames
+from ui.render.positions import kept_counts
 
 WORDS = {"1": '{"a"', "2": ":", "3": " 1", "4": "}", "5": "<eos>", "6": "```python\n{1}\n```", "7": "Sure"}
 

@@ -8,13 +8,14 @@ import gradio as gr
 import pytest
 
 from nemodiff.errors import RequestError
-from ui import blocks, player
-from ui.fields import given, listed, whole
+from ui import player
+from ui.page import build
+from ui.page.form import given, listed, whole
 from ui.settings import Settings
 
 
 def test_a_page_is_built_without_a_model(tmp_path) -> None:
-    page = blocks.build(None, Settings(recordings=tmp_path), problem="No model.")
+    page = build.build(None, Settings(recordings=tmp_path), problem="No model.")
     assert isinstance(page, gr.Blocks)
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from nemodiff.errors import RequestError
 from nemodiff.request import Request
-from ui.branch import MAX_CHARACTERS, request_of
+from ui.live.branch import MAX_CHARACTERS, request_of
 
 ASKED = Request(prompt="Count.", modes=("ar", "diffusion"), block_length=4, threshold=0.8, seed=3, time_limit=9.0)
 

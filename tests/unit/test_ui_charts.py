@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from nemodiff.ceiling import Block, Ceiling
-from nemodiff.trace import Event, Position, Trace
+from nemodiff.trace.events import Event, Position, Trace
+from nemodiff.trace.oracle import Block, Ceiling
 from tests.helpers.traces import ar, diffusion, record, speculation
-from ui import charts
-from ui.cells import Cells, escaped, kept_counts, name, texts
-from ui.charts import confidence
-from ui.charts.order import MAX_COLUMNS, MAX_ROWS
+from ui.render import charts
+from ui.render.charts import confidence as confidence
+from ui.render.charts.order import MAX_COLUMNS, MAX_ROWS
+from ui.render.positions import Cells, escaped, kept_counts, name, texts
 
 FIGURES = (
     charts.commit_order,

@@ -1,4 +1,4 @@
-"""ui.guard: bodies, file values, foreign sites and headers, in front of a bare application."""
+"""ui.server.guard: bodies, file values, foreign sites and headers, in front of a bare application."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from ui import guard
-from ui.guard import Guard, Refusal, Uploads
+from ui.server import guard
+from ui.server.guard import Guard, Refusal, Uploads
 
 HERE = "http://127.0.0.1:7860"
 

@@ -2,11 +2,11 @@
 
 import json
 
-from nemodiff.ceiling import Ceiling
 from nemodiff.request import Request
+from nemodiff.trace.oracle import Ceiling
 from tests.helpers.reference import prompt_ids
-from ui import light
-from ui.checkpoint import Checkpoints
+from ui.live import oracle
+from ui.page.checkpoint_menu import Checkpoints
 from ui.settings import Settings
 
 
@@ -17,11 +17,11 @@ def asked(engine, **more):
 
 def messages(engine, text, seconds=60.0, problem=""):
     checkpoints = Checkpoints(engine, Settings(), problem)
-    return [json.loads(one)["light"] for one in light.stream(checkpoints, text, seconds)]
+    return [json.loads(one)["light"] for one in oracle.stream(checkpoints, text, seconds)]
 
 
 def test_progress_then_the_ceiling(llama_engine, monkeypatch):
-    monkeypatch.setattr(light, "PAUSE", 0.0)
+    monkeypatch.setattr(oracle, "PAUSE", 0.0)
     *progress, last = messages(llama_engine, asked(llama_engine))
     assert all(one["id"] == 7 and one["tokens"] <= one["most"] == 14 for one in progress)
     assert progress[0]["forwards"] == 1
@@ -30,8 +30,8 @@ def test_progress_then_the_ceiling(llama_engine, monkeypatch):
 
 
 def test_a_closed_page_frees_the_model(llama_engine, monkeypatch):
-    monkeypatch.setattr(light, "PAUSE", 0.0)
-    stream = light.stream(Checkpoints(llama_engine, Settings()), asked(llama_engine), 60.0)
+    monkeypatch.setattr(oracle, "PAUSE", 0.0)
+    stream = oracle.stream(Checkpoints(llama_engine, Settings()), asked(llama_engine), 60.0)
     next(stream)
     stream.close()
     assert llama_engine.generate(Request(prompt_ids=(5, 6), modes=("ar",), max_new_tokens=2)).lanes[0].tokens

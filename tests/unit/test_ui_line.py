@@ -1,4 +1,4 @@
-"""ui.line: who comes next, who is refused, and what a waiting visitor is told; on a clock of our own."""
+"""ui.live.fair_queue: who comes next, who is refused, and what a waiting visitor is told; on a clock of our own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from ui.line import Line, Refused, Ticket, sentence
+from ui.live.fair_queue import Line, Refused, Ticket, sentence
 
 
 class Clock:

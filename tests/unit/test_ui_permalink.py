@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from nemodiff.errors import RequestError
 from nemodiff.request import ACCEPTANCES, DRAFTS, ORDERS, SAMPLERS
-from nemodiff.trace import MODES
-from ui import permalink
-from ui.permalink import FIELDS, PICTURE, query, read
+from nemodiff.trace.events import MODES
+from ui.page import permalink
+from ui.page.permalink import FIELDS, PICTURE, query, read
 
 DEFAULTS = ["Hi", list(MODES), 8, "confidence", 0.95, 0.3, 4, 0, 0, 128, False, False, "linear", "match", 1]
 DEFAULTS += ["best", None]

@@ -13,14 +13,16 @@ from nemodiff.errors import RequestError
 from nemodiff.examples import PICTURES
 from nemodiff.pictures import Picture, open_picture
 from nemodiff.request import Request
-from nemodiff.trace import Trace
+from nemodiff.trace.events import Trace
 from tests.helpers.engines import MadeEngine
 from tests.helpers.engines import messages as stream_messages
-from ui import branch, picture, stream
-from ui.checkpoint import Checkpoints
-from ui.export import replay_html
-from ui.picture import IMAGES, Slot
-from ui.runs import Runs
+from ui import wire
+from ui.live import branch
+from ui.live.run import Runs
+from ui.page import picture_slot
+from ui.page.checkpoint_menu import Checkpoints
+from ui.page.picture_slot import IMAGES, Slot
+from ui.render.replay import replay_html
 from ui.settings import Settings
 
 
@@ -84,7 +86,7 @@ def test_only_uploads_are_opened(uploads, tmp_path, monkeypatch) -> None:
     beside = tmp_path / "uploads-not" / "a.png"
     beside.parent.mkdir()
     beside.write_bytes(outside.read_bytes())
-    monkeypatch.setattr(picture, "open_picture", lambda path: pytest.fail(f"opened {path}"))
+    monkeypatch.setattr(picture_slot, "open_picture", lambda path: pytest.fail(f"opened {path}"))
     for path in (
         "/etc/passwd",
         str(outside),
@@ -123,7 +125,7 @@ def test_a_checkpoint_that_reads_says_so_and_names_one_that_sees(uploads, monkey
     class Reader:
         name, note, sees = "reader", "It reads.", False
 
-    monkeypatch.setattr(picture, "CATALOGUE", (Reader, Entry))
+    monkeypatch.setattr(picture_slot, "CATALOGUE", (Reader, Entry))
     shown = json.loads(slot(Blind()).look(upload(uploads)))
     assert shown["sees"] is False and shown["note"] == "It reads." and shown["picture"] is None
     assert shown["error"] == "reader reads text only: leave the picture out, or load made/seer, which sees."
@@ -134,7 +136,7 @@ def test_a_checkpoint_that_reads_says_so_and_names_one_that_sees(uploads, monkey
 
 
 def test_an_unexpected_error_stays_in_the_log(uploads, monkeypatch, caplog) -> None:
-    monkeypatch.setattr(picture, "open_picture", lambda path: 1 / 0)
+    monkeypatch.setattr(picture_slot, "open_picture", lambda path: 1 / 0)
     shown = json.loads(slot(Seeing()).look(upload(uploads)))
     assert "Something went wrong" in shown["error"] and "division" in caplog.text
 
@@ -164,12 +166,12 @@ def test_a_run_shows_its_pictures_and_its_trace_does_not_hold_them() -> None:
     image = Picture.of(Image.new("RGB", (40, 20), "red"))
     runs = Runs()
     request = Request(prompt="hello", modes=("ar",), images=(image,))
-    first, *others = (json.loads(text) for text in stream.stream(Seeing(), request, runs, "visitor"))
+    first, *others = (json.loads(text) for text in wire.stream(Seeing(), request, runs, "visitor"))
     assert first["pictures"] == [image.preview()] and not any("pictures" in one for one in others)
     assert first["head"]["image_grids"] == [[2, 4]] and first["head"]["request"]["images"] == [[40, 20]]
     assert "image_previews" not in first["head"]
     assert "pictures" not in stream_messages(Seeing())[0]
-    assert json.loads(stream.resync(runs, first["run"]))["pictures"] == [image.preview()]
+    assert json.loads(wire.resync(runs, first["run"]))["pictures"] == [image.preview()]
 
     asked = {"run": first["run"], "checkpoint": "made", "request": first["head"]["request"], "answer_ids": [1]}
     assert branch.request_of(json.dumps(asked), "made", 9.0, runs).images == (image,)

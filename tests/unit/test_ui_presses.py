@@ -1,4 +1,4 @@
-"""ui.turns and ui.line under presses in any order: of several pages, each with its Generate, Stop and Sweep."""
+"""ui.live under presses in any order: of several pages, each with its Generate, Stop and Sweep."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from ui.line import Ticket
+from ui.live.desk import Turns
+from ui.live.fair_queue import Ticket
 from ui.settings import Settings
-from ui.turns import Turns
 
 PAGES = st.sampled_from(("a", "b", "c"))
 
@@ -48,7 +48,7 @@ class Asked:
 class Presses(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.patience = patch("ui.turns.PATIENCE", 0.0)
+        self.patience = patch("ui.live.desk.PATIENCE", 0.0)
         self.patience.start()
         self.turns = Turns(Settings())
         self.asked: list[Asked] = []

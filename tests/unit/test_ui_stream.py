@@ -1,4 +1,4 @@
-"""ui.stream and ui.runs: what goes to the page, with a made engine in place of a model."""
+"""ui.wire and ui.live.run: what goes to the page, with a made engine in place of a model."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 
 from nemodiff.errors import TraceError
 from nemodiff.request import Request
-from nemodiff.trace import Event, Position
+from nemodiff.trace.events import Event, Position
 from tests.helpers.engines import WAIT, MadeEngine, messages
-from ui import stream
-from ui.runs import UNEXPECTED, Runs
+from ui import wire
+from ui.live.run import UNEXPECTED, Runs
 
 
 def test_batches_carry_every_event_once_numbered_from_one_and_end_small() -> None:
@@ -37,9 +37,9 @@ def asked(prompt: str = "hello") -> Request:
 
 def test_a_run_that_its_page_lost_goes_on_for_a_while_and_then_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     for seconds, finish in ((-1.0, "stopped"), (math.inf, "length")):
-        monkeypatch.setattr("ui.runs.GRACE", seconds)
+        monkeypatch.setattr("ui.live.run.GRACE", seconds)
         engine, runs = MadeEngine(9, hold=3), Runs()
-        batches = stream.stream(engine, asked(), runs)
+        batches = wire.stream(engine, asked(), runs)
         run = runs.get(json.loads(next(batches))["run"])
         batches.close()
         engine.released.set()
@@ -49,26 +49,26 @@ def test_a_run_that_its_page_lost_goes_on_for_a_while_and_then_ends(monkeypatch:
 
 
 def test_where_others_wait_a_lost_run_goes_on_only_for_a_page_that_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ui.runs.HURRY", math.inf)
+    monkeypatch.setattr("ui.live.run.HURRY", math.inf)
     for asks, finish in ((False, "stopped"), (True, "length")):
         engine, runs = MadeEngine(9, hold=3), Runs()
-        batches = stream.stream(engine, asked(), runs, wanted=lambda: True)
+        batches = wire.stream(engine, asked(), runs, wanted=lambda: True)
         run = runs.get(json.loads(next(batches))["run"])
         batches.close()
         if asks:
-            assert len(json.loads(stream.resync(runs, run.id))["ev"]) <= 3
+            assert len(json.loads(wire.resync(runs, run.id))["ev"]) <= 3
         else:
-            monkeypatch.setattr("ui.runs.HURRY", 0.0)
+            monkeypatch.setattr("ui.live.run.HURRY", 0.0)
         engine.released.set()
         assert run.join(WAIT)
         assert run.end()["end"]["finish"] == {"ar": finish}
-        monkeypatch.setattr("ui.runs.HURRY", math.inf)
+        monkeypatch.setattr("ui.live.run.HURRY", math.inf)
 
 
 def test_stop_ends_a_run_and_its_stream_says_so() -> None:
     """However long the last forward takes: the end is sent when it has come, not when somebody lost patience."""
     engine, runs = MadeEngine(1000, hold=3), Runs()
-    batches = stream.stream(engine, asked(), runs, "ticket")
+    batches = wire.stream(engine, asked(), runs, "ticket")
     sent = [json.loads(next(batches))]
     runs.get("ticket").stop()
     while not (runs.get("ticket").wait(0, 0) == 3 and sum(len(one.get("ev", ())) for one in sent) == 3):
@@ -82,28 +82,28 @@ def test_stop_ends_a_run_and_its_stream_says_so() -> None:
 def test_resync_returns_a_recent_run_and_nothing_for_others() -> None:
     runs = Runs(keep=1)
     first = messages(MadeEngine(), runs=runs)[0]["run"]
-    whole = json.loads(stream.resync(runs, first))
+    whole = json.loads(wire.resync(runs, first))
     assert whole["full"] and [event["q"] for event in whole["ev"]] == [1, 2, 3, 4, 5]
     assert whole["lanes"]["ar"]["finish"] == "length" and whole["end"]["events"] == 5
-    rest = json.loads(stream.resync(runs, "visitor", 3))  # by the name that it was asked for under
+    rest = json.loads(wire.resync(runs, "visitor", 3))  # by the name that it was asked for under
     assert [event["q"] for event in rest["ev"]] == [4, 5]
     assert rest["end"] == whole["end"] and rest.keys().isdisjoint(("full", "head"))
-    assert json.loads(stream.resync(runs, first, 5))["ev"] == []
+    assert json.loads(wire.resync(runs, first, 5))["ev"] == []
     for strange in (-1, 6, "3", None):  # from the beginning
-        assert json.loads(stream.resync(runs, first, strange)).get("full")
+        assert json.loads(wire.resync(runs, first, strange)).get("full")
     messages(MadeEngine(), runs=runs)
-    assert stream.resync(runs, first) == ""
-    assert stream.resync(runs, None) == stream.resync(runs, "") == stream.resync(runs, [1]) == ""
+    assert wire.resync(runs, first) == ""
+    assert wire.resync(runs, None) == wire.resync(runs, "") == wire.resync(runs, [1]) == ""
 
 
 def test_a_run_that_goes_on_is_not_forgotten_however_many_there_are() -> None:
     engines, runs = [MadeEngine(5, hold=2) for _ in range(4)], Runs(keep=1)
-    streams = [stream.stream(engine, asked(), runs, f"ticket {k}") for k, engine in enumerate(engines)]
+    streams = [wire.stream(engine, asked(), runs, f"ticket {k}") for k, engine in enumerate(engines)]
     for one in streams:
         next(one)
     for k in range(3):
         messages(MadeEngine(), runs=runs)
-        assert all(stream.resync(runs, f"ticket {k}") for k in range(4))
+        assert all(wire.resync(runs, f"ticket {k}") for k in range(4))
     for one, engine in zip(streams, engines, strict=True):
         engine.released.set()
         assert json.loads(list(one)[-1])["end"]["events"] == 5
@@ -113,14 +113,14 @@ def test_a_run_that_goes_on_is_not_forgotten_however_many_there_are() -> None:
 
 def test_a_resync_of_a_run_without_events_says_how_it_stands() -> None:
     engine, runs = MadeEngine(5, hold=0), Runs()
-    batches = stream.stream(engine, asked(), runs, "ticket")
+    batches = wire.stream(engine, asked(), runs, "ticket")
     assert next(batches)
-    assert json.loads(stream.resync(runs, "ticket")).keys() == {"n"}  # nothing yet
+    assert json.loads(wire.resync(runs, "ticket")).keys() == {"n"}  # nothing yet
     engine.released.set()
     list(batches)
-    assert json.loads(stream.resync(runs, "ticket"))["full"]
+    assert json.loads(wire.resync(runs, "ticket"))["full"]
     messages(MadeEngine(0), runs=runs)
-    assert json.loads(stream.resync(runs, "visitor"))["error"] == stream.STOPPED
+    assert json.loads(wire.resync(runs, "visitor"))["error"] == wire.STOPPED
 
 
 def test_a_run_that_ends_early_without_being_stopped_ran_out_of_time() -> None:
@@ -134,30 +134,30 @@ def test_errors_are_one_sentence() -> None:
     [*_, last] = messages(MadeEngine(fail=RuntimeError("secret path")))
     assert last["error"] == UNEXPECTED
     assert last["end"]["events"] == 2
-    assert stream.failure("x") != stream.failure("x")
-    assert stream.explain(RuntimeError("secret")) == UNEXPECTED
+    assert wire.failure("x") != wire.failure("x")
+    assert wire.explain(RuntimeError("secret")) == UNEXPECTED
 
 
 def test_read_trace_refuses_what_is_too_large_or_damaged(tmp_path: Path) -> None:
     path = tmp_path / "trace.json"
     path.write_text("{" * 100, encoding="utf-8")
     with pytest.raises(TraceError, match="larger than"):
-        stream.read_trace(path, limit=50)
+        wire.read_trace(path, limit=50)
     with pytest.raises(TraceError, match="no valid JSON"):
-        stream.read_trace(path)
+        wire.read_trace(path)
     with pytest.raises(TraceError, match="could not be read"):
-        stream.read_trace(tmp_path / "none.json")
+        wire.read_trace(tmp_path / "none.json")
 
 
 def test_recording_skips_what_cannot_be_read(tmp_path: Path) -> None:
-    assert stream.recording(tmp_path) is None
-    assert stream.recording(tmp_path / "missing") is None
+    assert wire.recording(tmp_path) is None
+    assert wire.recording(tmp_path / "missing") is None
     (tmp_path / "a.json").write_text("[]", encoding="utf-8")
     engine = MadeEngine()
     recorder = engine.recorder(Request(prompt="hello", modes=("ar",)))
     for event in engine.stream(Request(prompt="hello", modes=("ar",))):
         recorder.add(event)
     (tmp_path / "b.json").write_text(recorder.finish("time").to_json(), encoding="utf-8")
-    data = json.loads(stream.recording(tmp_path))
+    data = json.loads(wire.recording(tmp_path))
     assert data["kind"] == "recorded"
     assert data["trace"]["lanes"][0]["tokens"] == [0, 1, 2, 3, 4]

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from nemodiff.analysis.sweep import Point
 from nemodiff.errors import RequestError
+from nemodiff.evaluate.sweep import Point
 from tests.helpers.engines import WithText
-from ui import compare
-from ui.charts.compare import seconds_a_token, tokens_a_forward
-from ui.figure import COLOURS
-from ui.sweeps import Plan, Results, Sweep
+from ui.live.sweep_run import Plan, Results, Sweep
+from ui.page import compare
+from ui.render.charts.compare import seconds_a_token, tokens_a_forward
+from ui.render.charts.figure import COLOURS
 
 
 def point(mode="diffusion", block=4, threshold=0.9, tpf=2.0, agreement=0.5, seconds=0.02) -> Point:

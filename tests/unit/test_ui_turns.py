@@ -1,4 +1,4 @@
-"""ui.turns, ui.visitor, ui.logs and the slow page: who waits, who is counted, what a log holds, when memory ends."""
+"""The desk, its visitors, logs and the slow page: who waits, who is counted, what a log holds, when memory ends."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from typing import Any
 import pytest
 import torch
 
-from nemodiff.engine import Engine
+from nemodiff.engine.local import Engine
 from nemodiff.request import Request
 from tests.helpers.engines import MadeEngine, messages
-from ui import asking, logs, relay, stream
-from ui.runs import Runs
+from ui import wire
+from ui.live import backlog
+from ui.live import tickets as asking
+from ui.live.desk import Turns
+from ui.live.run import Runs
+from ui.live.visitor import visitor_of
+from ui.server import logs
 from ui.settings import Settings
-from ui.turns import Turns
-from ui.visitor import visitor_of
 
 WAIT = 20
 
@@ -63,7 +66,7 @@ def test_a_visitor_without_anything_is_nobody() -> None:
 
 
 def test_who_waits_is_told_and_comes_when_the_place_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ui.turns.PATIENCE", 0.01)
+    monkeypatch.setattr("ui.live.desk.PATIENCE", 0.01)
     turns = Turns(Settings())
     first = take(turns, visitor("a"), lambda _: iter(["one", "two"]))
     assert next(first) == "one"
@@ -87,7 +90,7 @@ def test_a_closed_page_leaves_the_line_wherever_it_stands() -> None:
 
 
 def test_stop_takes_who_waits_out_of_the_line_and_says_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ui.turns.PATIENCE", 0.01)
+    monkeypatch.setattr("ui.live.desk.PATIENCE", 0.01)
     turns = Turns(Settings())
     first, second = (take(turns, visitor(name), lambda _: iter([1, 2]), name) for name in "ab")
     next(first)
@@ -114,7 +117,7 @@ def test_stop_stops_what_it_names_and_nothing_that_is_asked_for_later() -> None:
 def test_a_stop_that_overtakes_what_it_stops_is_remembered_and_so_are_only_so_many(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("ui.turns.EARLY", 3)
+    monkeypatch.setattr("ui.live.desk.EARLY", 3)
     turns = Turns(Settings())
     for k in range(9):
         turns.halt(f"ticket {k}", early=True)
@@ -218,8 +221,8 @@ def test_a_run_is_counted_and_logged_without_what_was_asked(
 ) -> None:
     turns, runs = Turns(Settings()), Runs()
     request = Request(prompt="my secret", prompt_ids=(5, 6), modes=("ar",), max_new_tokens=4, ignore_eos=True)
-    with caplog.at_level(logging.INFO, "ui.turns"):
-        list(stream.stream(llama_engine, request, runs, ended=lambda run: turns.ended(run, run.began)))
+    with caplog.at_level(logging.INFO, "ui.live.desk"):
+        list(wire.stream(llama_engine, request, runs, ended=lambda run: turns.ended(run, run.began)))
     [record] = caplog.records
     line = json.loads(logs.JsonLines().format(record))
     assert line["message"] == "run ended" and line["finish"] == "length"
@@ -244,7 +247,7 @@ def test_an_error_is_logged_without_its_text() -> None:
         raise ValueError("my secret at /home/someone")
     except ValueError as error:
         given = (type(error), error, error.__traceback__)
-    record = logging.LogRecord("ui.runs", logging.ERROR, __file__, 1, "a run failed", None, given)
+    record = logging.LogRecord("ui.live.run", logging.ERROR, __file__, 1, "a run failed", None, given)
     line = json.loads(logs.JsonLines().format(record))
     assert (line["level"], line["error"]) == ("error", "ValueError")
     assert line["at"][-1].startswith("tests/unit/test_ui_turns.py:")
@@ -266,9 +269,9 @@ def test_running_out_of_memory_ends_one_run_and_the_next_one_works(
                 ticket.leave()
                 turns.ended(run, run.began)
 
-            return stream.stream(llama_engine, request, runs, ended=ended)
+            return wire.stream(llama_engine, request, runs, ended=ended)
 
-        return [json.loads(text) for text in turns.take(visitor(), work, stream.waiting, stream.failure)]
+        return [json.loads(text) for text in turns.take(visitor(), work, wire.waiting, wire.failure)]
 
     whole = ask()
     model, left = type(llama_engine.model), 6
@@ -296,10 +299,10 @@ def test_running_out_of_memory_ends_one_run_and_the_next_one_works(
 
 def test_a_page_that_takes_nothing_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """The model goes to its end; the page is sent the events once it has caught up."""
-    monkeypatch.setattr(stream, "PATIENCE", 0.001)
-    engine, runs, held = MadeEngine(50, hold=20), Runs(), [stream.BEHIND]
+    monkeypatch.setattr(wire, "PATIENCE", 0.001)
+    engine, runs, held = MadeEngine(50, hold=20), Runs(), [wire.BEHIND]
     free = threading.Event()
-    batches = stream.stream(
+    batches = wire.stream(
         engine,
         Request(prompt="hello", modes=("ar",)),
         runs,
@@ -320,18 +323,18 @@ def test_a_page_that_takes_nothing_holds_up_nobody(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_page_that_never_takes_anything_gets_the_end_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "PATIENCE", 0.001)
-    monkeypatch.setattr(stream, "LINGER", 0.005)
+    monkeypatch.setattr(wire, "PATIENCE", 0.001)
+    monkeypatch.setattr(wire, "LINGER", 0.005)
     runs = Runs()
     request = Request(prompt="hello", modes=("ar",))
-    sent = [json.loads(text) for text in stream.stream(MadeEngine(50), request, runs, "v", behind=lambda: 10**6)]
+    sent = [json.loads(text) for text in wire.stream(MadeEngine(50), request, runs, "v", behind=lambda: 10**6)]
     assert not [message for message in sent if message.get("ev")]
     assert sent[-1]["end"]["events"] == 50  # so that it sees what it missed, and asks for it
-    assert len(json.loads(stream.resync(runs, sent[-1]["run"]))["ev"]) == 50
+    assert len(json.loads(wire.resync(runs, sent[-1]["run"]))["ev"]) == 50
 
 
 def test_how_far_a_page_is_behind_is_what_gradio_holds_for_it() -> None:
     queue = SimpleNamespace(pending_messages_per_session={"s": SimpleNamespace(qsize=lambda: 3)})
     page = SimpleNamespace(_queue=queue)
-    assert relay.behind(page, "s")() == 3
-    assert relay.behind(page, "other")() == relay.behind(page, None)() == relay.behind(None, "s")() == 0
+    assert backlog.behind(page, "s")() == 3
+    assert backlog.behind(page, "other")() == backlog.behind(page, None)() == backlog.behind(None, "s")() == 0

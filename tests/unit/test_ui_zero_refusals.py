@@ -1,4 +1,4 @@
-"""ui.zero_refusals: sentences for what ZeroGPU refuses with. What the package itself says is in test_ui_zero.py."""
+"""Sentences for what ZeroGPU refuses with. What the package itself says is in test_ui_zero.py."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import pytest
 
 from nemodiff.errors import RequestError
 from nemodiff.request import Request
-from ui import zero
-from ui.runs import UNEXPECTED
-from ui.zero_refusals import plain, sentence
+from ui.backends import zero
+from ui.backends.zero_refusals import plain, sentence
+from ui.live.run import UNEXPECTED
 
 gr = pytest.importorskip("gradio")
 REQUEST = Request(prompt="x", modes=("ar", "diffusion"), max_new_tokens=200)

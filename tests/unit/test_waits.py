@@ -1,10 +1,10 @@
-"""ui.line: what a waiting visitor is told never counts up."""
+"""ui.live.fair_queue: what a waiting visitor is told never counts up."""
 
 from __future__ import annotations
 
 import re
 
-from ui.line import Line, Told
+from ui.live.fair_queue import Line, Told
 
 
 class Clock:

@@ -21,7 +21,7 @@ from nemodiff.model.output import Best, Output
 
 if TYPE_CHECKING:
     from nemodiff.model.cpu.build import Kernels
-    from nemodiff.model.static import StaticForwards
+    from nemodiff.model.cuda.graphs import StaticForwards
     from nemodiff.model.transformer import Matrix, Transformer
     from nemodiff.model.vision import Vision
 

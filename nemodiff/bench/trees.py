@@ -1,0 +1,149 @@
+"""`python -m nemodiff bench --beyond`: trees of drafts against chains, and what a tree expects against what it gets."""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from nemodiff.engine.local import Engine
+from nemodiff.evaluate.agreement import speed_up
+from nemodiff.examples import Example
+from nemodiff.request import Request
+from nemodiff.trace.events import Event, Lane
+
+#: Budgets of rows; None: what rows cost here decides.
+ROWS = (8, 12, 16, 24, 32, 64, None)
+#: Distances and ranks that the table of calibration names.
+_DISTANCES, _RANKS = 6, 3
+
+
+@dataclass(frozen=True, slots=True)
+class TreeRun:
+    """Self-speculation of one prompt, beside AR in the same run: tokens a forward, rows a forward, the share of
+    forwards that had drafts to verify, AR's model seconds a token over its own, new tokens a tree expected and got,
+    whether the text is AR's."""
+
+    example: Example
+    way: str
+    tpf: float
+    rows: float
+    ready: float
+    speed_up: float
+    expected: float | None
+    got: float
+    identical: bool
+    lane: Lane
+
+
+def measure(
+    engine: Engine, examples: Sequence[Example], max_new_tokens: int, rows: Sequence[int | None] = ROWS
+) -> list[TreeRun]:
+    """Linear drafts of 8, quadratic ones of 4 and 8, and a tree at every budget, each in a race against AR."""
+    ways: list[tuple[str, dict[str, Any]]] = [
+        ("linear, block 8", {"draft": "linear", "block_length": 8}),
+        *((f"quadratic, block {length}", {"draft": "quadratic", "block_length": length}) for length in (4, 8)),
+        *((f"tree, {budget or 'auto'}", {"draft": "tree", "rows": budget}) for budget in rows),
+    ]
+    found = []
+    for example in examples:
+        print(f"trees: {example.label} …", file=sys.stderr, flush=True)
+        for way, options in ways:
+            request = Request(
+                prompt=example.prompt,
+                modes=("ar", "self-speculation"),
+                max_new_tokens=max_new_tokens,
+                alternatives=0,
+                **options,
+            )
+            ar, lane = engine.generate(request).lanes
+            events = lane.events[1:]
+            trees = [event.expected for event in events if event.expected is not None]
+            found.append(
+                TreeRun(
+                    example,
+                    way,
+                    tpf=lane.tpf or 0.0,
+                    rows=fmean([event.rows or event.length for event in events] or [1]),
+                    ready=fmean([bool(event.tree) for event in events] or [0]),
+                    speed_up=speed_up(lane, ar) or 0.0,
+                    expected=fmean(trees) if trees else None,
+                    got=fmean(lane.acceptance_lengths or [1]),
+                    identical=lane.tokens == ar.tokens,
+                    lane=lane,
+                )
+            )
+    return found
+
+
+def report(found: Sequence[TreeRun], max_new_tokens: int) -> str:
+    """Means by way to draft, for structured and for open-ended prompts."""
+    lines = [
+        f"Self-speculation on the example prompts, at most {max_new_tokens} new tokens, every way in a race against "
+        "AR; × AR in model seconds a token, the slowest prompt in brackets.",
+        "",
+        "| prompts | drafts | TPF | rows a forward | drafts ready | × AR | expected | got | identical to AR |",
+        "| --- | --- |" + " --- |" * 7,
+    ]
+    for name, structured in (("structured", True), ("open-ended", False)):
+        for way in dict.fromkeys(run.way for run in found):
+            runs = [run for run in found if run.way == way and run.example.structured is structured]
+            if not runs:
+                continue
+            expected = [run.expected for run in runs if run.expected is not None]
+            cells = [
+                f"{fmean(run.tpf for run in runs):.2f}",
+                f"{fmean(run.rows for run in runs):.1f}",
+                f"{fmean(run.ready for run in runs):.0%}" if expected else "",
+                f"{fmean(run.speed_up for run in runs):.2f}× ({min(run.speed_up for run in runs):.2f}×)",
+                f"{fmean(expected):.2f}" if expected else "",
+                f"{fmean(run.got for run in runs):.2f}",
+                f"{fmean(run.identical for run in runs):.0%}",
+            ]
+            lines.append(f"| {name} | {way} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def outcomes(event: Event) -> list[tuple[int, int, float, bool]]:
+    """(distance, rank, probability at its distance, whether it stands) of every candidate whose parent stands: rank 1
+    is a parent's likeliest."""
+    kept = [position.token for position in event.positions if position.state == "accepted"]
+    path, depth, found = {0: 0}, {0: 0}, []
+    seen: dict[int, int] = defaultdict(int)
+    for row, ((token, share), parent) in enumerate(zip(event.tree, event.parents, strict=True), 1):
+        depth[row] = depth[parent] + 1
+        seen[parent] += 1
+        if parent not in path:
+            continue
+        step = path[parent]
+        stands = step < len(kept) and kept[step] == token
+        if stands:
+            path[row] = step + 1
+        found.append((depth[row], seen[parent], share, stands))
+    return found
+
+
+def calibration(found: Sequence[TreeRun]) -> str:
+    """By distance and rank: how probable a candidate was said to be once its parent stood, and how often it stood."""
+    cells: dict[tuple[int, int], list[tuple[float, bool]]] = defaultdict(list)
+    for run in found:
+        for event in run.lane.events:
+            for distance, rank, share, stands in outcomes(event):
+                cells[min(distance, _DISTANCES), min(rank, _RANKS)].append((share, stands))
+    lines = [
+        "Candidates of all trees whose parent stood: said to be so probable / stood so often (how many).",
+        "",
+        "| distance | " + " | ".join(f"rank {rank}" for rank in range(1, _RANKS)) + f" | rank {_RANKS} and on |",
+        "| --- |" + " --- |" * _RANKS,
+    ]
+    for distance in range(1, _DISTANCES + 1):
+        row = []
+        for rank in range(1, _RANKS + 1):
+            pairs = cells[distance, rank]
+            said, stood = fmean(share for share, _ in pairs or [(0.0, False)]), [stands for _, stands in pairs]
+            row.append(f"{said:.2f} / {fmean(stood):.2f} ({len(pairs)})" if pairs else "")
+        lines.append(f"| {distance}{' and on' if distance == _DISTANCES else ''} | {' | '.join(row)} |")
+    return "\n".join(lines)

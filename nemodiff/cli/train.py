@@ -1,0 +1,229 @@
+"""`python -m nemodiff train …`: distil chat from the base, train jointly, export, train the sampler and the tower."""
+
+import argparse
+from pathlib import Path
+
+from nemodiff import command
+from nemodiff.checkpoints.catalogue import DEFAULT, SEEING, base_weights
+from nemodiff.command import check_file, check_folder, check_there, is_there, number, refuse_unused, whole
+from nemodiff.samplers.trained import SIZES
+
+DEFAULT_CHAT = Path("runs/chat.jsonl")
+DEFAULT_RUN = Path("runs/joint")
+DEFAULT_ADAPTER = Path("assets/checkpoints/smollm2-135m-tri")
+
+
+def _base(args: argparse.Namespace) -> Path:
+    check_there(args.base, "base checkpoint")
+    return args.base or base_weights(lambda line: print(line, flush=True))
+
+
+def _distill(args: argparse.Namespace) -> int:
+    from nemodiff.training.distill import distill
+
+    check_folder(args.out.parent, "folder of --out")
+    check_file(args.out, "answers")
+    kept = distill(
+        _base(args),
+        args.out,
+        limit=args.limit,
+        slots=args.slots,
+        max_new_tokens=args.max_new_tokens,
+        neutral=args.neutral,
+        device=args.device,
+    )
+    print(f"{kept} answers kept in {args.out}")
+    return 0
+
+
+def _joint(args: argparse.Namespace) -> int:
+    from nemodiff.training.joint import Settings, train
+
+    check_there(args.base, "base checkpoint")
+    check_there(args.chat, "chat made by `distill`")
+    check_there(args.start, "exported adapter")
+    check_folder(args.out, "run")
+    if args.device != "cpu":
+        refuse_unused(args, f"--device {args.device}", ("workers",), "there is one process")
+    chat = args.chat or DEFAULT_CHAT
+    if not chat.exists():
+        chat = None
+        print(
+            f"{DEFAULT_CHAT} is not there: training on structured tasks alone. "
+            "Make it with `python -m nemodiff train distill`."
+        )
+    train(
+        Settings(
+            base=str(_base(args)),
+            out=str(args.out),
+            chat=str(chat) if chat else None,
+            start=str(args.start) if args.start else None,
+            minutes=args.minutes,
+            rank=args.rank,
+            budget=args.budget,
+            copies=args.copies,
+            learning_rate=args.learning_rate,
+            workers=args.workers or 2,
+            device=args.device,
+            seed=args.seed,
+            save_minutes=args.save_minutes,
+            watch_minutes=args.watch_minutes,
+        ),
+        resume=args.resume,
+    )
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from nemodiff.training.curve import curve
+    from nemodiff.training.joint import export
+
+    check_there(args.run / "state.pt", "saved state")
+    check_folder(args.out, "adapter")
+    path = export(args.run / "state.pt", args.out, block_length=args.block_length, threshold=args.threshold)
+    log = args.run / "log.jsonl"
+    if log.exists():
+        (args.out / "curve.svg").write_text(curve(log), encoding="utf-8")
+    print(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
+    return 0
+
+
+def _sampler(args: argparse.Namespace) -> int:
+    from nemodiff.training.sampler_run import run
+
+    check_folder(args.out, "sampler")
+    if args.states and is_there(args.states):
+        refuse_unused(args, "--states FILE", ("minutes",), "its trajectories are there already")
+    else:
+        check_file(args.states, "trajectories")
+    print(
+        run(
+            args.checkpoint,
+            args.out,
+            size=args.size,
+            minutes=12.0 if args.minutes is None else args.minutes,
+            steps=args.steps,
+            block_length=args.block_length,
+            states_file=args.states,
+            device=args.device,
+            dtype=args.dtype,
+            seed=args.seed,
+        )
+    )
+    return 0
+
+
+def _vision(args: argparse.Namespace) -> int:
+    from nemodiff.training.vision import Run, Settings
+
+    if args.resume:
+        refuse_unused(args, "--resume", ("start",), "the state in --out is gone on from")
+        check_there(args.out / "state.pt", "saved state")
+    check_there(args.start, "exported checkpoint")
+    check_folder(args.out, "run")
+    check_folder(args.to, "checkpoint")
+    minutes = tuple(args.minutes)
+    start = str(args.start) if args.start else None
+    run = Run(Settings(args.checkpoint, str(args.out), minutes, start, args.seed), resume=args.resume)
+    run.train()
+    print(f"{args.to} ({run.export(args.to) / 1e6:.1f} MB)")
+    return 0
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    """Add `train` with its steps `distill`, `joint`, `sampler`, `vision` and `export` to the command line; each sets
+    func(args) -> exit code."""
+    parser = subparsers.add_parser("train", help="make the small tri-mode checkpoint")
+    _add_steps(parser)
+    return parser
+
+
+def _add_steps(parser: argparse.ArgumentParser) -> None:
+    steps = parser.add_subparsers(dest="step", required=True)
+    distill = steps.add_parser("distill", help="the base's answers to our open prompts and its plain text; resumable")
+    distill.add_argument("--base", type=Path, help="folder of the base checkpoint (default: SmolLM2, fetched)")
+    distill.add_argument("--out", type=Path, default=DEFAULT_CHAT)
+    distill.add_argument("--limit", type=whole(1, 1_000_000), default=3500, help="how many prompts")
+    distill.add_argument("--neutral", type=whole(0, 1_000_000), default=256, help="how many openings of plain text")
+    distill.add_argument("--slots", type=whole(1, 4096), default=128, help="how many texts at once")
+    distill.add_argument("--max-new-tokens", type=whole(1, 4096), default=128)
+    distill.add_argument("--device", default="cpu")
+    distill.set_defaults(func=_distill)
+
+    joint = steps.add_parser("joint", help="joint training of the low-rank update")
+    joint.add_argument("--base", type=Path, help="folder of the base checkpoint (default: SmolLM2, fetched)")
+    joint.add_argument(
+        "--chat", type=Path, help=f"JSONL made by `distill` (default: {DEFAULT_CHAT}, where it is there)"
+    )
+    joint.add_argument("--out", type=Path, default=DEFAULT_RUN, help="folder for log.jsonl and state.pt")
+    joint.add_argument(
+        "--minutes",
+        type=number(0.01, 100_000),
+        default=75.0,
+        help="training time in all; the learning rate falls towards its end",
+    )
+    joint.add_argument("--resume", action="store_true", help="go on from the state in --out")
+    joint.add_argument("--start", type=Path, help="folder of an exported adapter to go on from (same rank)")
+    joint.add_argument("--rank", type=whole(1, 576), default=64)
+    joint.add_argument("--budget", type=whole(64, 1_000_000), default=2400, help="stream tokens a worker and step")
+    joint.add_argument("--copies", type=whole(1, 64), default=2, help="noisy copies a clean sequence")
+    joint.add_argument("--learning-rate", type=number(1e-9, 10), default=1e-3)
+    joint.add_argument("--workers", type=whole(1, 256), help="processes of one thread each (CPU only; default: 2)")
+    joint.add_argument("--device", default="cpu", help="cpu, or cuda (one process)")
+    joint.add_argument("--seed", type=whole(0, 2**63 - 1), default=0)
+    joint.add_argument("--save-minutes", type=number(0, 100_000), default=3.0)
+    joint.add_argument(
+        "--watch-minutes",
+        type=number(0, 100_000),
+        default=10.0,
+        help="how often acceptance on held-out prompts is measured; 0: never",
+    )
+    joint.set_defaults(func=_joint)
+
+    sampler = steps.add_parser("sampler", help="the trained sampler, on a checkpoint's own denoising trajectories")
+    sampler.add_argument("--checkpoint", default=DEFAULT, help="a name of `checkpoints`, a folder or a hub id")
+    sampler.add_argument("--out", type=Path, default=DEFAULT_ADAPTER / "sampler")
+    sampler.add_argument("--size", choices=SIZES, default="small")
+    sampler.add_argument("--minutes", type=number(0.01, 100_000), help="of collecting trajectories (default: 12)")
+    sampler.add_argument("--steps", type=whole(1, 1_000_000), default=600, help="of training")
+    sampler.add_argument("--block-length", type=whole(2, 64))
+    sampler.add_argument("--states", type=Path, help="file to keep the trajectories in, or to take them from")
+    sampler.add_argument("--device")
+    sampler.add_argument("--dtype")
+    sampler.add_argument("--seed", type=whole(0, 2**63 - 1), default=0)
+    sampler.set_defaults(func=_sampler)
+
+    vision = steps.add_parser("vision", help="a small tower before the checkpoint, on drawings; resumable")
+    vision.add_argument("--checkpoint", default=DEFAULT, help="the text checkpoint that learns to see")
+    vision.add_argument("--out", type=Path, default=Path("runs/vision"), help="folder for log.jsonl and state.pt")
+    vision.add_argument("--to", type=Path, default=DEFAULT_ADAPTER.parent / SEEING, help="folder to export to")
+    vision.add_argument(
+        "--minutes",
+        type=number(0, 100_000),
+        nargs=3,
+        default=(10.0, 60.0, 15.0),
+        metavar=("CODES", "SEEING", "ANSWERS"),
+        help="of each of its three parts",
+    )
+    vision.add_argument("--resume", action="store_true", help="go on from the state in --out")
+    vision.add_argument("--start", type=Path, help="folder of an exported checkpoint to go on from")
+    vision.add_argument("--seed", type=whole(0, 2**63 - 1), default=0)
+    vision.set_defaults(func=_vision)
+
+    export = steps.add_parser("export", help="a saved state → adapter.safetensors and adapter_config.json")
+    export.add_argument("--run", type=Path, default=DEFAULT_RUN, help="folder of the run")
+    export.add_argument("--out", type=Path, default=DEFAULT_ADAPTER)
+    export.add_argument("--block-length", type=whole(2, 64), default=8, help="the checkpoint's default")
+    export.add_argument("--threshold", type=number(0, 1), default=0.95, help="the checkpoint's default")
+    export.set_defaults(func=_export)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The same steps without the rest of the command line: `python -m nemodiff.cli.train joint …`."""
+    parser = argparse.ArgumentParser(prog="python -m nemodiff.cli.train", description=__doc__)
+    _add_steps(parser)
+    return command.run(parser.parse_args(argv))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

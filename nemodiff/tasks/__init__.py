@@ -1,0 +1,1 @@
+"""What models are asked: structured tasks, open prompts, questions about drawings."""

@@ -1,0 +1,1 @@
+"""Open prompts, which have no one right answer, and plain prose."""

@@ -1,0 +1,1 @@
+"""Structured tasks: instances by seed, each with its one right answer."""

@@ -1,0 +1,1 @@
+"""A run, from asking to the messages of its events."""

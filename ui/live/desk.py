@@ -1,0 +1,178 @@
+"""Turns: every use of the model by the page goes through here: in line, counted, and let go when it ends."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from nemodiff.engine.interface import Described
+from ui import wire
+from ui.live import tickets as asking
+from ui.live.fair_queue import Line, Refused, Ticket, Told, sentence
+from ui.live.metrics import Metrics
+from ui.live.run import Run, Runs
+from ui.live.visitor import visitor_of
+from ui.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks at the line while one waits: so fast is a closed tab noticed.
+PATIENCE = 1.0
+#: Names whose Stop came before what it stops; the oldest are forgotten.
+EARLY = 1000
+
+T = TypeVar("T")
+
+
+class Turns:
+    """The line of one page and what is counted of it. places: runs that the engine takes at once."""
+
+    def __init__(self, settings: Settings, places: int = 1) -> None:
+        self.line = Line(places, settings.queue, settings.visitor_runs, settings.visitor_rate, settings.time_limit)
+        self.metrics = Metrics(self.line)
+        self.runs = Runs()
+        self.server = secrets.token_urlsafe(8)  # another one after a restart: so a page knows that its server is gone
+        self._proxies = settings.proxies
+        self._tickets: dict[str, list[Ticket]] = {}  # by the names that they were asked for under
+        self._early: OrderedDict[str, None] = OrderedDict()  # names that were halted before they came
+        self._lock = threading.Lock()
+        #: The engine that the page runs on now, which /health tells of.
+        self.engine: Callable[[], Described | None] = lambda: None
+
+    def take(
+        self,
+        request: Any,
+        work: Callable[[Ticket], Iterator[T]],
+        waiting: Callable[[str, int], T],
+        refused: Callable[[str], T],
+        names: Sequence[str] = (),
+        replaces: str = "",
+        halted: Callable[[], T] | None = None,
+    ) -> Iterator[T]:
+        """Wait for the visitor's turn, then yield what `work` yields; closing it leaves the line.
+
+        waiting: a message from a sentence and how many runs come first. refused: from a sentence. names: what `halt`
+        knows the ticket by. replaces: a name whose tickets are halted first. halted: the last message of a wait that
+        Stop ended. The place goes back when `work` ends, or by who took it over (`Ticket.hand_over`).
+        """
+        if replaces:
+            self.halt(replaces)
+        try:
+            ticket = self.line.enter(visitor_of(request, self._proxies))
+        except Refused as refusal:
+            yield refused(str(refusal))
+            return
+        with ticket, self._known(ticket, names):
+            patience = 0.0
+            try:
+                told = Told()
+                while not ticket.wait(patience):
+                    if ticket.halted:
+                        break
+                    patience = PATIENCE
+                    ahead, seconds = ticket.ahead()
+                    if ahead:
+                        yield waiting(told(ahead, seconds), ahead)
+            except Refused as refusal:
+                yield refused(str(refusal))
+                return
+            if ticket.halted:
+                if halted:
+                    yield halted()
+                return
+            messages = work(ticket)
+            try:
+                for message in messages:
+                    if ticket.cut_off():
+                        return
+                    yield message
+            finally:
+                if close := getattr(messages, "close", None):
+                    close()
+
+    def count(self, request: Any) -> None:
+        """Count what a visitor has made of a trace as one of what may be started a minute. Raises Refused."""
+        self.line.count(visitor_of(request, self._proxies))
+
+    def halt(self, name: str, early: bool = False) -> bool:
+        """Stop was pressed for the tickets of a name; False when there are none. What is asked for later is none of
+        them, except with `early`: then the name is a single ticket's that may still be on its way here."""
+        with self._lock:
+            tickets = tuple(self._tickets.get(name, ()))
+            if early and not tickets:
+                self._early[name] = None
+                while len(self._early) > EARLY:
+                    self._early.popitem(last=False)
+        for ticket in tickets:
+            ticket.halt()
+        return bool(tickets)
+
+    def standing(self, name: str) -> tuple[str, int] | None:
+        """How the ticket of a name stands in the line: a sentence and how many runs come first; None when it does not
+        wait."""
+        with self._lock:
+            tickets = tuple(self._tickets.get(name, ()))
+        for ticket in tickets:
+            ahead, seconds = ticket.ahead()
+            if ahead:
+                return sentence(ahead, seconds), ahead
+        return None
+
+    def resync(self, name: str, after: int) -> str:
+        """What a page missed of a run: events after `after`; or how it waits; or that it is not here (`gone`)."""
+        if text := wire.resync(self.runs, name, after):
+            return text
+        if standing := self.standing(asking.own(name)):
+            return wire.named(name, wire.waiting(*standing))
+        return wire.pack({"gone": self.server})
+
+    @contextmanager
+    def _known(self, ticket: Ticket, names: Sequence[str]) -> Iterator[None]:
+        with self._lock:
+            for name in names:
+                self._tickets.setdefault(name, []).append(ticket)
+            early = [name for name in names if name in self._early]
+            for name in early:
+                del self._early[name]
+        if early:
+            ticket.halt()
+        try:
+            yield
+        finally:
+            with self._lock:
+                for name in names:
+                    left = [one for one in self._tickets[name] if one is not ticket]
+                    if left:
+                        self._tickets[name] = left
+                    else:
+                        del self._tickets[name]
+
+    def ended(self, run: Run, asked: float) -> None:
+        """Count and log a run that ended. asked: when it was asked for, on the monotonic clock."""
+        lanes = run.recorder.trace.lanes
+        finishes = {lane.finish for lane in lanes}
+        finish = "error" if run.error else next((f for f in ("time", "stopped", "length") if f in finishes), "eos")
+        self.metrics.runs.labels(finish).inc()
+        for lane in lanes:
+            self.metrics.tokens.labels(lane.mode).inc(len(lane.tokens))
+            self.metrics.forwards.labels(lane.mode).inc(lane.forwards)
+        seconds = time.monotonic() - run.began
+        self.metrics.seconds.observe(seconds)
+        if run.first is not None:
+            self.metrics.first.observe(run.first - asked)
+        figures = {
+            "run": run.id,
+            "modes": [lane.mode for lane in lanes],
+            "tokens": sum(len(lane.tokens) for lane in lanes),
+            "forwards": sum(lane.forwards for lane in lanes),
+            "seconds": round(seconds, 3),
+            "waited": round(run.began - asked, 3),
+            "finish": finish,
+        }
+        logger.info("run ended", extra=figures)

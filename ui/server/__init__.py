@@ -1,0 +1,1 @@
+"""Around the page: how it is served, guarded and logged."""

@@ -1,0 +1,181 @@
+"""Around the page: /health and /metrics, what guards every route, and a shutdown that lets running answers end."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from nemodiff.checkpoints.catalogue import folder_of
+from ui import api
+from ui.live import metrics
+from ui.live.desk import Turns
+from ui.live.fair_queue import Line
+from ui.page import build
+from ui.server.guard import HEADERS, Guard
+from ui.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+#: Seconds after the last run in which its end still reaches the page.
+GRACE = 1.0
+#: Visitors of whom Gradio keeps a copy of the page's configuration (0.15 MB each, and what their components last held);
+#: this page keeps nothing there that it needs.
+SESSIONS = 128
+LOADING = b"""<!doctype html><meta charset=utf-8><meta http-equiv=refresh content=5><title>nemodiff</title>
+<p style="font: 16px system-ui; margin: 15vh auto; max-width: 30em">The model is being loaded. This page opens by itself
+when it is there; the first start fetches it and may take some minutes.</p>"""
+
+
+def name_of(checkpoint: str) -> str:
+    """A checkpoint's name for strangers: of a folder only its last part."""
+    return Path(checkpoint).name if folder_of(checkpoint).is_absolute() or checkpoint[:1] == "~" else checkpoint
+
+
+def extras(turns: Turns, settings: Settings) -> dict[str, Any]:
+    """What `launch(app_kwargs=…)` gets: routes and the guard."""
+    line = turns.line
+
+    def health(_: Request) -> JSONResponse:
+        engine = turns.engine()
+        status = "stopping" if line.closed else "ready" if engine else "failed"
+        if status == "ready" and engine and not engine.reachable:
+            status = "unreachable"
+        name = engine.checkpoint if engine else name_of(settings.checkpoint)
+        return JSONResponse({"status": status, "checkpoint": name}, 200 if status == "ready" else 503)
+
+    def numbers(_: Request) -> Response:
+        return Response(turns.metrics.text(), headers={"content-type": metrics.CONTENT_TYPE})
+
+    async def resync(asked: Request) -> Response:
+        """What a page missed of a run: {"run": its id or ticket, "after": the last event that it has}."""
+        try:
+            body = await asked.body()
+            data: dict[str, Any] = json.loads(body) if len(body) < 1000 else {}
+            name, after = str(data["run"]), int(data["after"])
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+            return JSONResponse({"error": "The request is not of the form that this address takes."}, 400)
+        text = await run_in_threadpool(turns.resync, name, after)
+        return Response(text, media_type="application/json", headers={"cache-control": "no-store"})
+
+    routes = [Route("/health", health), Route("/resync", resync, methods=["POST"])]
+    routes += [Route("/metrics", numbers)] if settings.metrics else []
+    return {
+        "routes": routes,
+        "middleware": [Middleware(Guard, misread=api.misread, closed=lambda: line.closed, private=settings.private)],
+        "docs_url": None,
+        "redoc_url": None,
+        "openapi_url": None,
+    }
+
+
+def launch(page: gr.Blocks, turns: Turns, settings: Settings, **more: Any) -> None:
+    """Open the page to the network as the settings say. more: options of `Blocks.launch` besides."""
+    # Seconds between two signs of life of a page's stream, by which the page knows that the connection still stands.
+    os.environ.setdefault("GRADIO_HEARTBEAT_INTERVAL", "3")
+    page.queue(max_size=settings.queue + 16, default_concurrency_limit=4, api_open=False)
+    options: dict[str, Any] = {
+        "server_name": settings.host,
+        "server_port": settings.port,
+        "max_threads": settings.queue + 40,
+        "theme": build.theme(),
+        "css_paths": build.STYLES,
+        "footer_links": [],
+        "show_error": False,
+        "max_file_size": "32mb",
+        "allowed_paths": [],
+        "strict_cors": True,
+        "enable_monitoring": False,
+        "run_history": False,
+        "state_session_capacity": SESSIONS,
+        "ssr_mode": False,
+        "pwa": False,
+        "mcp_server": True,
+        "app_kwargs": extras(turns, settings),
+    }
+    try:
+        page.launch(**options | more)
+    except KeyboardInterrupt:  # SIGTERM between two of Gradio's own waits
+        page.close()
+
+
+class Meanwhile:
+    """Answers on the page's port while the model is loaded: /health says so, anything else is a page that waits.
+
+    Where the port is taken it does nothing; the page itself will say so.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._state = json.dumps({"status": "loading", "checkpoint": name_of(settings.checkpoint)}).encode()
+        self._address = settings.host, settings.port
+        self._server: ThreadingHTTPServer | None = None
+
+    def __enter__(self) -> Meanwhile:
+        state = self._state
+
+        class Handler(BaseHTTPRequestHandler):
+            timeout = 5
+
+            def do_GET(self) -> None:
+                health = self.path.partition("?")[0] == "/health"
+                body, kind = (state, "application/json") if health else (LOADING, "text/html")
+                self.send_response(503)
+                for name, value in HEADERS:
+                    self.send_header(name.decode(), value.decode())
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.send_header("Retry-After", "5")
+                self.end_headers()
+                self.wfile.write(body)
+
+            def version_string(self) -> str:
+                return "nemodiff"
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        try:
+            self._server = ThreadingHTTPServer(self._address, Handler)
+        except OSError:
+            return self
+        threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._server:
+            self._server.shutdown()
+            self._server.server_close()
+
+
+def end_gracefully(line: Line, seconds: float) -> None:
+    """On SIGTERM: take no more runs, let those that run end within `seconds`, then end as Ctrl-C does. A second
+    SIGTERM ends at once, and is what ends it: SIGINT is ignored in what a shell started in the background."""
+
+    def wait() -> None:
+        ended = line.drain(seconds)
+        logger.info("ending", extra={"reason": "all runs ended" if ended else f"a run went on after {seconds:g} s"})
+        threading.Event().wait(GRACE)
+        signal.raise_signal(signal.SIGTERM)
+
+    def on_signal(number: int, _: Any) -> None:
+        busy = line.running
+        if line.closed or not busy:
+            line.close()
+            raise KeyboardInterrupt
+        logger.info("SIGTERM: %d running, no new ones", busy, extra={"signal": number})
+        line.close()
+        threading.Thread(target=wait, name="drain", daemon=True).start()
+
+    signal.signal(signal.SIGTERM, on_signal)
