@@ -16,12 +16,12 @@ from ui.live import backlog
 from ui.live.desk import Turns
 from ui.live.fair_queue import Ticket
 from ui.live.limits import within
+from ui.live.models import Checkpoints
 from ui.live.run import Decode, Run
-from ui.page.checkpoint_menu import Checkpoints
-from ui.page.form import whole
-from ui.server.guard import UNREAD
+from ui.live.stream import BEHIND, PATIENCE
 from ui.settings import Settings
-from ui.wire import BEHIND, PATIENCE, explain
+from ui.values import UNREAD, whole
+from ui.wire import explain
 
 #: Seconds between two answers so far.
 PAUSE = 0.1

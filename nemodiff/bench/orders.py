@@ -11,11 +11,10 @@ from typing import Any
 import torch
 
 from nemodiff.engine.local import Engine
-from nemodiff.evaluate.agreement import agreement, speed_up
+from nemodiff.evaluate.agreement import agreement, repeated_share, speed_up
 from nemodiff.examples import Example
 from nemodiff.request import ORDERS, Request
 from nemodiff.trace.events import Lane
-from nemodiff.training.distill import repeated_share
 
 THRESHOLDS, ENTROPY_BOUNDS = (0.6, 0.8, 0.9, 0.95), (0.1, 0.3, 1.0)
 #: Lengths of the n-grams whose repetition is counted.

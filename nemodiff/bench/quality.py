@@ -18,6 +18,7 @@ from nemodiff.checkpoints.catalogue import base_weights
 from nemodiff.command import JsonLines
 from nemodiff.engine.loading import load
 from nemodiff.engine.local import Engine
+from nemodiff.evaluate.agreement import repeated_share
 from nemodiff.evaluate.perplexity import perplexity
 from nemodiff.evaluate.quality import (
     BLOCKS,
@@ -36,7 +37,6 @@ from nemodiff.model.weights import load_model
 from nemodiff.tasks.open_prompts.neutral import NEUTRAL_TEXTS
 from nemodiff.tasks.open_prompts.prompts import HELD_OUT_PROMPTS
 from nemodiff.training.batch_decode import BatchDecoder
-from nemodiff.training.distill import repeated_share
 from nemodiff.training.dual_stream import Backbone
 
 #: Tasks whose answers are printed word by word.

@@ -12,10 +12,10 @@ from nemodiff.checkpoints.tokenizer import Tokenizer
 from nemodiff.engine.interface import Defaults, Described
 from nemodiff.engine.local import Engine
 from nemodiff.errors import CheckpointError
+from nemodiff.json_fields import Fields
 from nemodiff.model.config import ModelConfig, VisionConfig
 from nemodiff.model.cpu import int8_obstacle, quantise
 from nemodiff.model.cuda.graphs import StaticForwards
-from nemodiff.model.json_fields import Fields
 from nemodiff.model.memory import shortage
 from nemodiff.model.runner import Runner
 from nemodiff.model.weights import check_files, load_model, merge_adapter, read_config, read_json

@@ -79,3 +79,9 @@ class Totals:
 def speed_up(lane: Lane, reference: Lane) -> float | None:
     """The reference's model seconds a token over the lane's; None when either has no tokens or no time."""
     return Totals.of([lane]).speed_up(Totals.of([reference]))
+
+
+def repeated_share(ids: list[int], n: int = 4) -> float:
+    """Share of the n-grams of `ids` that occurred before in it: 0 for text that never repeats, near 1 for a loop."""
+    grams = [tuple(ids[i : i + n]) for i in range(len(ids) - n + 1)]
+    return 1.0 - len(set(grams)) / len(grams) if grams else 0.0

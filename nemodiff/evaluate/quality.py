@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from nemodiff.engine.local import Engine
-from nemodiff.evaluate.agreement import agreement
+from nemodiff.evaluate.agreement import agreement, repeated_share
 from nemodiff.request import Request
 from nemodiff.tasks.open_prompts.prompts import HELD_OUT_PROMPTS
 from nemodiff.tasks.structured.families import (
@@ -19,7 +19,6 @@ from nemodiff.tasks.structured.families import (
     is_exact,
 )
 from nemodiff.trace.events import Lane, Trace
-from nemodiff.training.distill import repeated_share
 
 #: Groups of tasks, in the order of the tables.
 GROUPS = ("instances", "phrasings", "families", "far families", "open")

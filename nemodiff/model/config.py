@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nemodiff.errors import CheckpointError, shown
-from nemodiff.model.json_fields import Fields
+from nemodiff.json_fields import Fields
 
 _NVIDIA = ("nemotron_labs_diffusion", "nemotron_labs_diffusion_vlm")
 _ACTIVATIONS = ("gelu", "gelu_pytorch_tanh", "silu", "quick_gelu")

@@ -15,9 +15,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from nemodiff.errors import CheckpointError, shown
+from nemodiff.json_fields import Fields
 from nemodiff.model.config import ModelConfig
 from nemodiff.model.cuda.row_shapes import find_row_shapes
-from nemodiff.model.json_fields import Fields
 from nemodiff.model.memory import enough_memory
 from nemodiff.model.transformer import Transformer
 from nemodiff.model.vision import Vision

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nemodiff.errors import CheckpointError
-from nemodiff.model.json_fields import Fields
+from nemodiff.json_fields import Fields
 from nemodiff.samplers.topk import largest
 
 #: How many predictions a position's features describe.

@@ -8,18 +8,13 @@ from typing import Any
 
 import torch
 
+from nemodiff.evaluate.agreement import repeated_share
 from nemodiff.tasks.open_prompts.neutral import NEUTRAL_OPENINGS
 from nemodiff.tasks.open_prompts.prompts import open_prompts
 from nemodiff.training.batch_decode import BatchDecoder
 from nemodiff.training.dual_stream import Backbone
 
 NEUTRAL = "neutral"  # kind of a record whose prompt is plain text, outside the chat template
-
-
-def repeated_share(ids: list[int], n: int = 4) -> float:
-    """Share of the n-grams of `ids` that occurred before in it: 0 for text that never repeats, near 1 for a loop."""
-    grams = [tuple(ids[i : i + n]) for i in range(len(ids) - n + 1)]
-    return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 def keep_answer(ids: list[int], max_repeated: float = 0.25) -> bool:

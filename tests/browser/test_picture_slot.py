@@ -16,7 +16,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from nemodiff.pictures import MAX_BYTES, MAX_SIDE, open_picture
-from ui.page.checkpoint_menu import Checkpoints
+from ui.live.models import Checkpoints
 from ui.page.picture_slot import FILES, Slot
 from ui.settings import Settings
 

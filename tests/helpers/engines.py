@@ -11,7 +11,7 @@ from nemodiff.errors import RequestError
 from nemodiff.request import Request
 from nemodiff.trace.events import Event, Position, Trace
 from nemodiff.trace.recorder import Recorder
-from ui import wire
+from ui.live import stream as live_stream
 from ui.live.run import Runs
 
 
@@ -61,4 +61,4 @@ class MadeEngine:
 
 def messages(engine: MadeEngine, prompt: str = "hello", runs: Runs | None = None) -> list[dict]:
     request = Request(prompt=prompt, modes=("ar",))
-    return [json.loads(text) for text in wire.stream(engine, request, runs or Runs(), "visitor")]
+    return [json.loads(text) for text in live_stream.stream(engine, request, runs or Runs(), "visitor")]

@@ -40,10 +40,10 @@ from nemodiff.errors import RequestError
 from nemodiff.request import Request
 from ui.backends import zero
 from ui.live import oracle
+from ui.live.models import Checkpoints
 from ui.live.run import Runs
-from ui.page.checkpoint_menu import Checkpoints
+from ui.live.stream import stream
 from ui.settings import Settings
-from ui.wire import stream
 
 asked: list[float] = []
 released: list[bool] = []

@@ -12,9 +12,9 @@ from nemodiff.bench import examples
 from nemodiff.cli.main import _print
 from nemodiff.evaluate.agreement import Totals, speed_up
 from nemodiff.evaluate.sweep import COUNTED, HEADS, Point, cells, sweep
+from nemodiff.evaluate.sweep_results import Results
 from nemodiff.examples import EXAMPLES
 from nemodiff.trace.events import Event, Lane, Position, Trace
-from ui.live.sweep_run import Results
 from ui.page import compare
 from ui.render.charts.compare import seconds_a_token
 from ui.render.charts.figure import lane_figures

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nemodiff.errors import RequestError, TraceError
+from nemodiff.evaluate.sweep_results import Results
 from nemodiff.request import Request
 from nemodiff.trace import reading
 from nemodiff.trace.events import MODES, Trace
@@ -21,7 +22,6 @@ from tests.helpers import hostile
 from tests.helpers.hostile import SHAPES, Part, worst
 from ui import wire
 from ui.live import oracle
-from ui.live.sweep_run import Results
 from ui.render import charts, frames, replay, trajectory
 from ui.render.trajectory import from_trajectory
 

@@ -22,15 +22,16 @@ from nemodiff.evaluate.speed_of_light import speed_of_light
 from nemodiff.model.transformer import Transformer
 from nemodiff.request import Request
 from nemodiff.trace.events import MODES, Event
-from ui import api, wire
+from ui import api
 from ui.backends import zero
 from ui.backends.serve.decoder import Decoder
 from ui.live import oracle
+from ui.live import stream as live_stream
 from ui.live.desk import Turns
 from ui.live.limits import within
+from ui.live.models import Checkpoints
 from ui.live.run import LATE, Run, Runs
 from ui.page import build
-from ui.page.checkpoint_menu import Checkpoints
 from ui.settings import Settings
 
 WAIT = 60
@@ -144,7 +145,7 @@ def test_stop_ends_a_run_in_the_middle_of_its_prompt(llama_engine: Engine, forwa
     go_on.set()
     assert freed.wait(WAIT)
     assert forwards.rows == [50, 50]
-    said = json.loads(wire.resync(runs, run.id))
+    said = json.loads(live_stream.resync(runs, run.id))
     assert said["error"] == "The run was stopped before its first token."
 
 
@@ -169,7 +170,7 @@ def test_a_run_whose_time_went_into_its_prompt_says_so(
     llama_engine: Engine, pieces: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clocked(monkeypatch)
-    sent = [json.loads(text) for text in wire.stream(llama_engine, asked(time_limit=1.5), Runs(), "visitor")]
+    sent = [json.loads(text) for text in live_stream.stream(llama_engine, asked(time_limit=1.5), Runs(), "visitor")]
     assert sent[-1]["error"] == LATE.format(1.5)
     assert LATE.format(1.5) == "The prompt took longer to read than the 1.5 s that a run may take here: shorten it."
 

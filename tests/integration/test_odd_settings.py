@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from nemodiff.checkpoints.catalogue import Files
 from nemodiff.engine import loading
 from nemodiff.errors import CheckpointError, NemodiffError, RequestError
-from nemodiff.model.json_fields import Fields
+from nemodiff.json_fields import Fields
 from nemodiff.model.weights import read_config, read_json, weight_files
 from nemodiff.request import Request
 from nemodiff.samplers.trained import SamplerConfig, TrainedSampler, load_sampler, save_sampler

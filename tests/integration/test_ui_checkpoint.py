@@ -1,4 +1,4 @@
-"""ui.page.checkpoint_menu: what the page offers, fetching beside the running engine, switching, and what goes wrong."""
+"""ui.live.models and its menu: what the page offers, fetching beside the engine, switching, and what goes wrong."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from nemodiff.errors import CheckpointError
 from tests.helpers.hub_server import serve
 from tests.helpers.locks import WatchedLock
 from tests.helpers.official import random_ministral, write_nvidia
+from ui.live import models
+from ui.live.models import Checkpoints
 from ui.page import build, checkpoint_menu
-from ui.page.checkpoint_menu import Checkpoints
 from ui.settings import Settings
 
 WAIT = 20
@@ -167,7 +168,7 @@ def test_nothing_is_swapped_that_was_not_fetched(folders) -> None:
 
 
 def test_visitors_who_are_gone_are_forgotten(folders, monkeypatch) -> None:
-    monkeypatch.setattr(checkpoint_menu, "READY", 3)
+    monkeypatch.setattr(models, "READY", 3)
     page = open_page(*folders)
     for k in range(8):
         list(page.fetch(str(folders[1]), f"visitor {k}"))
@@ -194,7 +195,7 @@ def test_a_fetch_shows_its_progress_and_is_loaded(folders, hub, monkeypatch) -> 
     page = open_page(folders[0], "owner/tiny")
     assert "fetch" in offers(page)["owner/tiny"]
     seen = []
-    monkeypatch.setattr(checkpoint_menu._Fetch, "_progress", lambda self, *counts: seen.append(counts))
+    monkeypatch.setattr(models._Fetch, "_progress", lambda self, *counts: seen.append(counts))
     states = switch(page, "owner/tiny")
     assert states[-1]["running"]["checkpoint"] == "owner/tiny"
     total = sum(file.stat().st_size for file in folders[1].iterdir())
@@ -205,7 +206,7 @@ def test_a_fetch_shows_its_progress_and_is_loaded(folders, hub, monkeypatch) -> 
 def test_a_cancelled_fetch_keeps_what_arrived_and_the_running_engine(folders, hub, monkeypatch, tmp_path) -> None:
     page = open_page(folders[0], "owner/tiny")
     half, held = threading.Event(), threading.Event()
-    told = checkpoint_menu._Fetch._progress
+    told = models._Fetch._progress
 
     def wait_half_way(self, done, total):
         if done > total / 2 and not half.is_set():
@@ -213,7 +214,7 @@ def test_a_cancelled_fetch_keeps_what_arrived_and_the_running_engine(folders, hu
             assert held.wait(WAIT)
         told(self, done, total)
 
-    monkeypatch.setattr(checkpoint_menu._Fetch, "_progress", wait_half_way)
+    monkeypatch.setattr(models._Fetch, "_progress", wait_half_way)
     states = page.fetch("owner/tiny", "owner")
     assert json.loads(next(states))["step"]["what"] == "fetch"
     assert half.wait(WAIT)

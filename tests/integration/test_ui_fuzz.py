@@ -22,6 +22,7 @@ from PIL import Image
 
 from nemodiff.engine.local import Engine
 from nemodiff.errors import RequestError, TraceError
+from nemodiff.evaluate.sweep_results import Results
 from nemodiff.pictures import MAX_SIDE, open_picture
 from nemodiff.request import Request
 from nemodiff.trace.events import MODES, Trace
@@ -30,9 +31,9 @@ from tests.helpers.traces import trace_of
 from ui import wire
 from ui.live import branch, oracle
 from ui.live.desk import Turns
-from ui.live.sweep_run import Plan, Results
-from ui.page import build, files, permalink
-from ui.page.checkpoint_menu import Checkpoints
+from ui.live.models import Checkpoints
+from ui.live.sweep_run import Plan
+from ui.page import build, files, permalink, traces
 from ui.page.picture_slot import Slot
 from ui.render.trajectory import from_trajectory, trajectory
 from ui.server import guard
@@ -101,7 +102,7 @@ def test_a_trace_is_read_or_refused_in_a_sentence(text: str, tmp_path: Path) -> 
     path = tmp_path / "trace.json"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     try:
-        trace = wire.read_trace(path)
+        trace = traces.read_trace(path)
     except TraceError as error:
         a_sentence(str(error))
         return
@@ -114,7 +115,7 @@ def test_a_trace_is_read_or_refused_in_a_sentence(text: str, tmp_path: Path) -> 
 def test_bytes_are_no_trace(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "trace.json").write_bytes(data)
     with pytest.raises(TraceError):
-        wire.read_trace(tmp_path / "trace.json")
+        traces.read_trace(tmp_path / "trace.json")
 
 
 @fuzz

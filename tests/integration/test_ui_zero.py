@@ -17,7 +17,7 @@ from nemodiff.trace.events import MODES
 from tests.helpers.checkpoints import open_engine
 from tests.helpers.official import random_ministral, write_nvidia
 from ui.backends import zero
-from ui.live.run import UNEXPECTED
+from ui.wire import UNEXPECTED
 
 ROOT = Path(__file__).parents[2]
 REQUEST = Request(prompt="w1 w2", max_new_tokens=12, ignore_eos=True, time_limit=60.0)

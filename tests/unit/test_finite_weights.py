@@ -17,7 +17,7 @@ from nemodiff.samplers.trained import SamplerConfig, TrainedSampler, load_sample
 from tests.helpers.checkpoints import DTYPES, random_llama, write_llama
 from tests.helpers.official import random_ministral, write_nvidia
 from tests.helpers.vlm import write_vlm
-from ui.page.checkpoint_menu import Checkpoints
+from ui.live.models import Checkpoints
 from ui.settings import Settings
 
 ODD = [float("nan"), float("inf"), float("-inf")]

@@ -16,8 +16,8 @@ from tests.helpers.traces import trace_of
 from ui import wire
 from ui.live import branch
 from ui.page import permalink
-from ui.page.form import MAX_WHOLE, NAMES, check_length, exact_seed, new_tokens, worded
 from ui.render.replay import replay_html
+from ui.values import MAX_WHOLE, NAMES, check_length, exact_seed, new_tokens, worded
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import pytest
 from nemodiff.errors import RequestError
 from ui import player
 from ui.page import build
-from ui.page.form import given, listed, whole
 from ui.settings import Settings
+from ui.values import given, listed, whole
 
 
 def test_a_page_is_built_without_a_model(tmp_path) -> None:

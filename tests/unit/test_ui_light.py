@@ -6,7 +6,7 @@ from nemodiff.request import Request
 from nemodiff.trace.oracle import Ceiling
 from tests.helpers.reference import prompt_ids
 from ui.live import oracle
-from ui.page.checkpoint_menu import Checkpoints
+from ui.live.models import Checkpoints
 from ui.settings import Settings
 
 

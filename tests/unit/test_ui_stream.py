@@ -13,7 +13,10 @@ from nemodiff.request import Request
 from nemodiff.trace.events import Event, Position
 from tests.helpers.engines import WAIT, MadeEngine, messages
 from ui import wire
-from ui.live.run import UNEXPECTED, Runs
+from ui.live import stream as live_stream
+from ui.live.run import Runs
+from ui.page import traces
+from ui.wire import UNEXPECTED
 
 
 def test_batches_carry_every_event_once_numbered_from_one_and_end_small() -> None:
@@ -39,7 +42,7 @@ def test_a_run_that_its_page_lost_goes_on_for_a_while_and_then_ends(monkeypatch:
     for seconds, finish in ((-1.0, "stopped"), (math.inf, "length")):
         monkeypatch.setattr("ui.live.run.GRACE", seconds)
         engine, runs = MadeEngine(9, hold=3), Runs()
-        batches = wire.stream(engine, asked(), runs)
+        batches = live_stream.stream(engine, asked(), runs)
         run = runs.get(json.loads(next(batches))["run"])
         batches.close()
         engine.released.set()
@@ -52,11 +55,11 @@ def test_where_others_wait_a_lost_run_goes_on_only_for_a_page_that_asks_for_it(m
     monkeypatch.setattr("ui.live.run.HURRY", math.inf)
     for asks, finish in ((False, "stopped"), (True, "length")):
         engine, runs = MadeEngine(9, hold=3), Runs()
-        batches = wire.stream(engine, asked(), runs, wanted=lambda: True)
+        batches = live_stream.stream(engine, asked(), runs, wanted=lambda: True)
         run = runs.get(json.loads(next(batches))["run"])
         batches.close()
         if asks:
-            assert len(json.loads(wire.resync(runs, run.id))["ev"]) <= 3
+            assert len(json.loads(live_stream.resync(runs, run.id))["ev"]) <= 3
         else:
             monkeypatch.setattr("ui.live.run.HURRY", 0.0)
         engine.released.set()
@@ -68,7 +71,7 @@ def test_where_others_wait_a_lost_run_goes_on_only_for_a_page_that_asks_for_it(m
 def test_stop_ends_a_run_and_its_stream_says_so() -> None:
     """However long the last forward takes: the end is sent when it has come, not when somebody lost patience."""
     engine, runs = MadeEngine(1000, hold=3), Runs()
-    batches = wire.stream(engine, asked(), runs, "ticket")
+    batches = live_stream.stream(engine, asked(), runs, "ticket")
     sent = [json.loads(next(batches))]
     runs.get("ticket").stop()
     while not (runs.get("ticket").wait(0, 0) == 3 and sum(len(one.get("ev", ())) for one in sent) == 3):
@@ -82,28 +85,28 @@ def test_stop_ends_a_run_and_its_stream_says_so() -> None:
 def test_resync_returns_a_recent_run_and_nothing_for_others() -> None:
     runs = Runs(keep=1)
     first = messages(MadeEngine(), runs=runs)[0]["run"]
-    whole = json.loads(wire.resync(runs, first))
+    whole = json.loads(live_stream.resync(runs, first))
     assert whole["full"] and [event["q"] for event in whole["ev"]] == [1, 2, 3, 4, 5]
     assert whole["lanes"]["ar"]["finish"] == "length" and whole["end"]["events"] == 5
-    rest = json.loads(wire.resync(runs, "visitor", 3))  # by the name that it was asked for under
+    rest = json.loads(live_stream.resync(runs, "visitor", 3))  # by the name that it was asked for under
     assert [event["q"] for event in rest["ev"]] == [4, 5]
     assert rest["end"] == whole["end"] and rest.keys().isdisjoint(("full", "head"))
-    assert json.loads(wire.resync(runs, first, 5))["ev"] == []
+    assert json.loads(live_stream.resync(runs, first, 5))["ev"] == []
     for strange in (-1, 6, "3", None):  # from the beginning
-        assert json.loads(wire.resync(runs, first, strange)).get("full")
+        assert json.loads(live_stream.resync(runs, first, strange)).get("full")
     messages(MadeEngine(), runs=runs)
-    assert wire.resync(runs, first) == ""
-    assert wire.resync(runs, None) == wire.resync(runs, "") == wire.resync(runs, [1]) == ""
+    assert live_stream.resync(runs, first) == ""
+    assert live_stream.resync(runs, None) == live_stream.resync(runs, "") == live_stream.resync(runs, [1]) == ""
 
 
 def test_a_run_that_goes_on_is_not_forgotten_however_many_there_are() -> None:
     engines, runs = [MadeEngine(5, hold=2) for _ in range(4)], Runs(keep=1)
-    streams = [wire.stream(engine, asked(), runs, f"ticket {k}") for k, engine in enumerate(engines)]
+    streams = [live_stream.stream(engine, asked(), runs, f"ticket {k}") for k, engine in enumerate(engines)]
     for one in streams:
         next(one)
     for k in range(3):
         messages(MadeEngine(), runs=runs)
-        assert all(wire.resync(runs, f"ticket {k}") for k in range(4))
+        assert all(live_stream.resync(runs, f"ticket {k}") for k in range(4))
     for one, engine in zip(streams, engines, strict=True):
         engine.released.set()
         assert json.loads(list(one)[-1])["end"]["events"] == 5
@@ -113,14 +116,14 @@ def test_a_run_that_goes_on_is_not_forgotten_however_many_there_are() -> None:
 
 def test_a_resync_of_a_run_without_events_says_how_it_stands() -> None:
     engine, runs = MadeEngine(5, hold=0), Runs()
-    batches = wire.stream(engine, asked(), runs, "ticket")
+    batches = live_stream.stream(engine, asked(), runs, "ticket")
     assert next(batches)
-    assert json.loads(wire.resync(runs, "ticket")).keys() == {"n"}  # nothing yet
+    assert json.loads(live_stream.resync(runs, "ticket")).keys() == {"n"}  # nothing yet
     engine.released.set()
     list(batches)
-    assert json.loads(wire.resync(runs, "ticket"))["full"]
+    assert json.loads(live_stream.resync(runs, "ticket"))["full"]
     messages(MadeEngine(0), runs=runs)
-    assert json.loads(wire.resync(runs, "visitor"))["error"] == wire.STOPPED
+    assert json.loads(live_stream.resync(runs, "visitor"))["error"] == wire.STOPPED
 
 
 def test_a_run_that_ends_early_without_being_stopped_ran_out_of_time() -> None:
@@ -142,22 +145,22 @@ def test_read_trace_refuses_what_is_too_large_or_damaged(tmp_path: Path) -> None
     path = tmp_path / "trace.json"
     path.write_text("{" * 100, encoding="utf-8")
     with pytest.raises(TraceError, match="larger than"):
-        wire.read_trace(path, limit=50)
+        traces.read_trace(path, limit=50)
     with pytest.raises(TraceError, match="no valid JSON"):
-        wire.read_trace(path)
+        traces.read_trace(path)
     with pytest.raises(TraceError, match="could not be read"):
-        wire.read_trace(tmp_path / "none.json")
+        traces.read_trace(tmp_path / "none.json")
 
 
 def test_recording_skips_what_cannot_be_read(tmp_path: Path) -> None:
-    assert wire.recording(tmp_path) is None
-    assert wire.recording(tmp_path / "missing") is None
+    assert traces.recording(tmp_path) is None
+    assert traces.recording(tmp_path / "missing") is None
     (tmp_path / "a.json").write_text("[]", encoding="utf-8")
     engine = MadeEngine()
     recorder = engine.recorder(Request(prompt="hello", modes=("ar",)))
     for event in engine.stream(Request(prompt="hello", modes=("ar",))):
         recorder.add(event)
     (tmp_path / "b.json").write_text(recorder.finish("time").to_json(), encoding="utf-8")
-    data = json.loads(wire.recording(tmp_path))
+    data = json.loads(traces.recording(tmp_path))
     assert data["kind"] == "recorded"
     assert data["trace"]["lanes"][0]["tokens"] == [0, 1, 2, 3, 4]

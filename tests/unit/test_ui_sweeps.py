@@ -9,8 +9,9 @@ import pytest
 
 from nemodiff.errors import RequestError
 from nemodiff.evaluate.sweep import Point
+from nemodiff.evaluate.sweep_results import Results
 from tests.helpers.engines import WithText
-from ui.live.sweep_run import Plan, Results, Sweep
+from ui.live.sweep_run import Plan, Sweep
 from ui.page import compare
 from ui.render.charts.compare import seconds_a_token, tokens_a_forward
 from ui.render.charts.figure import COLOURS

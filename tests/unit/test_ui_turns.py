@@ -17,6 +17,7 @@ from nemodiff.request import Request
 from tests.helpers.engines import MadeEngine, messages
 from ui import wire
 from ui.live import backlog
+from ui.live import stream as live_stream
 from ui.live import tickets as asking
 from ui.live.desk import Turns
 from ui.live.run import Runs
@@ -222,7 +223,7 @@ def test_a_run_is_counted_and_logged_without_what_was_asked(
     turns, runs = Turns(Settings()), Runs()
     request = Request(prompt="my secret", prompt_ids=(5, 6), modes=("ar",), max_new_tokens=4, ignore_eos=True)
     with caplog.at_level(logging.INFO, "ui.live.desk"):
-        list(wire.stream(llama_engine, request, runs, ended=lambda run: turns.ended(run, run.began)))
+        list(live_stream.stream(llama_engine, request, runs, ended=lambda run: turns.ended(run, run.began)))
     [record] = caplog.records
     line = json.loads(logs.JsonLines().format(record))
     assert line["message"] == "run ended" and line["finish"] == "length"
@@ -269,7 +270,7 @@ def test_running_out_of_memory_ends_one_run_and_the_next_one_works(
                 ticket.leave()
                 turns.ended(run, run.began)
 
-            return wire.stream(llama_engine, request, runs, ended=ended)
+            return live_stream.stream(llama_engine, request, runs, ended=ended)
 
         return [json.loads(text) for text in turns.take(visitor(), work, wire.waiting, wire.failure)]
 
@@ -299,10 +300,10 @@ def test_running_out_of_memory_ends_one_run_and_the_next_one_works(
 
 def test_a_page_that_takes_nothing_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """The model goes to its end; the page is sent the events once it has caught up."""
-    monkeypatch.setattr(wire, "PATIENCE", 0.001)
-    engine, runs, held = MadeEngine(50, hold=20), Runs(), [wire.BEHIND]
+    monkeypatch.setattr(live_stream, "PATIENCE", 0.001)
+    engine, runs, held = MadeEngine(50, hold=20), Runs(), [live_stream.BEHIND]
     free = threading.Event()
-    batches = wire.stream(
+    batches = live_stream.stream(
         engine,
         Request(prompt="hello", modes=("ar",)),
         runs,
@@ -323,14 +324,14 @@ def test_a_page_that_takes_nothing_holds_up_nobody(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_page_that_never_takes_anything_gets_the_end_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "PATIENCE", 0.001)
-    monkeypatch.setattr(wire, "LINGER", 0.005)
+    monkeypatch.setattr(live_stream, "PATIENCE", 0.001)
+    monkeypatch.setattr(live_stream, "LINGER", 0.005)
     runs = Runs()
     request = Request(prompt="hello", modes=("ar",))
-    sent = [json.loads(text) for text in wire.stream(MadeEngine(50), request, runs, "v", behind=lambda: 10**6)]
+    sent = [json.loads(text) for text in live_stream.stream(MadeEngine(50), request, runs, "v", behind=lambda: 10**6)]
     assert not [message for message in sent if message.get("ev")]
     assert sent[-1]["end"]["events"] == 50  # so that it sees what it missed, and asks for it
-    assert len(json.loads(wire.resync(runs, sent[-1]["run"]))["ev"]) == 50
+    assert len(json.loads(live_stream.resync(runs, sent[-1]["run"]))["ev"]) == 50
 
 
 def test_how_far_a_page_is_behind_is_what_gradio_holds_for_it() -> None:

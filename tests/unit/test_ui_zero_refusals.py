@@ -8,7 +8,7 @@ from nemodiff.errors import RequestError
 from nemodiff.request import Request
 from ui.backends import zero
 from ui.backends.zero_refusals import plain, sentence
-from ui.live.run import UNEXPECTED
+from ui.wire import UNEXPECTED
 
 gr = pytest.importorskip("gradio")
 REQUEST = Request(prompt="x", modes=("ar", "diffusion"), max_new_tokens=200)

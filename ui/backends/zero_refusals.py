@@ -9,7 +9,7 @@ import html
 import re
 from collections.abc import Callable
 
-from ui.live.run import UNEXPECTED
+from ui.wire import UNEXPECTED
 
 #: What to lower so that so many seconds of a GPU are enough (None: any fewer), or None where nothing could be.
 Less = Callable[[float | None], str | None]

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from nemodiff.engine.interface import Described
 from ui import wire
+from ui.live import stream as live_stream
 from ui.live import tickets as asking
 from ui.live.fair_queue import Line, Refused, Ticket, Told, sentence
 from ui.live.metrics import Metrics
@@ -126,7 +127,7 @@ class Turns:
 
     def resync(self, name: str, after: int) -> str:
         """What a page missed of a run: events after `after`; or how it waits; or that it is not here (`gone`)."""
-        if text := wire.resync(self.runs, name, after):
+        if text := live_stream.resync(self.runs, name, after):
             return text
         if standing := self.standing(asking.own(name)):
             return wire.named(name, wire.waiting(*standing))

@@ -11,10 +11,9 @@ from nemodiff.engine.local import Engine
 from nemodiff.errors import RequestError
 from nemodiff.evaluate.speed_of_light import speed_of_light
 from nemodiff.trace.oracle import Ceiling
-from ui.backends.remote import RemoteEngine
 from ui.live import branch
+from ui.live.models import Checkpoints
 from ui.live.run import Runs
-from ui.page.checkpoint_menu import Checkpoints
 from ui.wire import explain, pack
 
 #: Seconds between two messages of progress.
@@ -32,8 +31,8 @@ def stream(
     name = _id(asked)
     try:
         engine = checkpoints.loaded("no ceiling can be searched")
-        if isinstance(engine, RemoteEngine):
-            for message in engine.light(asked, seconds):
+        if (elsewhere := engine.light(asked, seconds)) is not None:
+            for message in elsewhere:
                 yield message or progress(asked)
             return
         if not isinstance(engine, Engine):

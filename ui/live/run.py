@@ -17,6 +17,7 @@ from nemodiff.errors import NemodiffError
 from nemodiff.request import Request
 from nemodiff.trace.events import Event
 from nemodiff.trace.recorder import Recorder
+from ui.wire import UNEXPECTED
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +30,6 @@ LATE = "The prompt took longer to read than the {:g} s that a run may take here:
 GRACE = 15.0
 #: The same while others wait, and only for a page that has asked for the run since.
 HURRY = 3.0
-
-UNEXPECTED = "Something went wrong on the server; the run was ended. Try again, or with other settings."
 
 
 class Run:

@@ -17,17 +17,17 @@ from nemodiff.request import DRAFTS, ORDERS, SAMPLERS, Request
 from nemodiff.trace.events import MAX_BYTES, MODES, Trace
 from ui import api, player, wire
 from ui.backends import zero
-from ui.live import backlog, oracle, tickets
+from ui.live import backlog, models, oracle, tickets
 from ui.live import branch as branches
+from ui.live import stream as live_stream
 from ui.live.desk import Turns
 from ui.live.limits import within
-from ui.page import checkpoint_menu, compare, files, permalink, picture_slot
-from ui.page.form import check_length, exact_seed, given, listed, new_tokens, whole, worded
+from ui.page import checkpoint_menu, compare, files, permalink, picture_slot, traces
 from ui.render import charts
 from ui.render.charts.figure import empty
 from ui.render.positions import escaped
-from ui.server.guard import uploaded
 from ui.settings import Settings
+from ui.values import check_length, exact_seed, given, listed, new_tokens, uploaded, whole, worded
 
 STYLES = [Path(__file__).parent / "page.css", checkpoint_menu.STYLE, picture_slot.STYLE, compare.STYLE, player.STYLE]
 MODE_NAMES = (("Autoregressive", "ar"), ("Diffusion", "diffusion"), ("Self-speculation", "self-speculation"))
@@ -79,7 +79,7 @@ def build(
     lend: on ZeroGPU `spaces.GPU`; what uses the model is then run by it. turns: the line that runs wait in.
     """
     turns = turns or Turns(settings)
-    runs, checkpoints = turns.runs, checkpoint_menu.Checkpoints(engine, settings, problem)
+    runs, checkpoints = turns.runs, models.Checkpoints(engine, settings, problem)
     slot = picture_slot.Slot(checkpoints)
     turns.engine = lambda: checkpoints.engine
 
@@ -188,7 +188,7 @@ def build(
             except RequestError as error:  # another checkpoint failed to load while this run waited
                 ticket.leave()
                 return iter([wire.failure(str(error))])
-            return wire.stream(
+            return live_stream.stream(
                 engine,
                 request,
                 runs,
@@ -242,7 +242,7 @@ def build(
                 raise TraceError("The file was not uploaded to this server: load it again.")
             turns.count(visitor)
             with files.making():
-                return wire.replay(wire.read_trace(path))
+                return wire.replay(traces.read_trace(path))
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
             return wire.failure(wire.explain(error))
 
@@ -306,7 +306,7 @@ def build(
             weight = _number("AR's weight in the verifier", 1, "ar-weight", step=0.1, visible=False)
         link = gr.Button("Copy link", elem_id="link", min_width=96, scale=0)
         stage = gr.HTML(
-            value=wire.recording(settings.recordings),
+            value=traces.recording(settings.recordings),
             html_template=player.template(),
             js_on_load=player.script(*player.PAGE),
             apply_default_css=False,
@@ -418,9 +418,7 @@ def build(
     return page
 
 
-def choice(
-    checkpoints: checkpoint_menu.Checkpoints, turns: Turns, shows: list[Any], held: Any, model: dict[str, Any]
-) -> Any:
+def choice(checkpoints: models.Checkpoints, turns: Turns, shows: list[Any], held: Any, model: dict[str, Any]) -> Any:
     """Wire the header's choice of a checkpoint. Only where the owner lets visitors make it: nothing is there else.
 
     shows: the header, then the fields whose defaults are the checkpoint's. model: how events that need the model queue.

@@ -13,14 +13,15 @@ import gradio as gr
 
 from nemodiff.errors import RequestError
 from nemodiff.evaluate.sweep import COUNTED, HEADS, Point, cells
+from nemodiff.evaluate.sweep_results import Results
 from nemodiff.examples import EXAMPLES
 from nemodiff.request import Request
 from ui.backends import zero
 from ui.live.desk import Turns
 from ui.live.fair_queue import Ticket
 from ui.live.limits import within
-from ui.live.sweep_run import Plan, Results, Sweep
-from ui.page.checkpoint_menu import Checkpoints
+from ui.live.models import Checkpoints
+from ui.live.sweep_run import Plan, Sweep
 from ui.render.charts.compare import seconds_a_token, tokens_a_forward
 from ui.render.charts.figure import LANES, plural
 from ui.settings import Settings
@@ -104,7 +105,7 @@ def add(
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
             yield [_status("error", explain(error)), *_unchanged()]
             return
-        results = Results.of(engine, plan).resume(Results.from_json(earlier))
+        results = Results.of(engine, plan.labels, plan.max_new_tokens).resume(Results.from_json(earlier))
         for points in sweep.steps():
             for point in points:
                 results.add(point)

@@ -9,7 +9,7 @@ import json
 
 from nemodiff.trace.events import Trace
 from ui import player
-from ui.page.form import for_browser
+from ui.values import for_browser
 
 _DATA_ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 

@@ -9,17 +9,16 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from gradio.route_utils import FnIndexInferError
-from gradio.utils import get_upload_folder
 from starlette._utils import get_route_path
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ui.settings import LOOPBACK
+from ui.values import UNREAD, uploaded
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +61,6 @@ UNANSWERED = "The request could not be answered: it may not be one of this page'
 UNREADABLE = "The request is not of the form that this address takes: see /gradio_api/info."
 #: What Gradio's own routes raise while they read a body; what the page's functions raise never comes this way.
 MISREADINGS = (AssertionError, AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError)
-#: What _parsed gives for a body that is no JSON, which Gradio refuses.
-UNREAD = object()
 #: On a stream of events: proxies must neither gather it nor rewrite it, or a run arrives in one piece at its end.
 STREAMED = ((b"cache-control", b"no-cache, no-transform"), (b"x-accel-buffering", b"no"))
 HEADERS = (
@@ -324,13 +321,6 @@ def _clean(data: Any) -> bool:
         elif isinstance(value, list):
             waiting += [(part, depth + 1) for part in value]
     return found
-
-
-def uploaded(path: Any) -> bool:
-    """Whether a path names something in the folder of uploads; only its text is looked at, nothing is opened."""
-    if not isinstance(path, str) or "\0" in path or ".." in Path(path).parts:
-        return False
-    return Path(path).is_absolute() and Path(path).is_relative_to(Path(get_upload_folder()).absolute())
 
 
 def _refusal_of(error: Exception, path: str, method: str) -> Refusal:

@@ -19,9 +19,9 @@ from nemodiff.engine.interface import Described, steps
 from nemodiff.errors import NemodiffError, RequestError
 from ui.backends.remote import describe
 from ui.live import oracle
-from ui.live.run import UNEXPECTED
-from ui.page.checkpoint_menu import Checkpoints
+from ui.live.models import Checkpoints
 from ui.settings import Settings
+from ui.wire import UNEXPECTED
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from nemodiff.errors import RequestError
 from nemodiff.examples import PICTURES
 from nemodiff.pictures import MAX_BYTES, MAX_SIDE, OtherFormat, Picture, TooManyPixels, open_picture
 from nemodiff.request import Request
-from ui.page.checkpoint_menu import Checkpoints
+from ui.live.models import Checkpoints
 from ui.wire import explain, pack
 
 FILES = Path(__file__).parent

@@ -9,7 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from nemodiff.evaluate.sweep import Point
-from ui.live.sweep_run import Results
+from nemodiff.evaluate.sweep_results import Results
 from ui.render.charts.figure import COLOURS, LANES, SYMBOLS, TEXT, empty, figure_of, plural
 from ui.render.positions import escaped
 

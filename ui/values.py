@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+from gradio.utils import get_upload_folder
 
 from nemodiff.errors import RequestError, SettingError
 
+#: The value of a body that is no JSON, which Gradio refuses.
+UNREAD = object()
 #: A Request's settings as the page calls them.
 NAMES = {
     "modes": "modes",
@@ -95,3 +100,10 @@ def listed(name: str, value: Any) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
         raise RequestError(f"{name} must be a list of names.")
     return value
+
+
+def uploaded(path: Any) -> bool:
+    """Whether a path names something in the folder of uploads; only its text is looked at, nothing is opened."""
+    if not isinstance(path, str) or "\0" in path or ".." in Path(path).parts:
+        return False
+    return Path(path).is_absolute() and Path(path).is_relative_to(Path(get_upload_folder()).absolute())
