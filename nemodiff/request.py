@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -10,25 +9,44 @@ from typing import Any
 
 from nemodiff.errors import RequestError, SettingError, shown
 from nemodiff.pictures import Picture
+from nemodiff.settings import (
+    ACCEPTANCES,
+    DRAFTS,
+    MAX_BLOCK_LENGTH,
+    MAX_NEW_TOKENS,
+    MAX_QUADRATIC_LENGTH,
+    MAX_TREE_ROWS,
+    ORDERS,
+    SAMPLERS,
+    SETTINGS,
+    Decoding,
+    one_of,
+)
 from nemodiff.trace.events import MODES
 
-SAMPLERS = ("confidence", "entropy", "fixed", "trained")
-ORDERS = ("best", "leftmost")
-DRAFTS = ("linear", "quadratic", "tree")
-ACCEPTANCES = ("match", "independent", "sampling")
-MAX_BLOCK_LENGTH = 64
-#: A quadratic forward has B(B + 1) rows.
-MAX_QUADRATIC_LENGTH = 16
-#: Rows that a tree's forwards may be fixed to.
-MAX_TREE_ROWS = 64
-MAX_NEW_TOKENS = 4096
+__all__ = [
+    "ACCEPTANCES",
+    "DRAFTS",
+    "MAX_BLOCK_LENGTH",
+    "MAX_IMAGES",
+    "MAX_NEW_TOKENS",
+    "MAX_PROMPT_CHARACTERS",
+    "MAX_QUADRATIC_LENGTH",
+    "MAX_TREE_ROWS",
+    "ORDERS",
+    "SAMPLERS",
+    "Request",
+    "whole_characters",
+]
+
 MAX_PROMPT_CHARACTERS = 100_000
 MAX_IMAGES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """A prompt and how to decode it. Settings left None take the checkpoint's defaults.
+class Request(Decoding):
+    """A prompt and how to decode it: the settings of `Decoding` besides what stands here. Settings left None take the
+    checkpoint's defaults.
 
     prompt: the user's text, put through the chat template unless `raw`. Control tokens that are written out in it stay
     text, unless `raw`; the mask's stays text always. prompt_ids: token ids instead of text, taken as they are.
@@ -36,17 +54,7 @@ class Request:
     placeholders stand in the ids already.
     answer_ids: tokens that the answer begins with (a branch of another run): decoding goes on after them, and
     positions count from the first new token.
-    modes: any of ar, diffusion, self-speculation. block_length: B, 2 to 64. threshold: the confidence at which a
-    masked position is committed. order: best (what is surest first, wherever it lies) or leftmost (the longest run
-    from the left end of the masked part that the sampler takes, always its first). steps: denoising forwards a block
-    (sampler "fixed"). entropy_bound: nats a forward may commit in all (sampler "entropy"). draft: linear (a draft and a
-    verify forward a cycle), quadratic (one forward does both; block_length up to 16) or tree (one forward, over a tree
-    of drafts). rows: of a tree's forwards at most, 2 to 64; None where their cost on this machine decides. acceptance,
-    at a temperature: see `nemodiff.decode.acceptance`.
-    ar_weight: lambda of the verifier lambda * p_AR + (1 - lambda) * p_diffusion (draft "quadratic"); 1 gives AR's text,
-    anything else another one. temperature: 0 is greedy. time_limit: seconds of wall time for the run.
-    max_thinking_tokens: answer tokens after which </think>, unless it came, is forced as the next one.
-    alternatives: how many of the most probable tokens each Position records.
+    modes: any of ar, diffusion, self-speculation.
     Raises RequestError when a value is out of range.
     """
 
@@ -55,25 +63,6 @@ class Request:
     images: tuple[Picture, ...] = ()
     answer_ids: tuple[int, ...] = ()
     modes: tuple[str, ...] = MODES
-    max_new_tokens: int = 128
-    block_length: int | None = None
-    threshold: float | None = None
-    sampler: str = "confidence"
-    order: str | None = None
-    steps: int | None = None
-    entropy_bound: float = 0.3
-    draft: str = "linear"
-    rows: int | None = None
-    acceptance: str = "match"
-    ar_weight: float = 1.0
-    adapter: bool = True
-    temperature: float = 0.0
-    seed: int = 0
-    ignore_eos: bool = False
-    raw: bool = False
-    max_thinking_tokens: int | None = None
-    alternatives: int = 5
-    time_limit: float | None = None
 
     def __post_init__(self) -> None:
         if self.prompt_ids is None:
@@ -90,43 +79,26 @@ class Request:
         if len(self.images) > MAX_IMAGES:
             raise RequestError(f"A prompt takes up to {MAX_IMAGES} pictures, not {len(self.images)}: leave some out.")
         for mode in self.modes:
-            _choice("mode", mode, MODES)
+            one_of("mode", mode, MODES)
         if not self.modes or len(set(self.modes)) != len(self.modes):
             raise RequestError(f"Choose at least one mode, each once: {', '.join(MODES)}.")
-        for name in ("adapter", "ignore_eos", "raw"):
-            _choice(name, getattr(self, name), (True, False))
-        _choice("sampler", self.sampler, SAMPLERS)
-        if self.order is not None:
-            _choice("order", self.order, ORDERS)
-        _choice("draft", self.draft, DRAFTS)
-        _choice("acceptance", self.acceptance, ACCEPTANCES)
-        _number("ar_weight", self.ar_weight, 0, 1)
+        for setting in SETTINGS:
+            setting.check(getattr(self, setting.name))
+        self._check_drafts()
+
+    def _check_drafts(self) -> None:
+        """What one way of drafting cannot do. Raises RequestError."""
         if self.draft == "tree" and self.acceptance == "sampling" and self.temperature > 0:
             raise RequestError("Speculative sampling does not run over a tree of drafts: choose acceptance match.")
-        if self.rows is not None:
-            _integer("rows", self.rows, 2, MAX_TREE_ROWS)
-            if self.draft != "tree":
-                raise RequestError("rows needs draft tree: choose it or leave rows out.")
-        if self.ar_weight != 1 and self.draft != "quadratic":
-            raise RequestError("ar_weight below 1 needs draft quadratic: choose it or leave ar_weight at 1.")
-        _integer("max_new_tokens", self.max_new_tokens, 1, MAX_NEW_TOKENS)
-        if self.block_length is not None:
-            _integer("block_length", self.block_length, 2, MAX_BLOCK_LENGTH)
-            if self.draft == "quadratic" and self.block_length > MAX_QUADRATIC_LENGTH:
-                wanted = f"may be up to {MAX_QUADRATIC_LENGTH} with quadratic drafts, not {self.block_length}."
-                raise SettingError("block_length", wanted)
-        if self.steps is not None:
-            _integer("steps", self.steps, 1, MAX_BLOCK_LENGTH)
-        if self.threshold is not None:
-            _number("threshold", self.threshold, 0, 1)
-        _number("entropy_bound", self.entropy_bound, 0, 100)
-        _number("temperature", self.temperature, 0, 10)
-        _integer("seed", self.seed, 0, 2**63 - 1)
-        if self.max_thinking_tokens is not None:
-            _integer("max_thinking_tokens", self.max_thinking_tokens, 0, MAX_NEW_TOKENS)
-        _integer("alternatives", self.alternatives, 0, 20)
-        if self.time_limit is not None:
-            _number("time_limit", self.time_limit, 0, 86_400)
+        if self.draft == "quadratic" and (self.block_length or 0) > MAX_QUADRATIC_LENGTH:
+            wanted = f"may be up to {MAX_QUADRATIC_LENGTH} with quadratic drafts, not {self.block_length}."
+            raise SettingError("block_length", wanted)
+        for setting in SETTINGS:
+            if setting.of and setting.of[0] == "draft" and not setting.used_by(self):
+                if getattr(self, setting.name) == setting.default:
+                    continue
+                unset = "leave it out" if setting.default is None else f"leave it at {setting.default}"
+                raise RequestError(f"{setting.name} needs draft {' or '.join(setting.of[1])}: choose it or {unset}.")
 
     @classmethod
     def from_json(cls, data: Any) -> Request:
@@ -191,25 +163,3 @@ def _ids(name: str, values: Any) -> tuple[int, ...]:
 def _list(name: str, values: Any) -> None:
     if not isinstance(values, tuple | list):
         raise RequestError(f"{name} must be a tuple or a list, not {shown(values)}.")
-
-
-def _choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
-    try:
-        known = value in allowed
-    except (TypeError, ValueError, RuntimeError):  # a type that compares in its own way, such as an array
-        known = False
-    if not known:
-        raise RequestError(f"Unknown {name} {shown(value)}: choose {' or '.join(map(str, allowed))}.")
-
-
-def _integer(name: str, value: Any, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise SettingError(name, f"must be a whole number from {low} to {high}, not {shown(value)}.")
-
-
-def _number(name: str, value: Any, low: float, high: float) -> None:
-    finite = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
-    if isinstance(value, bool) or not finite:
-        raise SettingError(name, f"must be a number from {low} to {high}, not {shown(value)}.")
-    if not low <= value <= high:
-        raise SettingError(name, f"must be from {low} to {high}, not {shown(value)}.")

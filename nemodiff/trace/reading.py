@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from nemodiff.errors import TraceError
+from nemodiff.settings import SETTINGS, Choice, Number, Whole
 from nemodiff.trace.events import (
     FINISHES,
     MAX_GRID,
@@ -103,21 +104,8 @@ def _versions(data: dict[str, Any]) -> dict[str, str]:
 
 
 #: What the page, the charts and the files read of a request, by its kind.
-_TEXTS = ("prompt", "sampler", "order", "draft", "acceptance")
-_NUMBERS = (
-    *(
-        "max_new_tokens",
-        "block_length",
-        "rows",
-        "threshold",
-        "steps",
-        "entropy_bound",
-        "ar_weight",
-        "temperature",
-        "seed",
-    ),
-    *("max_thinking_tokens", "alternatives", "time_limit"),
-)
+_TEXTS = ("prompt", *(setting.name for setting in SETTINGS if isinstance(setting.kind, Choice)))
+_NUMBERS = tuple(setting.name for setting in SETTINGS if isinstance(setting.kind, Whole | Number))
 _IDS = ("prompt_ids", "answer_ids")
 
 

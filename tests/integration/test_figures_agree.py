@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemodiff.bench import examples
-from nemodiff.cli.main import _print
+from nemodiff.cli.generate import _print
 from nemodiff.evaluate.agreement import Totals, speed_up
 from nemodiff.evaluate.sweep import COUNTED, HEADS, Point, cells, sweep
 from nemodiff.evaluate.sweep_results import Results

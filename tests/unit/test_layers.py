@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 #: From what everybody needs to what nobody imports. What lies at the top of a package is a layer by itself.
 ORDER = (
-    *("nemodiff.errors", "nemodiff.cache_folder", "nemodiff.json_fields", "nemodiff.trace", "nemodiff.pictures"),
+    *("nemodiff.errors", "nemodiff.cache_folder", "nemodiff.json_fields", "nemodiff.settings"),
+    *("nemodiff.trace", "nemodiff.pictures"),
     *("nemodiff.request", "nemodiff.examples", "nemodiff.command", "nemodiff.samplers", "nemodiff.model"),
     *("nemodiff.decode", "nemodiff.checkpoints", "nemodiff.engine", "nemodiff.tasks", "nemodiff.evaluate"),
     *("nemodiff.training", "nemodiff.bench", "nemodiff.cli", "nemodiff.__main__", "nemodiff"),

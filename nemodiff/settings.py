@@ -1,0 +1,380 @@
+"""The settings of decoding, each declared once, in `Decoding`.
+
+A Request is checked by this table. The options of `generate`, the page's fields and links, the API's and MCP's
+parameters, what is read back of a trace's request, and docs/settings.md all follow from it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from nemodiff.errors import RequestError, SettingError, shown
+
+SAMPLERS = ("confidence", "entropy", "fixed", "trained")
+ORDERS = ("best", "leftmost")
+DRAFTS = ("linear", "quadratic", "tree")
+ACCEPTANCES = ("match", "independent", "sampling")
+MAX_BLOCK_LENGTH = 64
+#: A quadratic forward has B(B + 1) rows.
+MAX_QUADRATIC_LENGTH = 16
+#: Rows that a tree's forwards may be fixed to.
+MAX_TREE_ROWS = 64
+MAX_NEW_TOKENS = 4096
+
+
+class Kind(Protocol):
+    """What values a setting takes, wherever they come from."""
+
+    @property
+    def type(self) -> Any:
+        """The type of a value, as a program's signature says it."""
+
+    @property
+    def words(self) -> str:
+        """Its values, as the table of the documentation says them."""
+
+    def check(self, name: str, value: Any) -> None:
+        """Raises RequestError when `value` is none of them."""
+
+    def parse(self, text: str) -> Any:
+        """A value from the text of a link or an option, in range or not. Raises ValueError when it is none at all."""
+
+    def write(self, value: Any) -> str:
+        """The text that `parse` reads."""
+
+    def is_like(self, value: Any) -> bool:
+        """Whether a field of the page may hold this, in range or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """Whole numbers from low to high."""
+
+    low: int
+    high: int
+
+    type = int
+
+    @property
+    def words(self) -> str:
+        return f"{self.low} to {self.high}"
+
+    def check(self, name: str, value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, int) or not self.low <= value <= self.high:
+            raise SettingError(name, f"must be a whole number from {self.low} to {self.high}, not {shown(value)}.")
+
+    def parse(self, text: str) -> int:
+        try:
+            return int(text)
+        except ValueError:
+            raise ValueError("a whole number") from None
+
+    def write(self, value: Any) -> str:
+        return _written(value)
+
+    def is_like(self, value: Any) -> bool:
+        return _is_number(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """Numbers from low to high. step: of the page's field."""
+
+    low: float
+    high: float
+    step: float = 0.05
+
+    type = float
+
+    @property
+    def words(self) -> str:
+        return f"{self.low:g} to {self.high:g}"
+
+    def check(self, name: str, value: Any) -> None:
+        finite = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+        if isinstance(value, bool) or not finite:
+            raise SettingError(name, f"must be a number from {self.low:g} to {self.high:g}, not {shown(value)}.")
+        if not self.low <= value <= self.high:
+            raise SettingError(name, f"must be from {self.low:g} to {self.high:g}, not {shown(value)}.")
+
+    def parse(self, text: str) -> float:
+        try:
+            return float(text)
+        except ValueError:
+            raise ValueError("a number") from None
+
+    def write(self, value: Any) -> str:
+        return _written(value)
+
+    def is_like(self, value: Any) -> bool:
+        return _is_number(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of some names. labels: how the page's field spells them, where otherwise."""
+
+    names: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+
+    @property
+    def type(self) -> Any:
+        return Literal[self.names]
+
+    @property
+    def words(self) -> str:
+        return ", ".join(self.names)
+
+    def check(self, name: str, value: Any) -> None:
+        one_of(name, value, self.names)
+
+    def parse(self, text: str) -> str:
+        return text
+
+    def write(self, value: Any) -> str:
+        return str(value)
+
+    def is_like(self, value: Any) -> bool:
+        return isinstance(value, str) and value in self.names
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """Yes or no."""
+
+    type = bool
+    words = "yes or no"
+
+    def check(self, name: str, value: Any) -> None:
+        one_of(name, value, (True, False))
+
+    def parse(self, text: str) -> bool:
+        if text not in ("0", "1"):
+            raise ValueError("0 or 1")
+        return text == "1"
+
+    def write(self, value: Any) -> str:
+        return str(int(value))
+
+    def is_like(self, value: Any) -> bool:
+        return isinstance(value, bool)
+
+
+#: Where a setting is offered: an option of `generate`, a field of the page (and its links), a parameter of the API.
+EVERYWHERE = frozenset({"cli", "page", "api"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One setting, as `declare` describes it, with its name in a Request."""
+
+    name: str
+    kind: Kind
+    default: Any
+    help: str
+    label: str
+    key: str
+    of: tuple[str, tuple[str, ...]] | None
+    on: frozenset[str]
+    place: int
+    more: bool
+    note: str
+
+    def check(self, value: Any) -> None:
+        """Raises RequestError when the value cannot be used."""
+        if value is not None or self.default is not None:
+            self.kind.check(self.name, value)
+
+    def used_by(self, chosen: Any) -> bool:
+        """Whether a Request, or whatever else has the other settings as attributes, uses this one."""
+        return self.of is None or getattr(chosen, self.of[0]) in self.of[1]
+
+
+def declare(
+    default: Any,
+    kind: Kind,
+    help: str,
+    *,
+    label: str = "",
+    key: str = "",
+    of: tuple[str, tuple[str, ...]] | None = None,
+    on: Iterable[str] = EVERYWHERE,
+    place: int = 50,
+    more: bool = False,
+    note: str = "",
+) -> Any:
+    """A field of `Decoding`.
+
+    default: None where the checkpoint or the engine decides. help: what it does, on one line. label, key: its name on
+    the page and in a link, its own by default. of: the setting that it belongs to and the values of that one which use
+    it, e.g. ("sampler", ("fixed",)). on: where it is offered. place: its place among the page's fields, smallest
+    first. more: the field stands under "More". note: what its field says behind the label.
+    """
+    declared = {"kind": kind, "help": help, "label": label, "key": key, "of": of, "on": frozenset(on)}
+    return field(default=default, metadata=declared | {"place": place, "more": more, "note": note})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoding:
+    """How to decode. What is left None the checkpoint decides. A new setting goes last: links and programs know these
+    by their places."""
+
+    block_length: int | None = declare(
+        None, Whole(2, MAX_BLOCK_LENGTH), "positions of a block", label="block", key="block", place=10
+    )
+    sampler: str = declare(
+        "confidence", Choice(SAMPLERS), "which masked positions diffusion commits with a forward", place=11
+    )
+    threshold: float | None = declare(
+        None,
+        Number(0, 1),
+        "the confidence at which a masked position is committed",
+        of=("sampler", ("confidence", "trained")),
+        place=12,
+    )
+    entropy_bound: float = declare(
+        0.3,
+        Number(0, 100),
+        "the entropy that a forward may commit in all, in nats",
+        label="entropy bound",
+        key="entropy",
+        of=("sampler", ("entropy",)),
+        place=14,
+    )
+    steps: int | None = declare(
+        None,
+        Whole(1, MAX_BLOCK_LENGTH),
+        "denoising forwards for a block (by default half its length)",
+        label="steps a block",
+        of=("sampler", ("fixed",)),
+        place=15,
+    )
+    temperature: float = declare(0.0, Number(0, 10, step=0.1), "0 takes the most probable token", place=30)
+    seed: int = declare(0, Whole(0, 2**63 - 1), "the seed of the noise at a temperature", more=True)
+    max_new_tokens: int = declare(
+        128, Whole(1, MAX_NEW_TOKENS), "the most tokens of an answer", label="new tokens", key="tokens", place=31
+    )
+    ignore_eos: bool = declare(
+        False, Flag(), "go on after the end of the answer", label="go on after EOS", key="go_on", more=True
+    )
+    raw: bool = declare(
+        False,
+        Flag(),
+        "take the prompt as it is, without the chat template; control tokens written out in it take effect",
+        label="raw prompt",
+        note=": no chat template, control tokens take effect",
+        more=True,
+    )
+    draft: str = declare(
+        "linear",
+        Choice(DRAFTS),
+        "how self-speculation drafts: linear (draft, then verify), quadratic (both in one forward) or tree (both in "
+        "one forward, over a tree of drafts)",
+        label="drafts",
+        place=20,
+    )
+    acceptance: str = declare(
+        "match",
+        Choice(ACCEPTANCES, ("equal AR's token, same noise", "equal AR's token, as released", "speculative sampling")),
+        "when a draft is accepted at a temperature: when it equals AR's token under the same noise (match), under "
+        "noise of its own (independent, as released), or by speculative sampling (sampling)",
+        label="drafts at a temperature",
+        more=True,
+    )
+    ar_weight: float = declare(
+        1.0,
+        Number(0, 1, step=0.1),
+        "AR's share in the verifier of quadratic drafts; 1 gives AR's text",
+        label="AR's weight in the verifier",
+        of=("draft", ("quadratic",)),
+        more=True,
+    )
+    order: str | None = declare(
+        None,
+        Choice(ORDERS),
+        "where diffusion commits first: what is surest (best, as released) or what is leftmost",
+        place=13,
+    )
+    rows: int | None = declare(
+        None,
+        Whole(2, MAX_TREE_ROWS),
+        "rows of a forward at most, for trees of drafts; by default as their cost on this machine decides",
+        of=("draft", ("tree",)),
+        place=21,
+    )
+    adapter: bool = declare(True, Flag(), "use the draft LoRA, where there is one", on=("cli",))
+    max_thinking_tokens: int | None = declare(
+        None, Whole(0, MAX_NEW_TOKENS), "force </think> after so many tokens without it", on=("cli",)
+    )
+    alternatives: int = declare(5, Whole(0, 20), "the most probable tokens that each position records", on=())
+    time_limit: float | None = declare(None, Number(0, 86_400), "seconds of wall time for the run", on=())
+
+
+def settings_of(declared: type) -> tuple[Setting, ...]:
+    """The settings that a dataclass such as `Decoding` declares, in their order."""
+    found = []
+    for one in dataclasses.fields(declared):
+        about = dict(one.metadata)
+        about |= {"label": about["label"] or one.name.replace("_", " "), "key": about["key"] or one.name}
+        found.append(Setting(name=one.name, default=one.default, **about))
+    return tuple(found)
+
+
+SETTINGS = settings_of(Decoding)
+
+
+def offered(where: str) -> tuple[Setting, ...]:
+    """The settings of the command line ("cli"), the page ("page") or the API ("api"), in the table's order."""
+    return tuple(setting for setting in SETTINGS if where in setting.on)
+
+
+def one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    """Raises RequestError when a value is none of `allowed`."""
+    try:
+        known = value in allowed
+    except (TypeError, ValueError, RuntimeError):  # a type that compares in its own way, such as an array
+        known = False
+    if not known:
+        raise RequestError(f"Unknown {name} {shown(value)}: choose {' or '.join(map(str, allowed))}.")
+
+
+def table() -> str:
+    """SETTINGS as the Markdown table of docs/settings.md."""
+    head = ("in a Request, the API and MCP", "option of `generate`", "on the page (in a link)")
+    rows = [(*head, "values", "default", "what it does"), ("---",) * 6, *map(_cells, SETTINGS)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _cells(setting: Setting) -> tuple[str, ...]:
+    option = f"`--{setting.name.replace('_', '-')}`" if "cli" in setting.on else ""
+    field_ = f"{setting.label} (`{setting.key}`)" if "page" in setting.on else ""
+    return f"`{setting.name}`", option, field_, setting.kind.words, _default(setting), _help(setting)
+
+
+def _default(setting: Setting) -> str:
+    value = setting.default
+    if value is None:
+        return "auto" if "page" in setting.on else "none"
+    return ("no", "yes")[value] if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _help(setting: Setting) -> str:
+    uses = f" ({setting.of[0]} {' or '.join(setting.of[1])})" if setting.of else ""
+    return f"{setting.help}{uses}"
+
+
+def _written(value: Any) -> str:
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+    return str(int(value)) if whole else str(value)
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (type(value) in (int, float) and abs(value) <= 2**63)
+
+
+if __name__ == "__main__":
+    print(table())
