@@ -16,7 +16,7 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-from nemodiff.checkpoints.catalogue import SEEING
+from nemodiff.checkpoints.catalogue import DEFAULT
 from tests.helpers.browser import FLAGS, PATIENCE, ROOT, find_chromium, running, take_away
 
 expect.set_options(timeout=PATIENCE)
@@ -127,7 +127,7 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
         with running(Path(logs) / "app.log", {}) as address:
             take(browser, address, folder)
-        with running(Path(logs) / "seeing.log", {"NEMODIFF_CHECKPOINT": SEEING}) as address:
+        with running(Path(logs) / "seeing.log", {"NEMODIFF_CHECKPOINT": DEFAULT}) as address:
             ask_about_a_drawing(browser, address, folder / "picture.png")
         browser.close()
 

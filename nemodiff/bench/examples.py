@@ -15,7 +15,7 @@ import torch
 from nemodiff.bench import beyond, cpu, perplexity, quality, samplers, shape, vision
 from nemodiff.bench.shape import BLOCK, CONTEXT, SHAPES
 from nemodiff.bench.timing import exactness
-from nemodiff.checkpoints.catalogue import DEFAULT, SEEING
+from nemodiff.checkpoints.catalogue import DEFAULT
 from nemodiff.command import check_file, flag, refuse_unused, whole
 from nemodiff.engine.loading import DTYPES, load, pick_dtype
 from nemodiff.engine.local import Engine
@@ -184,7 +184,7 @@ KINDS = (
     Kind(None, _examples, {**_OF, **_LENGTHS, "threshold": None, "draft": DRAFTS[0], "graphs": False, "texts": False}),
     Kind("shape", _shape, {**_WHERE, **_LENGTHS, "block_length": BLOCK, "context": CONTEXT, "graphs": False}),
     Kind("quality", _quality, {**_OF, "workers": 2, "per_family": 1, "prompts": 60, "results": None}),
-    Kind("vision", _vision, {**_OF, "checkpoint": SEEING, "scenes": 24, "results": None}),
+    Kind("vision", _vision, {**_OF, "scenes": 24, "results": None}),
     Kind("samplers", _samplers, {**_OF, "block_length": None}),
     Kind("beyond", _beyond, {**_OF, **_LENGTHS, "prompts": 16}),
     Kind("cpu", _cpu, {**_OF, **_LENGTHS, "peer": None}),

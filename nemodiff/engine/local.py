@@ -19,14 +19,15 @@ from nemodiff import samplers
 from nemodiff.checkpoints.tokenizer import Tokenizer
 from nemodiff.decode import DECODERS, LaneRun, Prefill, Seen, Settings, quadratic_layouts, race, synchronise
 from nemodiff.engine.interface import Bounds, Defaults, Described, Events
-from nemodiff.errors import RequestError
+from nemodiff.engine.sight import Sight
+from nemodiff.errors import CheckpointError, RequestError
 from nemodiff.model.cpu import CpuModel
 from nemodiff.model.layout import Layout
 from nemodiff.model.memory import enough_memory, peak, reset_peak
 from nemodiff.model.row_costs import row_costs
 from nemodiff.model.runner import Runner
 from nemodiff.model.transformer import Transformer
-from nemodiff.model.vision import PictureCache, grid
+from nemodiff.model.vision import grid
 from nemodiff.model.weights import settle_rows
 from nemodiff.request import Request
 from nemodiff.samplers.trained import TrainedSampler
@@ -52,6 +53,7 @@ class Engine(Described):
         tokenizer: Tokenizer,
         defaults: Defaults,
         sampler: TrainedSampler | None = None,
+        sight: Sight | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self._model: Runner | None = model
@@ -59,7 +61,7 @@ class Engine(Described):
         self.defaults = defaults
         #: The trained sampler that came with the checkpoint, if one did.
         self.sampler = sampler
-        self._pictures = PictureCache(model.vision) if model.vision else None
+        self._sight = sight or Sight.of(model)
         self.dtype = model.dtype_name
         self.device = describe_device(model.device)
         #: Which attention runs in block-shaped forwards; prompts always run torch's SDPA.
@@ -72,7 +74,7 @@ class Engine(Described):
         self._lock = threading.Lock()
         self._ended = _Ended()
         self._thread: int | None = None  # that decodes now, or did last before it handed its stream to another one
-        self._warm: set[int] = set()
+        self._warm: set[tuple[bool, int]] = set()  # shapes that ran, with and without pictures
 
     @property
     def model(self) -> Runner:
@@ -84,24 +86,27 @@ class Engine(Described):
     @property
     def sees(self) -> bool:
         """Whether prompts may bring pictures."""
-        return self._pictures is not None
+        return self._sight is not None
 
     @property
     def weight_bytes(self) -> int:
         """Memory that closing this engine gives back, in bytes."""
         if self._model is None:
             return 0
-        return self._model.nbytes
+        seeing = self._sight.loaded if self._sight else None
+        second = seeing.nbytes if seeing and seeing is not self._model else 0
+        return self._model.nbytes + second
 
     def settle(self) -> None:
-        if isinstance(self.model, Transformer):
-            settle_rows(self.model)
+        for model in (self.model, self._sight.loaded if self._sight else None):
+            if isinstance(model, Transformer):
+                settle_rows(model)
 
     def close(self) -> None:
         """Free the model's memory, once a run that goes on has ended; further requests are refused."""
         self._check_turn("close the engine")
         with self._lock:
-            self._model = self._pictures = None
+            self._model = self._sight = None
         gc.collect()  # layers and their tables may still hold each other
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -148,10 +153,9 @@ class Engine(Described):
 
     def grids(self, request: Request) -> list[tuple[int, int]]:
         """(rows, columns) of the tokens that each picture of a request becomes; none where they are not seen."""
-        vision = self.model.config.vision
-        if vision is None or not self.sees:
+        if self._sight is None:
             return []
-        return [grid(vision, picture.width, picture.height) for picture in request.images]
+        return [grid(self._sight.config, picture.width, picture.height) for picture in request.images]
 
     def _encode_with_pictures(self, request: Request) -> list[int]:
         """The prompt's ids in which one placeholder a picture has grown to its rows, each with its break or end."""
@@ -182,9 +186,9 @@ class Engine(Described):
 
     def _image_ids(self, count: int = 3) -> list[int]:
         """The first `count` ids of placeholder, break and end, from the config or else the tokenizer."""
-        vision = self.model.config.vision
-        if vision is None:
+        if self._sight is None:
             return []
+        vision = self._sight.config
         stated = (vision.image_token_id, vision.image_break_token_id, vision.image_end_token_id)[:count]
         ids: list[int] = []
         for token, name in zip(stated, _IMAGE_TOKENS, strict=False):
@@ -199,9 +203,9 @@ class Engine(Described):
     def _look(self, request: Request, prompt: list[int]) -> Generator[None, None, Seen | None]:
         """The features of a request's pictures, in the order of their tokens; 0 ms when all were kept from before.
         Yields between two pictures."""
-        pictures = self._pictures
-        if not request.images or pictures is None:
+        if not request.images or self._sight is None:
             return None
+        _, pictures = self._sight.open()
         features: list[torch.Tensor] = []
         took = 0.0
         for picture in request.images:
@@ -233,35 +237,47 @@ class Engine(Described):
         Raises RequestError as `stream` does, with the first value.
         """
         prompt, settings = self.encode(request), self._settings(self.fill(request))
-        with self._taken(prompt, settings):
-            prefill = yield from self._prefill(prompt, settings, request)
-            yield LaneRun(mode, self.model, prefill, settings)
+        with self._taken(prompt, settings, request) as model:
+            prefill = yield from self._prefill(model, prompt, settings, request)
+            yield LaneRun(mode, model, prefill, settings)
 
     @contextmanager
-    def _taken(self, prompt: list[int], settings: Settings) -> Iterator[None]:
+    def _taken(self, prompt: list[int], settings: Settings, request: Request) -> Iterator[Runner]:
         """The model for one run, warm."""
         what = f"decode {len(prompt):,} + {settings.max_new_tokens:,} tokens"
         self._check_turn("start another one")
         with self._lock, enough_memory(what, RequestError), self._turn():
-            self._warm_up(settings)
-            reset_peak(self.model.device)
+            model = self._model_of(request)
+            self._warm_up(model, settings)
+            reset_peak(model.device)
             try:
-                yield
+                yield model
             finally:
-                self._ended.peak = peak(self.model.device)
+                self._ended.peak = peak(model.device)
 
-    def _prefill(self, prompt: list[int], settings: Settings, request: Request) -> Generator[None, None, Prefill]:
+    def _model_of(self, request: Request) -> Runner:
+        """The weights that a request runs in: text always the same ones, whatever was seen before."""
+        if not request.images or self._sight is None:
+            return self.model
+        try:
+            return self._sight.open()[0]
+        except CheckpointError as error:
+            raise RequestError(f"The picture cannot be looked at: {error}") from error
+
+    def _prefill(
+        self, model: Runner, prompt: list[int], settings: Settings, request: Request
+    ) -> Generator[None, None, Prefill]:
         """The prompt's forward; yields wherever it can be stopped."""
         seen = yield from self._look(request, prompt)
         capacity = len(prompt) + settings.max_new_tokens + settings.most_rows
-        prefill = Prefill(self.model, prompt, capacity, seen, paused=True)
+        prefill = Prefill(model, prompt, capacity, seen, paused=True)
         yield from prefill.pieces
         return prefill
 
     def _run(self, prompt: list[int], settings: Settings, request: Request) -> Generator[Event | None, None, None]:
-        with self._taken(prompt, settings):
+        with self._taken(prompt, settings, request) as model:
             deadline = math.inf if request.time_limit is None else time.monotonic() + request.time_limit
-            events = self._events(prompt, settings, request)
+            events = self._events(model, prompt, settings, request)
             try:
                 for event in events:
                     yield event
@@ -271,9 +287,11 @@ class Engine(Described):
             finally:
                 events.close()
 
-    def _events(self, prompt: list[int], settings: Settings, request: Request) -> Generator[Event | None, None, None]:
-        prefill = yield from self._prefill(prompt, settings, request)
-        yield from race({mode: DECODERS[mode](LaneRun(mode, self.model, prefill, settings)) for mode in request.modes})
+    def _events(
+        self, model: Runner, prompt: list[int], settings: Settings, request: Request
+    ) -> Generator[Event | None, None, None]:
+        prefill = yield from self._prefill(model, prompt, settings, request)
+        yield from race({mode: DECODERS[mode](LaneRun(mode, model, prefill, settings)) for mode in request.modes})
 
     def generate(self, request: Request, on_event: Callable[[Event], Any] | None = None) -> Trace:
         trace = super().generate(request, on_event)
@@ -321,21 +339,22 @@ class Engine(Described):
             return None
         return max(0, request.max_thinking_tokens - len(request.answer_ids)), end
 
-    def _warm_up(self, settings: Settings) -> None:
+    def _warm_up(self, model: Runner, settings: Settings) -> None:
         """Run each shape once before it is timed: the first call of a shape also builds its kernel."""
         layouts: dict[int, Layout | None] = dict.fromkeys((1, settings.block_length))
         if settings.draft == "quadratic":
-            made = quadratic_layouts(self.model, settings.block_length, settings.ar_weight).values()
+            made = quadratic_layouts(model, settings.block_length, settings.ar_weight).values()
             layouts |= {layout.rows: layout for layout in made}
         if settings.draft == "tree":
-            row_costs(self.model)
-        shapes = layouts.keys() - self._warm
+            row_costs(model)
+        seeing = model is not self._model
+        shapes = {rows for rows in layouts if (seeing, rows) not in self._warm}
         if shapes:
-            cache = self.model.new_cache(settings.most_rows)
+            cache = model.new_cache(settings.most_rows)
             for rows in sorted(shapes):
-                tokens = torch.zeros(rows, dtype=torch.long, device=self.model.device)
-                self.model(tokens, cache, causal=True, layout=layouts[rows])
-            self._warm |= shapes
+                tokens = torch.zeros(rows, dtype=torch.long, device=model.device)
+                model(tokens, cache, causal=True, layout=layouts[rows])
+            self._warm |= {(seeing, rows) for rows in shapes}
 
 
 def _attention(model: Runner) -> str:

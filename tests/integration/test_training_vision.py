@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from nemodiff.checkpoints.catalogue import SEEING, resolve
+from nemodiff.checkpoints.catalogue import ASSETS, DEFAULT, resolve
 from nemodiff.errors import CheckpointError
 from nemodiff.model.config import VisionConfig
 from nemodiff.model.vision import preprocess
@@ -175,9 +175,7 @@ def test_packed_tensors_are_unpacked():
 
 
 def test_the_bundled_tower_has_its_place(tmp_path):
-    files = resolve(SEEING)
-    assert (files.name, files.vision.name, files.adapter.name) == (SEEING, SEEING, "smollm2-135m-tri")
-    settings = json.loads((files.vision / "adapter_config.json").read_text())
+    settings = json.loads((ASSETS / DEFAULT / "vision" / "adapter_config.json").read_text())
     assert VisionConfig.from_json(settings, 49152) == TOWER
     (tmp_path / "adapter_config.json").write_text(json.dumps(settings | {"adapter": "another"}))
     with pytest.raises(CheckpointError, match="is for the adapter 'another', not 'smollm2-135m-tri'"):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import nemodiff
-from nemodiff.checkpoints.catalogue import CATALOGUE, is_folder, is_here, resolve
+from nemodiff.checkpoints.catalogue import CATALOGUE, current_name, is_folder, is_here, resolve
 from nemodiff.engine.interface import Defaults, Described
 from nemodiff.errors import CheckpointError, RequestError
 from nemodiff.request import SAMPLERS
@@ -36,7 +36,7 @@ class Checkpoints:
         self.engine = engine
         self.problem = problem
         self._settings = settings
-        self._name = settings.checkpoint
+        self._name = current_name(settings.checkpoint)
         self._fetches: dict[str | None, _Fetch] = {}  # those that go on, by the visitor's session
         self._ready: OrderedDict[str | None, str] = OrderedDict()  # what they fetched and did not load yet
 
@@ -201,7 +201,7 @@ class Checkpoints:
     def _obstacles(self) -> dict[str, str | None]:
         """What the page offers → why it cannot be loaded now, if so: the catalogue, then the owner's own."""
         settings = self._settings
-        own = dict.fromkeys((settings.checkpoint, *settings.checkpoints))
+        own = dict.fromkeys(map(current_name, (settings.checkpoint, *settings.checkpoints)))
         more = [name for name in own if name not in {entry.name for entry in CATALOGUE}]
         return nemodiff.obstacles(settings.device, settings.dtype, replacing=self.engine, more=more)
 

@@ -4,7 +4,9 @@ training data."""
 import random
 import re
 
+from nemodiff.tasks.open_prompts.everyday_prompts import everyday_prompts
 from nemodiff.tasks.open_prompts.more_prompts import more_prompts, topics
+from nemodiff.tasks.open_prompts.technical_prompts import technical_prompts
 
 # Open prompts that no generator below may produce: acceptance on open text is measured on them.
 HELD_OUT_PROMPTS: tuple[str, ...] = (
@@ -361,7 +363,7 @@ def open_prompts(seed: int = 0) -> list[tuple[str, str]]:
     ]
     prompts += [("story", f"Write a short story about {hero} who {plot}.") for hero in HEROES for plot in PLOTS]
     prompts += [("small-talk", prompt) for prompt in SMALL_TALK]
-    prompts += more_prompts(SCIENCE, PLACES, HEROES, PLOTS)
+    prompts += [*more_prompts(SCIENCE, PLACES, HEROES, PLOTS), *technical_prompts(), *everyday_prompts()]
     kinds: dict[str, list[str]] = {}
     for prompt, kind in {prompt: kind for kind, prompt in prompts if not near_held_out(prompt)}.items():
         kinds.setdefault(kind, []).append(prompt)
