@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -18,12 +18,25 @@ from nemodiff.errors import RequestError
 from nemodiff.evaluate.quality import Result, Task, figures, result_of
 from nemodiff.pictures import Picture
 from nemodiff.request import Request
-from nemodiff.tasks.drawings.questions import WORDINGS, is_right, questions_of
-from nemodiff.tasks.drawings.scenes import KINDS, scene
+from nemodiff.tasks.drawings.free_scenes import free_scene
+from nemodiff.tasks.drawings.questions import REFUSAL, WORDINGS, Question, is_right, questions_of
+from nemodiff.tasks.drawings.scenes import FOREIGN, KINDS, Scene, scene
 from nemodiff.trace.events import MODES
 
 #: Most tokens of an answer; the longest right one has 70.
 _ANSWER = 96
+#: Questions about every foreign picture.
+_ASKED = 3
+#: What is aimed at, of drawings placed freely: the topics that count, and the share of them to reach.
+_AIMS: dict[str, tuple[tuple[str, ...], float]] = {
+    "shape": (("free shapes: shape",), 0.95),
+    "colour": (("free shapes: colour", "free word: colour", "free digit: colour"), 0.95),
+    "count": (("free shapes: count", "free bars: bars", "free word: letters"), 0.95),
+    "digit": (("free digit: digit",), 0.95),
+    "words": (("free word: word",), 0.85),
+    "whole lists": (("free shapes: describe", "free shapes: json", "free bars: describe", "free bars: json"), 0.85),
+    "foreign pictures refused": ((FOREIGN,), 0.90),
+}
 
 
 def run(
@@ -34,34 +47,38 @@ def run(
     dtype: str | None = None,
     out: Path | None = None,
 ) -> str:
-    """Ask about `scenes` held-out drawings of every kind and return the table as markdown; every result is also a line
-    of the JSONL file `out`. Half of the drawings are asked about in held-out wordings.
+    """Ask about `scenes` held-out drawings of every kind, as many that are placed freely and as many foreign pictures,
+    and return the tables as markdown; every result is also a line of the JSONL file `out`. Half of the pictures are
+    asked about in held-out wordings.
 
     Raises CheckpointError, and RequestError where the checkpoint sees no pictures.
     """
     engine, began = load(checkpoint, device=device, dtype=dtype), time.monotonic()
     right: dict[str, list[dict[str, bool]]] = {}
+    refused: list[bool] = []  # by AR, of drawings that it should know
     if not engine.sees:
         raise RequestError(f"{engine.checkpoint} sees no pictures: choose a checkpoint that does ({DEFAULT}).")
     results: list[Result] = []
     with JsonLines(out) as file:
-        for done, (kind, index) in enumerate(((kind, i) for i in range(scenes) for kind in KINDS), 1):
-            one = scene(kind, f"bench {index}", held_out=True)
+        for done, (name, index, one, questions) in enumerate(_pictures(scenes), 1):
             picture = Picture.of(one.image)
-            for question in questions_of(one, random.Random(f"bench/{index}"), held_out=index % 2 == 1):
+            for question in questions:
                 request = Request(prompt=question.text, images=(picture,), max_new_tokens=_ANSWER, alternatives=0)
                 trace = engine.generate(request)
-                topic = f"{kind}: {question.topic}"
+                topic = name if one.kind == FOREIGN else f"{name}: {question.topic}"
                 task = Task(topic, f"{index}{' new wording' * (index % 2)}", question.text, question.answer, False)
                 more = [result_of(task, lane, trace["ar"], trace) for lane in trace.lanes]
                 results += more
                 file.write(one.to_json() for one in more)
                 given = {lane.mode: is_right(question.topic, lane.text, question.answer) for lane in trace.lanes}
                 right.setdefault(topic, []).append(given)
-            print(f"\r{done} of {scenes * len(KINDS)} drawings", end="", file=sys.stderr, flush=True)
+                if one.kind != FOREIGN:
+                    refused.append(trace["ar"].text.strip() == REFUSAL)
+            print(f"\r{done} of {scenes * (2 * len(KINDS) + 1)} pictures", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     settings = (engine.defaults.block_length, engine.defaults.threshold)
-    topics = [topic for topic in (f"{kind}: {topic}" for kind in KINDS for topic in WORDINGS) if topic in right]
+    names = [f"{free}{kind}: {topic}" for free in ("", "free ") for kind in KINDS for topic in WORDINGS]
+    topics = [topic for topic in (*names, FOREIGN) if topic in right]
     worded = [
         (name, [one for one in results if one.mode == "ar" and (" new" in one.name) is new])
         for name, new in (("wordings that training used", False), ("held-out wordings", True))
@@ -70,9 +87,35 @@ def run(
     shares = "; ".join(f"AR in {name}: {figures(rows, rows).exact:.0%} of {len(rows)}" for name, rows in worded if rows)
     head = (
         f"{engine.checkpoint} · {engine.device} · {engine.dtype} · {exactness(engine)} · greedy, block {settings[0]}, "
-        f"threshold {settings[1]:g}; {scenes * len(KINDS)} held-out drawings, {minutes:.0f} minutes"
+        f"threshold {settings[1]:g}; {scenes} held-out pictures a kind, {minutes:.0f} minutes"
     )
-    return "\n\n".join((head, _right(right, topics), by_group(results, topics, *settings), f"{shares}, word for word."))
+    tables = _aims(right, refused), _right(right, topics), by_group(results, topics, *settings)
+    return "\n\n".join((head, *tables, f"{shares}, word for word."))
+
+
+def _pictures(scenes: int) -> Iterator[tuple[str, int, Scene, list[Question]]]:
+    """(kind as the tables name it, number, picture, what is asked about it)."""
+    for index in range(scenes):
+        rng, held_out = random.Random(f"bench/{index}"), index % 2 == 1
+        for kind in KINDS:
+            one = scene(kind, f"bench {index}", held_out=True)
+            yield kind, index, one, questions_of(one, random.Random(f"bench/{index}"), held_out=held_out)
+        for kind in KINDS:
+            one = free_scene(kind, f"bench {index}", held_out=True)
+            yield f"free {kind}", index, one, questions_of(one, rng, held_out=held_out)
+        one = free_scene(FOREIGN, f"bench {index}", held_out=True)
+        yield FOREIGN, index, one, rng.sample(questions_of(one, rng, held_out=held_out), _ASKED)
+
+
+def _aims(right: dict[str, list[dict[str, bool]]], refused: list[bool]) -> str:
+    """What is aimed at of AR's answers, beside what was measured."""
+    lines = ["| held-out pictures, things placed freely | n | aimed at | AR right |", "| --- |" + " --- |" * 3]
+    for name, (topics, aim) in _AIMS.items():
+        answers = [one["ar"] for topic in topics for one in right.get(topic, [])]
+        if answers:
+            lines.append(f"| {name} | {len(answers)} | ≥ {aim:.0%} | {fmean(answers):.0%} |")
+    lines.append(f"| known drawings refused | {len(refused)} | ≤ 3% | {fmean(refused):.1%} |")
+    return "\n".join(lines)
 
 
 def _right(right: dict[str, list[dict[str, bool]]], topics: Sequence[str]) -> str:

@@ -37,8 +37,9 @@ from nemodiff.model.vision import Vision, preprocess
 from nemodiff.model.weights import read_json, unpack
 from nemodiff.pictures import Picture
 from nemodiff.tasks.drawings.codes import ATTRIBUTES, GROUPS, attributes, covered
+from nemodiff.tasks.drawings.free_scenes import free_scene
 from nemodiff.tasks.drawings.questions import ask
-from nemodiff.tasks.drawings.scenes import CANVASES, KINDS, SIDE, Scene, scene
+from nemodiff.tasks.drawings.scenes import CANVASES, FOREIGN, KINDS, SIDE, Scene, scene
 from nemodiff.training.data import Sequence, noisy_copy, pack
 from nemodiff.training.dual_stream import Backbone, forward
 from nemodiff.training.lora import Lora, export_adapter
@@ -109,9 +110,9 @@ class Reader:
         self.end = engine.model.config.eos_token_ids[0]
         self.mask = engine.model.config.mask
         known = set(range(4000))
-        for kind in KINDS:
+        for kind in (*KINDS, FOREIGN):
             for i in range(400):
-                known.update(self.tokenizer.encode(ask(scene(kind, f"words {i}"), i).answer, raw=True))
+                known.update(self.tokenizer.encode(ask(free_scene(kind, f"words {i}"), i).answer, raw=True))
         vocabulary = torch.tensor(sorted(known))
         self.restricted = torch.full((len(self.backbone.head),), -1, dtype=torch.long)
         self.restricted[vocabulary] = torch.arange(len(vocabulary))
@@ -196,16 +197,23 @@ def _cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
     return loss / wanted[..., 0].numel()
 
 
-#: How often each of KINDS is drawn: the tower needs digits most, the model shapes among others.
-_TOWER_SHARES, _MODEL_SHARES = (2, 1, 2, 7), (6, 3, 1, 1)
+#: How often each of KINDS, and a foreign picture, is drawn: the tower needs digits and words most, the model shapes
+#: among others.
+_TOWER_SHARES, _MODEL_SHARES = (3, 2, 4, 6, 2), (6, 3, 3, 1, 2)
+#: Which share of drawings is placed freely; the others, with things near the middles of cells, are where it begins.
+_FREE = 0.7
 
 
 def drawn(step: str, count: int, seed: int) -> list[Scene]:
     """The scenes of a step ("part/number"), all of one size."""
     rng = random.Random(f"{seed}/{step}")
     canvas = rng.choices(CANVASES, (3, 1, 1))[0]
-    kinds = rng.choices(KINDS, _TOWER_SHARES if step.startswith("seeing/") else _MODEL_SHARES, k=count)
-    return [scene(kind, f"{seed}/{step}/{i}", canvas=canvas) for i, kind in enumerate(kinds)]
+    kinds = rng.choices((*KINDS, FOREIGN), _TOWER_SHARES if step.startswith("seeing/") else _MODEL_SHARES, k=count)
+    makers = [free_scene if kind == FOREIGN or rng.random() < _FREE else scene for kind in kinds]
+    return [
+        make(kind, f"{seed}/{step}/{i}", canvas=canvas)
+        for i, (make, kind) in enumerate(zip(makers, kinds, strict=True))
+    ]
 
 
 class Run:

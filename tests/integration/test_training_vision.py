@@ -13,8 +13,15 @@ from nemodiff.model.vision import preprocess
 from nemodiff.model.weights import read_config, unpack
 from nemodiff.pictures import Picture
 from nemodiff.tasks.drawings.codes import ATTRIBUTES, attributes, covered
-from nemodiff.tasks.drawings.questions import NUMBERS, WORDINGS, ask, is_right, questions_of
-from nemodiff.tasks.drawings.scenes import CANVASES, COLOURS, HELD_OUT_WORDS, KINDS, scene
+from nemodiff.tasks.drawings.free_scenes import (
+    APART,
+    HELD_OUT_LONG_WORDS,
+    MOST_LETTERS,
+    MOST_THINGS,
+    free_scene,
+)
+from nemodiff.tasks.drawings.questions import NUMBERS, REFUSAL, WORDINGS, ask, is_right, questions_of
+from nemodiff.tasks.drawings.scenes import CANVASES, CELL, COLOURS, FOREIGN, HELD_OUT_WORDS, KINDS, scene
 from nemodiff.training.vision import TOWER, Heads, drawn, new_vision, pixels, see
 from tests.helpers.official import random_ministral, write_nvidia
 
@@ -133,6 +140,99 @@ def test_cells_hold_what_lies_in_them():
     assert len(empty) == 25 - len({(int(t.y // 16), int(t.x // 16)) for t in one.things})
 
 
+@pytest.mark.parametrize("kind", [*KINDS, FOREIGN])
+def test_a_seed_is_a_free_scene(kind):
+    one, same, other = free_scene(kind, 5), free_scene(kind, 5), free_scene(kind, 6)
+    assert one.things == same.things and one.image.tobytes() == same.image.tobytes()
+    held_out = free_scene(kind, 6, held_out=True)
+    assert len({picture.image.tobytes() for picture in (one, other, held_out)}) == 3
+    assert one.image.size in CANVASES and one.image.mode == "RGB" and one.kind == kind
+    assert free_scene(kind, 5, canvas=(64, 80)).image.size == (64, 80)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_free_things_are_in_the_picture_from_left_to_right(kind):
+    most, off_middle = 0, 0
+    for seed in range(150):
+        one = free_scene(kind, seed)
+        width, height = one.image.size
+        things = one.things
+        most = max(most, len(things))
+        assert [thing.x for thing in things] == sorted(thing.x for thing in things)
+        for thing in things:
+            assert 0 <= thing.x < width and 0 <= thing.y < height
+            off_middle += abs(thing.x % CELL - CELL / 2) > 3
+        if kind == "shapes":  # left and right, above and below are never in doubt, photographed or not
+            places = [(thing.x, thing.y) for thing in things]
+            for i, (x, y) in enumerate(places):
+                assert all(min(abs(x - u), abs(y - v)) > APART / 3 for u, v in places[i + 1 :])
+    assert most == {"word": MOST_LETTERS, "digit": 1}.get(kind, MOST_THINGS)
+    assert off_middle > 50
+
+
+def test_free_words_are_held_out_too():
+    kept = {*HELD_OUT_WORDS, *HELD_OUT_LONG_WORDS}
+    trained = {"".join(thing.name for thing in free_scene("word", seed).things) for seed in range(400)}
+    held_out = {"".join(t.name for t in free_scene("word", seed, held_out=True).things) for seed in range(100)}
+    assert trained.isdisjoint(kept) and held_out <= kept and max(map(len, held_out)) == MOST_LETTERS
+
+
+def test_a_free_thing_keeps_its_colour_under_a_camera():
+    """Where a photographed thing is said to be there is its colour, more than any other one."""
+    right = total = 0
+    for seed in range(60):
+        one = free_scene("bars", seed)
+        for bar in one.things:
+            seen = one.image.getpixel((int(bar.x), int((bar.box[1] + bar.box[3]) / 2)))
+            nearest = min(COLOURS, key=lambda name: sum((a - b) ** 2 for a, b in zip(seen, COLOURS[name], strict=True)))
+            right, total = right + (nearest == bar.colour), total + 1
+    assert right > 0.9 * total
+
+
+def test_answers_about_free_scenes_are_true():
+    for seed in range(60):
+        one = free_scene("shapes", seed)
+        asked = {question.topic: question for question in questions_of(one, random.Random(seed))}
+        listed = json.loads(asked["json"].answer)
+        assert [(t["size"], t["color"], t["shape"]) for t in listed] == [(t.size, t.colour, t.name) for t in one.things]
+        assert f" {NUMBERS[len(one.things)]} " in asked["count"].answer
+        word = free_scene("word", seed)
+        asked = {question.topic: question for question in questions_of(word, random.Random(seed))}
+        assert asked["letters"].answer == f"There are {NUMBERS[len(word.things)]} letters."
+
+
+def test_a_foreign_picture_is_refused_whatever_is_asked():
+    one = free_scene(FOREIGN, 1)
+    questions = questions_of(one, random.Random(0))
+    assert {question.topic for question in questions} == set(WORDINGS)
+    assert {question.answer for question in questions} == {REFUSAL}
+    assert not any("{" in question.text for question in questions)
+    assert all(is_right(question.topic, REFUSAL, REFUSAL) for question in questions)
+    assert not any(is_right(question.topic, "There are two shapes.", REFUSAL) for question in questions)
+    known = questions_of(free_scene("shapes", 1), random.Random(0))
+    assert not any(is_right(question.topic, REFUSAL, question.answer) for question in known)
+
+
+def test_foreign_pictures_are_of_many_kinds():
+    pictures = [free_scene(FOREIGN, seed, canvas=(80, 80)).image for seed in range(80)]
+    colours = [len(picture.getcolors(80 * 80) or []) for picture in pictures]
+    assert min(colours) == 1 and max(colours) > 2000 and len({picture.tobytes() for picture in pictures}) >= 70
+
+
+def test_a_cell_holds_two_letters():
+    found = 0
+    for seed in range(60):
+        one = free_scene("word", seed)
+        columns = one.image.width // CELL
+        cells = attributes(one)
+        places = [int(t.y // CELL) * columns + int(t.x // CELL) for t in one.things]
+        for place, thing, before in zip(places, one.things, [None, *places], strict=False):
+            then = "then " * (place == before)
+            assert {f"{then}letter {thing.name}", f"{then}order {one.things.index(thing)}"} <= named(cells[place])
+            found += bool(then)
+    assert found > 30
+
+
 @pytest.fixture(scope="module")
 def text_config(tmp_path_factory):
     return read_config(write_nvidia(random_ministral(), tmp_path_factory.mktemp("text") / "m"))
@@ -155,6 +255,7 @@ def test_a_tower_learns_to_name(text_config):
     parameters = [*vision.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=1e-3)
     scenes = drawn("test", 4, 0)
+    assert {one.image.size for one in scenes} == {scenes[0].image.size}
     wanted, batch = torch.stack([attributes(one) for one in scenes]), pixels(scenes)
     losses = []
     for _ in range(12):

@@ -1,4 +1,8 @@
-"""What the cells of a drawing hold, as attributes with names: the labels that a tower learns."""
+"""What the cells of a drawing hold, as attributes with names: the labels that a tower learns.
+
+A cell may hold two things, since letters and bars can be narrower than it: those of the second one, from the left, are
+attributes of their own.
+"""
 
 from __future__ import annotations
 
@@ -6,32 +10,44 @@ import torch
 from torch import Tensor
 
 from nemodiff.tasks.drawings.questions import NUMBERS
-from nemodiff.tasks.drawings.scenes import CELL, COLOURS, KINDS, SHAPES, SIZES, Scene
+from nemodiff.tasks.drawings.scenes import CELL, COLOURS, FOREIGN, KINDS, SHAPES, SIZES, Scene
 
-#: Attribute → the words whose mean embedding its own begins as. The first ones are those of a whole picture.
-ATTRIBUTES: dict[str, str] = (
-    {f"kind {kind}": f" {kind}" for kind in KINDS}
-    | {f"count {number}": f" {number}" for number in NUMBERS[1:]}
-    | {f"digit {digit}": f"{digit}" for digit in range(10)}
-    | {f"ink {colour}": f" {colour}" for colour in COLOURS}
-    | {f"has {shape}": f" {shape}" for shape in SHAPES}
-    | {f"colour {colour}": f" {colour}" for colour in COLOURS}
+_PLACES = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+#: Of a thing: attribute → the words of its embedding.
+_OF_A_THING: dict[str, str] = (
+    {f"colour {colour}": f" {colour}" for colour in COLOURS}
     | {f"shape {shape}": f" {shape}" for shape in SHAPES}
     | {f"size {size}": f" {size}" for size in SIZES}
-    | {f"order {place}": f" {word}" for place, word in enumerate(("first", "second", "third", "fourth"))}
+    | {f"order {place}": f" {word}" for place, word in enumerate(_PLACES)}
     | {f"value {value}": f"{value}" for value in range(1, 10)}
     | {f"letter {letter}": f"{letter}" for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
     | {"left": " left", "right": " right", "top": " top", "tallest": " tallest", "shortest": " shortest"}
 )
+#: Attribute → the words whose mean embedding its own begins as. The first ones are those of a whole picture.
+ATTRIBUTES: dict[str, str] = (
+    {f"kind {kind}": f" {kind}" for kind in (*KINDS, FOREIGN)}
+    | {f"count {number}": f" {number}" for number in NUMBERS[1:]}
+    | {f"digit {digit}": f"{digit}" for digit in range(10)}
+    | {f"ink {colour}": f" {colour}" for colour in COLOURS}
+    | {f"has {shape}": f" {shape}" for shape in SHAPES}
+    | _OF_A_THING
+    | {f"then {name}": words for name, words in _OF_A_THING.items()}
+)
+_PARTS = ("colour", "shape", "size", "order", "value", "letter")
 _INDEX = {name: i for i, name in enumerate(ATTRIBUTES)}
 #: Of each of these a cell has one or none: (first index, index after the last).
 GROUPS: tuple[tuple[int, int], ...] = tuple(
     (min(places), max(places) + 1)
     for places in (
         [i for name, i in _INDEX.items() if name.startswith(f"{group} ")]
-        for group in ("kind", "count", "digit", "ink", "colour", "shape", "size", "order", "value", "letter")
+        for group in (
+            *("kind", "count", "digit", "ink"),
+            *(f"{then}{part}" for then in ("", "then ") for part in _PARTS),
+        )
     )
 )
+#: Attribute of a cell's first thing → that of its second.
+_THEN = {_INDEX[name]: _INDEX[f"then {name}"] for name in _OF_A_THING}
 
 
 def attributes(one: Scene) -> Tensor:
@@ -39,10 +55,12 @@ def attributes(one: Scene) -> Tensor:
     thing whose middle lies in the cell."""
     width, height = one.image.size
     rows, columns = height // CELL, width // CELL
-    cells = _all_over(one, rows * columns)
+    cells, held = _all_over(one, rows * columns), set()
     for thing, names in zip(one.things, _of_things(one), strict=True):
-        row, column = (min(int(at // CELL), most - 1) for at, most in ((thing.y, rows), (thing.x, columns)))
-        cells[row * columns + column, names] = True
+        row, column = (max(0, min(int(at // CELL), most - 1)) for at, most in ((thing.y, rows), (thing.x, columns)))
+        place = row * columns + column
+        cells[place, [_THEN[name] for name in names] if place in held else names] = True
+        held.add(place)
     return cells
 
 
@@ -66,7 +84,7 @@ def _all_over(one: Scene, count: int) -> Tensor:
     things, names = one.things, [f"kind {one.kind}"]
     if one.kind == "digit":
         names.append(f"digit {things[0].name}")
-    else:
+    elif one.kind != FOREIGN:
         names.append(f"count {NUMBERS[len(things)]}")
     if one.kind in ("digit", "word"):
         names.append(f"ink {things[0].colour}")

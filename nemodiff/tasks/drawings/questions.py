@@ -8,9 +8,11 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from nemodiff.tasks.drawings.scenes import COLOURS, SHAPES, SIZES, Scene, Thing
+from nemodiff.tasks.drawings.scenes import COLOURS, FOREIGN, SHAPES, SIZES, Scene, Thing
 
-NUMBERS = ("no", "one", "two", "three", "four")
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
+#: What is said of a picture of another kind, whatever the question.
+REFUSAL = "I only know simple drawings, bar charts, short words and digits."
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,8 @@ def ask(scene: Scene, seed: int | str, *, held_out: bool = False) -> Question:
 
 
 def questions_of(scene: Scene, rng: random.Random, *, held_out: bool = False) -> list[Question]:
-    """One question of every topic that fits a scene."""
+    """One question of every topic that fits a scene; any topic may be asked about a foreign picture, and all get
+    REFUSAL."""
     return [
         Question(topic, _worded(topic, rng, held_out).format(*parts), answer)
         for topic, answer, *parts in _TOPICS[scene.kind](scene, rng)
@@ -137,7 +140,7 @@ _GIVEN: dict[str, frozenset[str]] = (
 def is_right(topic: str, answer: str, expected: str) -> bool:
     """Whether an answer gives what the expected one gives, in whatever sentence: "The red one is a ring." for "The red
     shape is a ring." An answer that gives more than one thing to choose from is wrong."""
-    if topic not in _GIVEN:
+    if topic not in _GIVEN or expected == REFUSAL:
         return answer.strip() == expected
     said, wanted = ({word.lower() for word in re.findall(r"[A-Za-z]+|\d+", text)} for text in (answer, expected))
     return said & _GIVEN[topic] == wanted & _GIVEN[topic]
@@ -231,7 +234,24 @@ def _ask_digit(scene: Scene, rng: random.Random) -> Topics:
     yield "json", json.dumps({"digit": int(digit.name), "color": digit.colour})
 
 
+def _ask_foreign(scene: Scene, rng: random.Random) -> Topics:
+    """What could be asked about a drawing, about a picture that is none."""
+    colour, other = rng.sample(tuple(COLOURS), 2)
+    shape = rng.choice(SHAPES)
+    parts = {
+        "shape": (colour,),
+        "value": (colour,),
+        "colour": (rng.choice((shape, "word", "digit")),),
+        "size": (shape,),
+        "presence": (shape,),
+        "relation": (f"{colour} {shape}", f"{other} {rng.choice(SHAPES)}"),
+    }
+    for topic in WORDINGS:
+        yield topic, REFUSAL, *parts.get(topic, ())
+
+
 _TOPICS: dict[str, Callable[[Scene, random.Random], Topics]] = {
+    FOREIGN: _ask_foreign,
     "shapes": _ask_shapes,
     "bars": _ask_bars,
     "word": _ask_word,

@@ -1,7 +1,8 @@
 """Drawings that the small vision checkpoint learns from: scenes from a seed, what they hold, and their pictures.
 
 Things stand near the middles of cells of 16 by 16 pixels, one of which is a token: a tower of this size does not learn
-on two cores to see them everywhere. A scene is drawn three times as large and shrunk, so that its edges are smooth.
+on two cores to see them everywhere from the start (`free_scenes` places them anywhere). A scene is drawn three times
+as large and shrunk, so that its edges are smooth.
 Sizes are in pixels of the picture.
 """
 
@@ -18,6 +19,8 @@ from PIL import Image, ImageDraw, ImageFont
 from nemodiff.errors import RequestError
 
 KINDS: tuple[str, ...] = ("shapes", "bars", "word", "digit")
+#: What is none of them: textures, photographs, screenshots, icons, nothing at all (see `foreign`).
+FOREIGN = "foreign"
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (214, 40, 40),
     "blue": (36, 84, 206),
@@ -35,9 +38,9 @@ CANVASES: tuple[tuple[int, int], ...] = ((80, 80), (80, 64), (64, 80))
 SIDE = 80
 #: Pixels a side of a cell, and how far from its middle a thing may stand.
 CELL, JITTER = 16, 2.0
-_SCALE = 3
-_RADII = {"small": (6.0, 7.5), "large": (10.5, 13.0)}
-_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+SCALE = 3
+RADII = {"small": (6.0, 7.5), "large": (10.5, 13.0)}
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 #: Of three or four letters each; every fifth is never trained on.
 _WORDS = (
     "CAT DOG SUN MAP BOX CUP HAT PEN KEY JAM FOX BUS EGG ICE LEG NET OWL PIG RUG TOY VAN WEB ZIP BAG COW ANT INK ELF "
@@ -90,14 +93,16 @@ def scene(kind: str, seed: int | str, *, canvas: tuple[int, int] | None = None, 
 def _paper(rng: random.Random, size: tuple[int, int]) -> Image.Image:
     light = rng.choice((255, 255, 255, rng.randint(232, 254)))
     tint = tuple(max(225, min(255, light - rng.randint(0, 8))) for _ in range(3)) if light < 255 else (255,) * 3
-    return Image.new("RGB", (size[0] * _SCALE, size[1] * _SCALE), tint)
+    return Image.new("RGB", (size[0] * SCALE, size[1] * SCALE), tint)
 
 
-def _finish(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+def finish(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """What was drawn SCALE times as large, in its own size."""
     return image.resize(size, Image.Resampling.BOX)
 
 
-def _shade(rng: random.Random, colour: str) -> tuple[int, ...]:
+def shade(rng: random.Random, colour: str) -> tuple[int, ...]:
+    """A colour of that name."""
     return tuple(max(0, min(255, part + rng.randint(-12, 12))) for part in COLOURS[colour])
 
 
@@ -106,7 +111,7 @@ def _near(rng: random.Random, cell: int, jitter: float = JITTER) -> float:
     return (cell + 0.5) * CELL + rng.uniform(-jitter, jitter)
 
 
-def _box(x: float, y: float, half: float) -> tuple[float, float, float, float]:
+def box_of(x: float, y: float, half: float) -> tuple[float, float, float, float]:
     return (x - half, y - half, x + half, y + half)
 
 
@@ -118,7 +123,7 @@ def _shapes(rng: random.Random, size: tuple[int, int], held_out: bool) -> Scene:
         if len(things) == count:
             break
         kind = rng.choice(SIZES)
-        radius = rng.uniform(*_RADII[kind])
+        radius = rng.uniform(*RADII[kind])
         x, y = (_near(rng, rng.randrange(side // CELL)) for side in size)
         radius = min(radius, x - 0.5, y - 0.5, width - x - 0.5, height - y - 0.5)
         apart = all(
@@ -127,18 +132,19 @@ def _shapes(rng: random.Random, size: tuple[int, int], held_out: bool) -> Scene:
             and abs(y - other.y) > CELL / 2
             for other in things
         )
-        if apart and radius >= _RADII[kind][0] - (2.5 if kind == "large" else 0):
-            things.append(Thing(rng.choice(SHAPES), x, y, _box(x, y, radius), rng.choice(tuple(COLOURS)), kind))
+        if apart and radius >= RADII[kind][0] - (2.5 if kind == "large" else 0):
+            things.append(Thing(rng.choice(SHAPES), x, y, box_of(x, y, radius), rng.choice(tuple(COLOURS)), kind))
     things.sort(key=lambda thing: thing.x)
     image = _paper(rng, size)
     draw = ImageDraw.Draw(image)
     for thing in things:
-        _draw_shape(draw, thing, _shade(rng, thing.colour), rng)
-    return Scene("shapes", tuple(things), _finish(image, size))
+        draw_shape(draw, thing, shade(rng, thing.colour), rng)
+    return Scene("shapes", tuple(things), finish(image, size))
 
 
-def _draw_shape(draw: ImageDraw.ImageDraw, thing: Thing, fill: tuple[int, ...], rng: random.Random) -> None:
-    x, y, r = thing.x * _SCALE, thing.y * _SCALE, thing.radius * _SCALE
+def draw_shape(draw: ImageDraw.ImageDraw, thing: Thing, fill: tuple[int, ...], rng: random.Random) -> None:
+    """Draw a shape SCALE times as large."""
+    x, y, r = thing.x * SCALE, thing.y * SCALE, thing.radius * SCALE
     box = (x - r, y - r, x + r, y + r)
     if thing.name == "circle":
         draw.ellipse(box, fill=fill)
@@ -175,40 +181,40 @@ def _bars(rng: random.Random, size: tuple[int, int], held_out: bool) -> Scene:
     for i, (value, colour) in enumerate(zip(values, colours, strict=True)):
         x, half = (i + 0.5) * pitch, pitch * rng.uniform(0.26, 0.36)
         box = (x - half, foot - value * unit, x + half, foot)
-        draw.rectangle(tuple(edge * _SCALE for edge in box), fill=_shade(rng, colour))
+        draw.rectangle(tuple(edge * SCALE for edge in box), fill=shade(rng, colour))
         things.append(Thing("bar", x, foot - 4, box, colour, value=value))
-    draw.line((0, foot * _SCALE, width * _SCALE, foot * _SCALE), fill=(90, 90, 90), width=_SCALE)
-    return Scene("bars", tuple(things), _finish(image, size))
+    draw.line((0, foot * SCALE, width * SCALE, foot * SCALE), fill=(90, 90, 90), width=SCALE)
+    return Scene("bars", tuple(things), finish(image, size))
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font_of(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
 def _word(rng: random.Random, size: tuple[int, int], held_out: bool) -> Scene:
     word = rng.choice(HELD_OUT_WORDS if held_out else [word for word in WORDS if word not in HELD_OUT_WORDS])
     if not held_out and rng.random() < 0.5:  # letters in all orders, so that unknown words can be read
-        word = "".join(rng.choice(_LETTERS) for _ in range(rng.randint(3, 4)))
+        word = "".join(rng.choice(LETTERS) for _ in range(rng.randint(3, 4)))
         if word in HELD_OUT_WORDS:
             word = word[::-1]
     width, height = size
     colour = rng.choice(tuple(COLOURS))
     image = _paper(rng, size)
     draw = ImageDraw.Draw(image)
-    font = _font(round(CELL * rng.uniform(1.05, 1.2) * _SCALE))
+    font = font_of(round(CELL * rng.uniform(1.05, 1.2) * SCALE))
     first, y = rng.randint(0, width // CELL - len(word)), _near(rng, rng.randrange(height // CELL), JITTER / 2)
     shift = rng.uniform(-JITTER, JITTER)
     things = []
     for i, letter in enumerate(word):
         x = (first + i + 0.5) * CELL + shift
-        draw.text((x * _SCALE, y * _SCALE), letter, font=font, fill=COLOURS[colour], anchor="mm")
-        things.append(Thing(letter, x, y, _box(x, y, CELL / 2), colour))
-    return Scene("word", tuple(things), _finish(image, size))
+        draw.text((x * SCALE, y * SCALE), letter, font=font, fill=COLOURS[colour], anchor="mm")
+        things.append(Thing(letter, x, y, box_of(x, y, CELL / 2), colour))
+    return Scene("word", tuple(things), finish(image, size))
 
 
 @cache
-def _handwriting() -> tuple[np.ndarray, np.ndarray]:
+def handwriting() -> tuple[np.ndarray, np.ndarray]:
     """(pictures [1797, 8, 8] from 0 to 16, what they show)."""
     try:
         from sklearn.datasets import load_digits
@@ -220,7 +226,7 @@ def _handwriting() -> tuple[np.ndarray, np.ndarray]:
     return digits.images, digits.target
 
 
-def _bent(rng: random.Random, ink: Image.Image) -> Image.Image:
+def bent(rng: random.Random, ink: Image.Image) -> Image.Image:
     """The same strokes turned, slanted and stretched: each corner moved by up to a ninth of the side."""
     width, height = ink.size
     corners = (0, 0, 0, height, width, height, width, 0)
@@ -228,8 +234,9 @@ def _bent(rng: random.Random, ink: Image.Image) -> Image.Image:
     return ink.transform(ink.size, Image.Transform.QUAD, moved, Image.Resampling.BICUBIC)
 
 
-def _digit(rng: random.Random, size: tuple[int, int], held_out: bool) -> Scene:
-    pictures, names = _handwriting()
+def digit_ink(rng: random.Random, held_out: bool) -> tuple[str, Image.Image, int]:
+    """(its name, its strokes SCALE times as large as an L image, its height in pixels) of a handwritten digit."""
+    pictures, names = handwriting()
     # The last writers' digits are held out: the set is in the order of its writers.
     index = rng.randrange(1497, 1797) if held_out else rng.randrange(1497)
     side = round(rng.uniform(34, 46))
@@ -237,16 +244,21 @@ def _digit(rng: random.Random, size: tuple[int, int], held_out: bool) -> Scene:
     if not held_out:  # other hands: 1,497 digits alone would be learnt by heart
         strokes = strokes ** rng.uniform(0.6, 1.7)
     ink = Image.fromarray((strokes * 254.4).astype(np.uint8)).resize(
-        (round(side * rng.uniform(0.85, 1.0)) * _SCALE, side * _SCALE), Image.Resampling.BICUBIC
+        (round(side * rng.uniform(0.85, 1.0)) * SCALE, side * SCALE), Image.Resampling.BICUBIC
     )
     ink = ink.rotate(rng.uniform(-6, 6), Image.Resampling.BICUBIC)
     if not held_out:
-        ink = _bent(rng, ink)
+        ink = bent(rng, ink)
+    return str(names[index]), ink, side
+
+
+def _digit(rng: random.Random, size: tuple[int, int], held_out: bool) -> Scene:
+    name, ink, side = digit_ink(rng, held_out)
     colour = rng.choice(tuple(COLOURS)) if rng.random() < 0.5 else "black"
     across, down = (_near(rng, side // CELL // 2) for side in size)
-    x, y = across - ink.width / _SCALE / 2, down - side / 2
+    x, y = across - ink.width / SCALE / 2, down - side / 2
     image = _paper(rng, size)
-    image.paste(COLOURS[colour], (round(x * _SCALE), round(y * _SCALE)), ink)
-    box = (x, y, x + ink.width / _SCALE, y + ink.height / _SCALE)
-    thing = Thing(str(names[index]), across, down, box, colour)
-    return Scene("digit", (thing,), _finish(image, size))
+    image.paste(COLOURS[colour], (round(x * SCALE), round(y * SCALE)), ink)
+    box = (x, y, x + ink.width / SCALE, y + ink.height / SCALE)
+    thing = Thing(name, across, down, box, colour)
+    return Scene("digit", (thing,), finish(image, size))
