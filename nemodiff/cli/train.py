@@ -6,6 +6,7 @@ from pathlib import Path
 from nemodiff import command
 from nemodiff.checkpoints.catalogue import DEFAULT, base_weights
 from nemodiff.command import check_file, check_folder, check_there, is_there, number, refuse_unused, whole
+from nemodiff.model.weights import LORA
 from nemodiff.samplers.trained import SIZES
 
 DEFAULT_CHAT = Path("runs/chat.jsonl")
@@ -84,6 +85,32 @@ def _export(args: argparse.Namespace) -> int:
     log = args.run / "log.jsonl"
     if log.exists():
         (args.out / "curve.svg").write_text(curve(log), encoding="utf-8")
+    print(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
+    return 0
+
+
+def _drafter(args: argparse.Namespace) -> int:
+    from nemodiff.training.drafter import Run, Settings
+
+    check_there(args.chat, "chat made by `distill`")
+    check_folder(args.out, "run")
+    check_folder(args.to, "draft LoRA")
+    chat = args.chat or DEFAULT_CHAT
+    settings = Settings(
+        checkpoint=args.checkpoint,
+        out=str(args.out),
+        chat=str(chat) if chat.exists() else None,
+        minutes=args.minutes,
+        rank=args.rank,
+        budget=args.budget,
+        learning_rate=args.learning_rate,
+        device=args.device,
+        seed=args.seed,
+    )
+    run = Run(settings, resume=args.resume)
+    run.train()
+    print(f"drafts accepted a block, of batches that were not trained on: {run.measure()}")
+    path = run.export(args.to)
     print(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
     return 0
 
@@ -179,6 +206,20 @@ def _add_steps(parser: argparse.ArgumentParser) -> None:
         help="how often acceptance on held-out prompts is measured; 0: never",
     )
     joint.set_defaults(func=_joint)
+
+    drafter = steps.add_parser("drafter", help="a low-rank update of o_proj that is on while drafting alone; resumable")
+    drafter.add_argument("--checkpoint", default=DEFAULT, help="a name of `checkpoints`, a folder or a hub id")
+    drafter.add_argument("--chat", type=Path, help="what `distill` wrote (default: runs/chat.jsonl if it is there)")
+    drafter.add_argument("--out", type=Path, default=Path("runs/drafter"), help="folder for log.jsonl and state.pt")
+    drafter.add_argument("--to", type=Path, default=DEFAULT_ADAPTER / LORA, help="folder to export to")
+    drafter.add_argument("--minutes", type=number(0, 100_000), default=30.0, help="in all, resumed parts included")
+    drafter.add_argument("--resume", action="store_true", help="go on from the state in --out")
+    drafter.add_argument("--rank", type=whole(1, 1024), default=16)
+    drafter.add_argument("--budget", type=whole(1, 1_000_000), default=2400, help="stream tokens a step")
+    drafter.add_argument("--learning-rate", type=number(0, 1), default=1e-3)
+    drafter.add_argument("--device", default="cpu")
+    drafter.add_argument("--seed", type=whole(0, 2**63 - 1), default=0)
+    drafter.set_defaults(func=_drafter)
 
     sampler = steps.add_parser("sampler", help="the trained sampler, on a checkpoint's own denoising trajectories")
     sampler.add_argument("--checkpoint", default=DEFAULT, help="a name of `checkpoints`, a folder or a hub id")

@@ -19,7 +19,7 @@ from nemodiff.model.cpu import int8_obstacle, quantise
 from nemodiff.model.cuda.graphs import StaticForwards
 from nemodiff.model.memory import shortage
 from nemodiff.model.runner import Runner
-from nemodiff.model.weights import check_files, load_model, merge_adapter, read_config, read_json
+from nemodiff.model.weights import LORA, check_files, load_draft_lora, load_model, merge_adapter, read_config, read_json
 from nemodiff.request import ORDERS
 from nemodiff.samplers.trained import TrainedSampler, load_sampler
 
@@ -73,6 +73,8 @@ def _runner(
     model = load_model(files.weights, target, loaded_dtype(kind), config, files.vision if text else None)
     if files.adapter:
         merge_adapter(model, files.adapter)
+        if (files.adapter / LORA).is_dir():
+            load_draft_lora(model, files.adapter / LORA)
     if text and files.vision:
         merge_adapter(model, files.vision)  # what lets the model read the tower's features
         model.embed = text.embed

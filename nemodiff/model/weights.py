@@ -107,7 +107,7 @@ def load_model(
                 targets[name].copy_(tensor)
                 check_finite(targets[name], name, folder.name)
         if (folder / LORA).is_dir():
-            _load_draft_lora(model, folder / LORA)
+            load_draft_lora(model, folder / LORA)
         settle_rows(model)
     return model.eval()
 
@@ -292,11 +292,13 @@ def _stream(folder: Path) -> Iterator[tuple[str, Tensor]]:
                 yield name, tensors.get_tensor(name)
 
 
-def _load_draft_lora(model: Transformer, folder: Path) -> None:
-    _, scale = _lora_settings(folder)
+def load_draft_lora(model: Transformer, folder: Path) -> None:
+    """Take the draft LoRA of a folder in PEFT's layout. Raises CheckpointError when it does not fit."""
+    rank, scale = _lora_settings(folder)
+    _check_names(folder, _lora_shapes(model.config, rank))
     factors = dict(_stream(folder))
     for i, layer in enumerate(model.layers):
-        names = _lora_names(model.config, i)
+        names = lora_names(model.config, i)
         a, b = (factors[name] for name in names)
         layer.draft_lora = (a.to(model.device, model.dtype), (b.float() * scale).to(model.device, model.dtype))
         for name, factor in zip(names, layer.draft_lora, strict=True):
@@ -330,7 +332,8 @@ def _lora_settings(folder: Path) -> tuple[int, float]:
     return rank, alpha / (math.sqrt(rank) if settings.flag("use_rslora") else rank)
 
 
-def _lora_names(config: ModelConfig, layer: int) -> tuple[str, str]:
+def lora_names(config: ModelConfig, layer: int) -> tuple[str, str]:
+    """What PEFT names the two factors of a layer's draft LoRA."""
     stem = f"base_model.model.{config.tensor_prefix}layers.{layer}.self_attn.o_proj.lora_"
     return f"{stem}A.weight", f"{stem}B.weight"
 
@@ -338,7 +341,7 @@ def _lora_names(config: ModelConfig, layer: int) -> tuple[str, str]:
 def _lora_shapes(config: ModelConfig, rank: int) -> dict[str, list[int]]:
     shapes: dict[str, list[int]] = {}
     for layer in range(config.num_layers):
-        a, b = _lora_names(config, layer)
+        a, b = lora_names(config, layer)
         shapes |= {a: [rank, config.num_heads * config.head_dim], b: [config.hidden_size, rank]}
     return shapes
 

@@ -2,7 +2,7 @@
 over."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,16 +60,24 @@ class Noisy:
     distance: list[int] = field(default_factory=list)
 
 
-def _visible(size: int, rng: random.Random) -> list[bool]:
-    """Which positions of a block are clean: the first always, then by one of three ways of masking."""
-    draw = rng.random()
-    if draw < 0.65:  # as a draft sees it
+#: The ways in which decoding leaves a block, and how often each is drawn (see `_visible`).
+WAYS: Mapping[str, int] = {"draft": 40, "group": 25, "prefix": 15, "strays": 8, "any": 12}
+#: Those that drafts are made in.
+DRAFT_WAYS: Mapping[str, int] = {"draft": 50, "group": 50}
+
+
+def _visible(size: int, rng: random.Random, ways: Mapping[str, int]) -> list[bool]:
+    """Which positions of a block are clean, by one of `ways`."""
+    way = rng.choices(tuple(ways), tuple(ways.values()))[0]
+    if way == "draft":  # the newest token and masks
         return [True] + [False] * (size - 1)
-    if draw < 0.86:  # as a denoising step may see it
+    if way == "group":  # masks alone, in quadratic and tree drafts: the first is where the verifier's own token goes
+        return [False] * size
+    if way == "any":  # denoising that commits the surest positions, wherever they are
         ratio = rng.random()
         return [True] + [rng.random() >= ratio for _ in range(size - 1)]
-    known = rng.randint(1, max(1, size - 1))  # committed from the left, as denoising mostly does
-    return [i < known or (i > known and rng.random() < 0.1) for i in range(size)]
+    known = rng.randint(1, max(1, size - 1))  # denoising that commits from the left, and some strays further right
+    return [i < known or (way == "strays" and i > known and rng.random() < 0.1) for i in range(size)]
 
 
 def noisy_copy(
@@ -83,9 +91,10 @@ def noisy_copy(
     full: bool = False,
     decay: float = DECAY,
     hard: list[bool] | None = None,
+    ways: Mapping[str, int] = WAYS,
 ) -> Noisy:
     """A noisy copy of `answer` in blocks of one size, the first one shorter by chance, so that any position can begin
-    a block.
+    a block. A block begins with a clean token, or is a group of masks behind the clean text.
 
     With `hard` (one a token of the answer) blocks begin at hard tokens alone, and what lies between two blocks is left
     out: a cycle of self-speculation begins with the token at which the one before it failed. With `full` every block
@@ -100,8 +109,9 @@ def noisy_copy(
             start += 1
             continue
         end = min(start + length, limit)
-        visible = [True] + [False] * (end - start - 1) if full else _visible(end - start, rng)
-        distance = 0
+        visible = [True] + [False] * (end - start - 1) if full else _visible(end - start, rng, ways)
+        # Nothing in a group predicts its own first token: the clean text before it does.
+        distance = 0 if visible[0] else 1
         for i in range(start, end):
             shown = visible[i - start]
             distance = 1 if shown else distance + 1
@@ -132,7 +142,7 @@ class Batch:
 
     Clean rows predict answers (and, for chat, the user's words); of a clean row, `teacher` is its row in the frozen
     base's stream or -1. Noisy rows are the masked predictions; of a noisy row, `clean` is the clean row (an index
-    into `clean_rows`) of the same target or -1.
+    into `clean_rows`) of the same target or -1, `blocks` the number of its block.
     """
 
     stream: Stream
@@ -145,6 +155,7 @@ class Batch:
     noisy_weights: Tensor
     noisy_clean: Tensor
     distances: Tensor
+    blocks: Tensor
     base_stream: Stream | None
     answer_tokens: int
     # The frozen base's distribution [rows with a teacher, restricted vocabulary], where it is known already.
@@ -239,7 +250,8 @@ def pack(
     rows: list[int] = []
     labels, weights, teacher = [], [], []
     noisy_rows, noisy_labels, noisy_weights, noisy_clean, distances = [], [], [], [], []
-    chat = 0
+    blocks: list[int] = []
+    chat = block = 0
     for sequence, noisy, first, second in zip(sequences, copies, clean_at, noisy_at, strict=True):
         shared = 0 if sequence.neutral else prefix
         own = len(sequence.prompt) - shared
@@ -257,12 +269,14 @@ def pack(
         at = second
         for copy in noisy:
             for i, target in enumerate(copy.target):
+                block += copy.start[i] != copy.start[i - 1] or not i
                 if target >= 0:
                     noisy_rows.append(at + i)
                     noisy_labels.append(copy.label[i])
                     noisy_weights.append(copy.weight[i])
                     noisy_clean.append(answer_row.get(target, -1))
                     distances.append(copy.distance[i])
+                    blocks.append(block)
             at += len(copy.tokens)
     clean_labels, masked_labels = (
         restricted[torch.tensor(labels)],
@@ -279,6 +293,7 @@ def pack(
         torch.tensor(noisy_weights) * (masked_labels >= 0),
         torch.tensor(noisy_clean, dtype=torch.long),
         torch.tensor(distances, dtype=torch.long),
+        torch.tensor(blocks, dtype=torch.long),
         base_stream,
         sum(len(sequence.answer) for sequence in sequences),
     )
@@ -366,6 +381,7 @@ class Mixture:
         copies: int,
         dtype: torch.dtype,
         teach: Callable[[Batch], Tensor] | None = None,
+        ways: Mapping[str, int] = WAYS,
     ) -> Batch:
         """The batch of `worker` at `step`. With `teach`, which gives the frozen base's distribution for a batch's
         teacher rows, half of the chat answers' copies begin their blocks at hard tokens."""
@@ -387,6 +403,7 @@ class Mixture:
                     rng,
                     decay=CHAT_DECAY if s.chat else DECAY,
                     hard=hard.get(i) if copy % 2 == 0 else None,
+                    ways=ways,
                 )
                 for copy in range(0 if s.neutral else copies)
             ]

@@ -187,6 +187,26 @@ class _SpanAttention(torch.autograd.Function):
         return grad_q, grad_k, grad_v, None
 
 
+def norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """RMS norm of x [tokens, hidden] with a frozen weight."""
+    return _Norm.apply(x, weight, eps)
+
+
+def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """x [tokens, heads, head_dim] turned to its positions; cos, sin: [tokens, 1, head_dim / 2]."""
+    return _Rotary.apply(x, cos, sin)
+
+
+def glu(gate_up: Tensor) -> Tensor:
+    """silu(gate) · up [tokens, mlp] of [tokens, 2 · mlp], gate first."""
+    return _Glu.apply(gate_up)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, spans: list[Span]) -> Tensor:
+    """Attention span by span: q [tokens, query heads, d]; k, v [keys, key heads, d] → [tokens, query heads, d]."""
+    return _SpanAttention.apply(q, k, v, spans)
+
+
 @dataclass
 class Stream:
     """A flat stream: tokens and positions int64 [tokens], where the mask embedding goes (bool [tokens]) and the
@@ -270,15 +290,15 @@ def forward(
         def linear(value: Tensor, name: str, i: int = i, layer: dict[str, Tensor] = layer) -> Tensor:
             return functional.linear(value, layer[name]) if lora is None else lora.linear(value, i, name)
 
-        qkv = linear(_Norm.apply(x, layer["input_norm"], backbone.eps), "qkv").view(len(x), -1, width)
-        qk = _Rotary.apply(qkv[:, :rotated], cos, sin)
-        mixed = _SpanAttention.apply(qk[:, :queries], qk[:, queries:], qkv[:, rotated:], stream.spans)
+        qkv = linear(norm(x, layer["input_norm"], backbone.eps), "qkv").view(len(x), -1, width)
+        qk = rotary(qkv[:, :rotated], cos, sin)
+        mixed = attend(qk[:, :queries], qk[:, queries:], qkv[:, rotated:], stream.spans)
         x = x + linear(mixed.reshape(len(x), -1), "o")
-        gated = _Glu.apply(linear(_Norm.apply(x, layer["post_norm"], backbone.eps), "gate_up"))
+        gated = glu(linear(norm(x, layer["post_norm"], backbone.eps), "gate_up"))
         x = x + linear(gated, "down")
     return x
 
 
 def final_norm(backbone: Backbone, x: Tensor) -> Tensor:
     """Hidden states as the head wants them, [rows, hidden]."""
-    return _Norm.apply(x, backbone.norm, backbone.eps)
+    return norm(x, backbone.norm, backbone.eps)

@@ -8,6 +8,7 @@ import json
 import random
 import re
 import sqlite3
+from collections import Counter
 from urllib.parse import parse_qsl
 from xml.etree import ElementTree
 
@@ -255,8 +256,8 @@ ANSWER = list(range(100, 123)) + [2]
 
 @pytest.mark.parametrize("seed", range(30))
 def test_noisy_copy(seed):
-    """Blocks begin with a clean token, cover the answer in order, and predict exactly what is hidden (labels shifted
-    by one)."""
+    """Blocks begin with a clean token or are masks alone, cover the answer in order, and predict exactly what is hidden
+    behind their first position (labels shifted by one)."""
     noisy = noisy_copy(ANSWER, True, 2, 16, random.Random(seed))
     assert noisy.index == list(range(len(noisy.index)))
     padded = ANSWER + [2] * MAX_PADS
@@ -264,8 +265,10 @@ def test_noisy_copy(seed):
     starts = sorted(set(noisy.start))
     sizes = [noisy.start.count(start) for start in starts]
     assert max(sizes) <= max(BLOCK_SIZES)
+    groups = {start for start in starts if noisy.masked[start]}
     for i, start in enumerate(noisy.start):
-        assert (i == start) <= (not noisy.masked[i])
+        if start in groups:
+            assert noisy.masked[i] and noisy.distance[i] == i - start + 2
         assert noisy.tokens[i] == (16 if noisy.masked[i] else padded[i])
         last = i + 1 == len(noisy.start) or noisy.start[i + 1] != start
         if not last:
@@ -275,6 +278,21 @@ def test_noisy_copy(seed):
             assert noisy.weight[i] == (PAD_WEIGHT if i + 1 >= len(ANSWER) else DECAY ** (noisy.distance[i] - 1))
         else:
             assert noisy.weight[i] == 0.0
+
+
+def test_every_way_of_decoding_is_drawn():
+    """Drafts, groups of masks, prefixes from the left and commits anywhere: all are trained on, drafts most."""
+    seen = Counter()
+    for seed in range(400):
+        noisy = noisy_copy(ANSWER, True, 2, 16, random.Random(seed), block=8)
+        for start in set(noisy.start):
+            masked = [hidden for hidden, own in zip(noisy.masked, noisy.start, strict=True) if own == start]
+            if len(masked) == 8:
+                ordered = masked == sorted(masked)
+                kind = "group" if masked[0] else "draft" if all(masked[1:]) else "prefix" if ordered else "any"
+                seen[kind] += 1
+    total = sum(seen.values())
+    assert seen["draft"] > seen["group"] > 0.2 * total and seen["prefix"] > 0.1 * total and seen["any"] > 0.1 * total
 
 
 def test_full_copy_is_what_a_draft_sees():
