@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nemodiff.engine.local import Engine
+from nemodiff.request import ORDERS
 from nemodiff.samplers.trained import FIGURES, SIZES, SamplerConfig, TrainedSampler, principal_components, with_logs
 from nemodiff.training.trajectories import States, trajectories
 
@@ -37,11 +38,12 @@ def collect(
     seconds: float = math.inf,
     report: Callable[[str], None] = lambda line: None,
 ) -> States:
-    """States of the prompts' trajectories, of as many prompts as fit into `seconds`."""
+    """States of the prompts' trajectories, the orders taking turns, of as many prompts as fit into `seconds`."""
     parts: list[States] = []
     began = time.monotonic()
     for done, prompt in enumerate(prompts, 1):
-        parts += trajectories(engine, prompt, block_length, table, max_new_tokens=max_new_tokens)
+        order = ORDERS[done % len(ORDERS)]
+        parts += trajectories(engine, prompt, block_length, table, max_new_tokens=max_new_tokens, order=order)
         if done % 20 == 0:
             report(f"{done} of {len(prompts)} prompts, {sum(len(part) for part in parts):,} forwards")
         if time.monotonic() - began > seconds:

@@ -59,23 +59,28 @@ class _Block:
         self.noted.append((features.half().cpu(), masked, best.tolist(), confidence.half().cpu()))
         return best.tolist(), confidence.tolist()
 
-    def serial(self) -> list[int]:
-        """Commit the single most confident position a forward; the block that results."""
+    def serial(self, order: str) -> list[int]:
+        """Commit one position a forward, the most confident or the leftmost one; the block that results."""
         known: list[int | None] = [None] * (self._length - 1)
         while None in known:
             tokens, confidence = self.guess(known)
-            place = max((i for i, token in enumerate(known) if token is None), key=confidence.__getitem__)
+            masked = [i for i, token in enumerate(known) if token is None]
+            place = masked[0] if order == "leftmost" else max(masked, key=confidence.__getitem__)
             known[place] = tokens[place]
         return [token for token in known if token is not None]
 
-    def jump(self, target: list[int], rng: random.Random) -> None:
-        """Once more with several commits a forward: a random number of the guesses that equal `target`, the most
-        confident first, so that states further along are seen too."""
+    def jump(self, target: list[int], rng: random.Random, order: str) -> None:
+        """Once more with several commits a forward, so that states further along are seen too: a random number of the
+        guesses that equal `target`, the most confident first, or of the run of them from the left."""
         known: list[int | None] = [None] * (self._length - 1)
         while None in known:
             tokens, confidence = self.guess(known)
             right = [i for i, token in enumerate(known) if token is None and tokens[i] == target[i]]
-            right.sort(key=lambda i: -confidence[i])
+            if order == "leftmost":
+                masked = [i for i, token in enumerate(known) if token is None]
+                right = [i for i, other in zip(right, masked, strict=False) if i == other]
+            else:
+                right.sort(key=lambda i: -confidence[i])
             if not right:
                 return
             for place in right[: rng.randint(1, len(right))]:
@@ -92,9 +97,16 @@ class _Block:
 
 @torch.inference_mode()
 def trajectories(
-    engine: Engine, prompt: str, block_length: int, table: Tensor, *, max_new_tokens: int = 96, seed: int = 0
+    engine: Engine,
+    prompt: str,
+    block_length: int,
+    table: Tensor,
+    *,
+    max_new_tokens: int = 96,
+    seed: int = 0,
+    order: str = "best",
 ) -> Iterator[States]:
-    """Decode one prompt by serial denoising; yields the states of every block."""
+    """Decode one prompt by serial denoising in one of the samplers' orders; yields the states of every block."""
     tokens = engine.encode(Request(prompt=prompt, max_new_tokens=max_new_tokens))
     prefill = Prefill(engine.model, tokens, len(tokens) + max_new_tokens + 2 * block_length)
     cache, newest, rng = prefill.cache, int(prefill.logits[-1].argmax()), random.Random(f"{seed}/{prompt}")
@@ -103,8 +115,8 @@ def trajectories(
         if newest in ends:
             return
         block = _Block(engine, cache, newest, block_length, table)
-        target = block.serial()
-        block.jump(target, rng)
+        target = block.serial(order)
+        block.jump(target, rng, order)
         end = next((i + 1 for i, token in enumerate(target) if token in ends), len(target))
         yield block.states(target, end)
         if end < len(target) or target[-1] in ends:

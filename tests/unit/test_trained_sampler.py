@@ -62,15 +62,16 @@ def test_compressed_embeddings_are_uncorrelated_and_of_unit_variance():
     torch.testing.assert_close(compressed.t() @ compressed / 400, torch.eye(4), atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize("order", ["best", "leftmost"])
 @pytest.mark.parametrize("block_length", [3, 6])
-def test_trajectories_are_serial_denoising(engine, fresh, block_length):
+def test_trajectories_are_serial_denoising(engine, fresh, block_length, order):
     """Their targets are what the engine's sampler `fixed` makes with one position a forward."""
     request = Request(
         prompt="hello", modes=("diffusion",), max_new_tokens=18, block_length=block_length, sampler="fixed",
-        steps=block_length - 1, ignore_eos=True,
+        steps=block_length - 1, ignore_eos=True, order=order,
     )  # fmt: skip
     expected = engine.generate(request).lanes[0]
-    seen = list(trajectories(engine, "hello", block_length, fresh.table, max_new_tokens=18))
+    seen = list(trajectories(engine, "hello", block_length, fresh.table, max_new_tokens=18, order=order))
     committed = [e for e in expected.events if e.phase == "denoise"]
     for i, states in enumerate(seen):
         forwards = committed[i * (block_length - 1) : (i + 1) * (block_length - 1)]
@@ -79,6 +80,8 @@ def test_trajectories_are_serial_denoising(engine, fresh, block_length):
         for masked, confidence, event in zip(states.masked[serial], states.confidence[serial], forwards, strict=True):
             noted = {p.index % block_length - 1: p.confidence for p in event.positions}
             assert masked.nonzero()[:, 0].tolist() == sorted(noted)
+            if order == "leftmost":  # what is known is what lies left of the masks
+                assert masked.tolist() == sorted(masked.tolist())
             for place, value in noted.items():
                 assert confidence[place].item() == pytest.approx(value, abs=2e-3)
         # The last serial forward commits its only guess, so that it is right by definition.

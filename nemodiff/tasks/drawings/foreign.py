@@ -149,7 +149,7 @@ def _window(rng: random.Random, size: tuple[int, int], held_out: bool) -> Image.
     if indent > 2:
         draw.rectangle((0, bar, indent - 3, height), fill=tuple((part + 128) // 2 for part in paper))
     while y < height - 3:
-        x, end = indent, indent + (width - indent) * rng.uniform(0.3, 0.97)
+        x, end = float(indent), indent + (width - indent) * rng.uniform(0.3, 0.97)
         while x < end:  # words
             stop = min(end, x + rng.randint(2, 11))
             draw.line((x, y, stop, y), fill=ink, width=rng.choice((1, 1, 2)))

@@ -67,5 +67,5 @@ def _moved(thing: Thing, there: np.ndarray) -> Thing:
     places = np.array([(thing.x, thing.y, 1), *((x, y, 1) for x in (left, right) for y in (top, bottom))]) @ there.T
     places = places[:, :2] / places[:, 2:]
     (x, y), corners = places[0], places[1:]
-    box = (*corners.min(0), *corners.max(0))
-    return replace(thing, x=float(x), y=float(y), box=tuple(float(edge) for edge in box))
+    (left, top), (right, bottom) = corners.min(0).tolist(), corners.max(0).tolist()
+    return replace(thing, x=float(x), y=float(y), box=(left, top, right, bottom))
