@@ -217,7 +217,10 @@ def _wanted(field: FieldInfo) -> str:
 VARIABLES = (
     *(_variable(name, field) for name, field in Settings.model_fields.items() if field.validation_alias),
     Variable(
-        "NEMODIFF_CPU_TILE", None, "auto", "instruction set of the CPU kernels: auto, vnni, avx512, avx2 or generic"
+        "NEMODIFF_CPU_TILE",
+        None,
+        "auto",
+        "instructions of the CPU kernels: auto, amx, vnni, avx512, avx2 or generic",
     ),
     Variable("NEMODIFF_CACHE", None, "~/.cache/nemodiff", "where fetched and converted weights are kept"),
 )

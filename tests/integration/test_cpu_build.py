@@ -121,13 +121,23 @@ def test_a_tile_can_be_forced_and_must_be_there(monkeypatch):
     monkeypatch.setenv(build.SETTING, "auto")
     assert build.choose_tile().name == TILES_HERE[0]
     monkeypatch.setenv(build.SETTING, "abacus")
-    with pytest.raises(KernelsUnavailable, match="is 'abacus', and there are auto, vnni"):
+    with pytest.raises(KernelsUnavailable, match="is 'abacus', and there are auto, amx"):
         build.choose_tile()
     monkeypatch.setattr(build, "_host", lambda: ("old", {"avx2": False}))
     monkeypatch.setenv(build.SETTING, "avx2")
     with pytest.raises(KernelsUnavailable, match="asks for 'avx2', and this processor has no avx2"):
         build.choose_tile()
     assert build.tiles_here() == ["generic"]
+
+
+@pytest.mark.skipif("amx" not in TILES_HERE, reason="this processor has no AMX")
+def test_amx_is_left_alone_where_linux_does_not_grant_it(monkeypatch):
+    monkeypatch.setattr(build, "amx_allowed", lambda: False)
+    monkeypatch.setenv(build.SETTING, "auto")
+    assert build.choose_tile().name == "vnni"
+    monkeypatch.setenv(build.SETTING, "amx")
+    with pytest.raises(KernelsUnavailable, match="has no AMX that this process may use"):
+        build.choose_tile()
 
 
 def test_machine_code_that_depends_on_more_has_another_name(monkeypatch):

@@ -23,6 +23,7 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 
 from nemodiff.model.cpu.plan import KernelsUnavailable, say
+from nemodiff.model.cpu.tile_amx import amx_allowed
 from nemodiff.model.cpu.tiles import TILES, Tile, define_tiles
 
 #: Which tile to run: auto, or one of `TILES`.
@@ -120,7 +121,8 @@ def _host() -> tuple[str, dict[str, bool]]:
 
 
 def _lacking(tile: Tile) -> list[str]:
-    return [feature for feature in tile.needs if not _host()[1].get(feature)]
+    lacking = [feature for feature in tile.needs if not _host()[1].get(feature)]
+    return lacking or (["AMX that this process may use"] if "amx-int8" in tile.needs and not amx_allowed() else [])
 
 
 def _target() -> llvm.Target:

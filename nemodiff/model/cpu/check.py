@@ -51,12 +51,14 @@ def multiply(kernels: Kernels, weight: Tensor, steps: Tensor) -> Tensor:
     As float32 of the exact int32 sums. rows: at most the tile's; inputs: a multiple of 64, at most SEGMENT.
     """
     rows, panel = len(steps), kernels.tile.panel
-    packed = PackedMatrix(weight, panel)
+    packed = PackedMatrix(weight, panel, kernels.tile.together)
+    if kernels.tile.together == 4:
+        high = (steps + 64) >> 7
+        steps = torch.cat((steps - 128 * high, high), 1).to(torch.int8)
     steps, ones, out = steps.contiguous(), torch.ones(rows), torch.empty(rows, panel)
     addresses = [one.data_ptr() for one in (steps, ones, packed.weights, packed.scales, out)]
-    kernels.product(
-        rows, addresses[0], steps.stride(0) * 2, *addresses[1:3], packed.inputs, *addresses[3:], 4 * panel, 0
-    )
+    steps_row = steps.stride(0) * steps.itemsize
+    kernels.product(rows, addresses[0], steps_row, *addresses[1:3], packed.inputs, *addresses[3:], 4 * panel, 0)
     return out
 
 

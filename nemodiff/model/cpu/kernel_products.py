@@ -30,7 +30,7 @@ def product(plan, matrix, panel, first, rows, out, out_row, add):
             part = min(SEGMENT, inputs - start)
             product_tile(
                 count,
-                steps + 2 * start,
+                steps + (start if plan.planes != 0 else 2 * start),
                 2 * inputs,
                 step_scales,
                 weights + start * plan.panel,

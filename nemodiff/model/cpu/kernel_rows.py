@@ -1,4 +1,4 @@
-"""Rows: norms, and floats as int16 steps; the exponential that softmax, SiLU and the head share."""
+"""Rows: norms, and floats as steps of 14 bits; the exponential that softmax, SiLU and the head share."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from nemodiff.model.cpu.vector import (
     power_of_two,
     splat,
     store_float,
+    store_int8,
     store_int16,
     sum_lanes,
     where_less,
@@ -49,18 +50,27 @@ def silu(x):
 
 
 @compiled
-def write_steps(x, norm, width, peak, steps):
-    """x (times norm, if there is one) as int16 steps, the largest magnitude being `peak`."""
+def write_steps(x, norm, width, peak, steps, planes):
+    """x (times norm, if there is one) as steps, the largest magnitude being `peak`.
+
+    As int16; where the tile takes planes as int8 [width] and then [width], the second counting 128.
+    """
     inverse = splat(_PEAK / peak if peak > 0 else NONE)
     for i in range(0, 4 * width, 64):
         value = load(x + i)
         if norm != 0:
             value = value * load(norm + i)
-        store_int16(steps + i // 2, nearest(value * inverse))
+        whole = nearest(value * inverse)
+        if planes != 0:
+            high = nearest(whole * splat(np.float32(1 / 128)))
+            store_int8(steps + i // 4, whole - high * splat(np.float32(128)))
+            store_int8(steps + width + i // 4, high)
+        else:
+            store_int16(steps + i // 2, whole)
 
 
 @compiled
-def quantise_row(x, width, steps, scale):
+def quantise_row(x, width, steps, scale, planes):
     """A row of `width` floats as steps and, at `scale`, the size of a step: none where one of them is no number."""
     peaks, odd = splat(NONE), splat(NONE)
     for i in range(0, 4 * width, 64):
@@ -68,7 +78,7 @@ def quantise_row(x, width, steps, scale):
         peaks = maximum(peaks, absolute(value))
         odd = odd + value * splat(NONE)
     peak = max_lanes(peaks)
-    write_steps(x, 0, width, peak, steps)
+    write_steps(x, 0, width, peak, steps, planes)
     store_float(scale, peak / _PEAK + sum_lanes(odd))
 
 
@@ -81,7 +91,7 @@ def quantise_normed_row(plan, x, norm, steps, scale):
         squares = squares + value * value
         peaks = maximum(peaks, absolute(value * load(norm + i)))
     peak = max_lanes(peaks)
-    write_steps(x, norm, plan.hidden, peak, steps)
+    write_steps(x, norm, plan.hidden, peak, steps, plan.planes)
     length = np.float32(math.sqrt(sum_lanes(squares) / plan.width + plan.eps))
     store_float(scale, peak / _PEAK / length)
 
@@ -102,6 +112,7 @@ def quantise_rows(plan, step, x, width):
     """Quantise the forward's rows of x [rows, width] into the steps."""
     row = take(plan, step)
     while row < plan.rows:
-        quantise_row(x + 4 * width * row, width, plan.steps + 2 * width * row, plan.step_scales + 4 * row)
+        scale = plan.step_scales + 4 * row
+        quantise_row(x + 4 * width * row, width, plan.steps + 2 * width * row, scale, plan.planes)
         row = take(plan, step)
     return meet(plan, step)

@@ -226,7 +226,7 @@ class CpuModel:
         return spread(weight, None, self._hidden, 0)
 
     def _pack(self, weight: Tensor):
-        self._matrices.append(PackedMatrix(weight, self.kernels.tile.panel))
+        self._matrices.append(PackedMatrix(weight, self.kernels.tile.panel, self.kernels.tile.together))
         return self._matrices[-1].plan
 
     def _hold(self, tensor: Tensor) -> int:
@@ -256,6 +256,7 @@ class CpuModel:
         plan.banned = plan.mask
         plan.mask_embedding = 0 if self.mask_embedding is None else self._hold_norm(self.mask_embedding)
         plan.panel, plan.tile_rows, plan.tile_queries = tile.panel, tile.rows, tile.queries
+        plan.planes = tile.together == 4
         plan.width, plan.eps = config.hidden_size, config.rms_norm_eps
         plan.query_factor = config.head_dim**-0.5
         counters = torch.zeros((config.num_layers * _STEPS_A_LAYER + _STEPS_BESIDE) * COUNTER_BYTES // 8 + 8).long()

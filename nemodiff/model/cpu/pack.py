@@ -66,16 +66,16 @@ def alternate(gate: Tensor, up: Tensor, panel: int) -> Tensor:
 
 
 class PackedMatrix:
-    """A weight [out, in] as int8 in panels: [out / panel, in / 2, panel, 2], and its scales, float32 [out].
+    """A weight [out, in] as int8 in panels [out / panel, in / together, panel, together] and scales: float32 [out].
 
     weight: floats whose rows are a multiple of `panel`, or are filled up to one; its columns to one of `PADDING`.
     """
 
-    def __init__(self, weight: Tensor, panel: int) -> None:
+    def __init__(self, weight: Tensor, panel: int, together: int = 2) -> None:
         self.outputs, self.inputs = padded(weight.shape[0], panel), padded(weight.shape[1])
         steps, scales = quantise_rows(weight)
         steps = spread(spread(steps, None, self.inputs, 1), None, self.outputs, 0)
-        self.weights = steps.view(-1, panel, self.inputs // 2, 2).transpose(1, 2).contiguous()
+        self.weights = steps.view(-1, panel, self.inputs // together, together).transpose(1, 2).contiguous()
         self.scales = spread(scales, None, self.outputs, 0)
 
     @property

@@ -40,7 +40,7 @@ def _fields(names: str, kind: type = ctypes.c_int64) -> list[tuple[str, type]]:
 
 
 class MatrixPlan(ctypes.Structure):
-    """A packed weight: panels of `Plan.panel` outputs, in each for every pair of inputs the outputs' two int8.
+    """A packed weight: panels of `Plan.panel` outputs, in each for every `Tile.together` inputs the outputs' int8.
 
     scales: float32 an output. outputs, inputs: padded.
     """
@@ -66,6 +66,7 @@ class Plan(ctypes.Structure):
     The model: layer_table: LayerPlans. hidden, attention, inner, rank: padded widths. half: padded half of a head;
     a head is two of them. embeddings: bfloat16 [vocabulary, hidden]. mask, mask_embedding: float32 [hidden] that
     stands in for the embedding of token `mask`, or 0. tile_rows, tile_queries: the most of one call of a tile.
+    planes: whether quantised rows are two planes of int8 (see `write_steps`).
 
     The forward: tokens: int64 [rows], or 0 where x holds embeddings. positions: int64 [rows] into the tables cosines,
     sines [positions, half] and query_scales [positions] (float32). start: kept length; cache_keys [layers, kv_heads,
@@ -76,14 +77,14 @@ class Plan(ctypes.Structure):
     and the `few` best (tokens int64, logits float32). From row banned_first on (counted from
     the forward's first) the token `banned` is never proposed.
 
-    Buffers: x float32, steps int16 and step_scales float32 (quantised rows), queries, mixed, inner, low float32.
-    scratch: scratch_bytes a thread. times: 0, or int64 [steps + 1] for the
+    Buffers: x float32, steps (16 bits each) and step_scales float32 (quantised rows), queries, mixed, inner, low
+    float32. scratch: scratch_bytes a thread. times: 0, or int64 [steps + 1] for the
     clock at the beginning and at the end of each step. chunk_peaks, chunk_sums: float32 [head_rows, chunks].
     """
 
     _fields_ = [
         *_fields("layer_table layers hidden heads kv_heads half attention inner rank vocabulary"),
-        *_fields("embeddings mask mask_embedding norm panel tile_rows tile_queries"),
+        *_fields("embeddings mask mask_embedding norm panel tile_rows tile_queries planes"),
         ("head", MatrixPlan),
         *_fields("width eps query_factor", ctypes.c_float),
         ("unused", ctypes.c_float),

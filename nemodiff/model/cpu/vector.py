@@ -18,7 +18,8 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic, models, overload, register_model
 
 LANES = 16
-_FLOAT, _I16, _I32, _I64 = ir.FloatType(), ir.IntType(16), ir.IntType(32), ir.IntType(64)
+_FLOAT = ir.FloatType()
+_I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 _VECTOR, _INTEGERS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_I32, LANES)
 
 
@@ -163,17 +164,22 @@ def max_lanes(typing, value):
     )
 
 
-@intrinsic
-def store_int16(typing, address, value):
-    """Store whole numbers, 16 lanes, as int16."""
+def _whole_writer(element: ir.Type):
+    @intrinsic
+    def function(typing, address, value):
+        def generate(context, builder, signature, arguments):
+            narrow = ir.VectorType(element, LANES)
+            whole = builder.trunc(builder.fptosi(arguments[1], _INTEGERS), narrow)
+            builder.store(whole, _at(builder, arguments[0], narrow), align=element.width // 8)
+            return context.get_dummy_value()
 
-    def generate(context, builder, signature, arguments):
-        narrow = ir.VectorType(_I16, LANES)
-        whole = builder.trunc(builder.fptosi(arguments[1], _INTEGERS), narrow)
-        builder.store(whole, _at(builder, arguments[0], narrow), align=2)
-        return context.get_dummy_value()
+        return types.void(types.intp, floats), generate
 
-    return types.void(types.intp, floats), generate
+    return function
+
+
+#: Store whole numbers, 16 lanes, as integers.
+store_int16, store_int8 = _whole_writer(_I16), _whole_writer(_I8)
 
 
 @intrinsic
