@@ -378,6 +378,8 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     for module in LOADING:
         monkeypatch.setattr(f"nemodiff.{module}.load", load)
     monkeypatch.setattr("nemodiff.bench.shape.measure", nothing)
+    # Its workers are processes of their own, which would load the real thing.
+    monkeypatch.setattr("nemodiff.bench.quality.ProcessPoolExecutor", nothing)
     for module, name in (
         ("distill", "distill"),
         ("joint", "train"),
