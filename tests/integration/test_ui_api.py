@@ -1,4 +1,4 @@
-"""ui.api: the README's examples, run as they stand against a real server; its errors and its streaming."""
+"""ui.api: the examples of docs/programs.md, run as they stand against a real server; its errors and its streaming."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from ui.page import build
 from ui.server import launch
 from ui.settings import Settings
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-SECTION = README.partition("\n## For programs\n")[2].partition("\n## ")[0]
+PROGRAMS = (Path(__file__).parents[2] / "docs" / "programs.md").read_text(encoding="utf-8")
+SECTION = PROGRAMS.partition("\n## For programs\n")[2].partition("\n## ")[0]
 EXAMPLES = re.findall(r"```(\w+)\n(.*?)```", SECTION, re.DOTALL)
 DAYS = "List the days of the week as a JSON array."
 
