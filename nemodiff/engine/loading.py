@@ -14,12 +14,13 @@ from nemodiff.engine.local import Engine
 from nemodiff.engine.sight import Sight
 from nemodiff.errors import CheckpointError
 from nemodiff.json_fields import Fields
+from nemodiff.model.adapter import merge_adapter
 from nemodiff.model.config import ModelConfig, VisionConfig
 from nemodiff.model.cpu import int8_obstacle, quantise
 from nemodiff.model.cuda.graphs import StaticForwards
 from nemodiff.model.memory import shortage
 from nemodiff.model.runner import Runner
-from nemodiff.model.weights import LORA, check_files, load_draft_lora, load_model, merge_adapter, read_config, read_json
+from nemodiff.model.weights import LORA, check_files, load_draft_lora, load_model, read_config, read_json
 from nemodiff.request import ORDERS
 from nemodiff.samplers.trained import TrainedSampler, load_sampler
 

@@ -292,6 +292,11 @@ def _stream(folder: Path) -> Iterator[tuple[str, Tensor]]:
                 yield name, tensors.get_tensor(name)
 
 
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a folder's safetensors files, or of one file, by name. Raises CheckpointError."""
+    return dict(_stream(folder))
+
+
 def load_draft_lora(model: Transformer, folder: Path) -> None:
     """Take the draft LoRA of a folder in PEFT's layout. Raises CheckpointError when it does not fit."""
     rank, scale = _lora_settings(folder)
@@ -344,37 +349,3 @@ def _lora_shapes(config: ModelConfig, rank: int) -> dict[str, list[int]]:
         a, b = lora_names(config, layer)
         shapes |= {a: [rank, config.num_heads * config.head_dim], b: [config.hidden_size, rank]}
     return shapes
-
-
-def merge_adapter(model: Transformer, folder: Path) -> None:
-    """Add a trained low-rank update (int8 factors, one fp32 scale a row) to the weights, in place, for all modes.
-
-    adapter.safetensors holds `layers.N.{qkv,o,gate_up,down}.lora_{A,B}` with `.scale`, and `mask_embedding`.
-    Raises CheckpointError when a factor is missing or does not fit.
-    """
-    scale = Fields(read_json(folder / "adapter_config.json"), "adapter_config.json").number("scale", 1.0, -1e6, 1e6)
-    file = f"{folder.name}/adapter.safetensors"
-    factors = dict(_stream(folder / "adapter.safetensors"))
-
-    try:
-        for i, layer in enumerate(model.layers):
-            for part in ("qkv", "o", "gate_up", "down"):
-                stem = f"layers.{i}.{part}.lora_"
-                a, b = take_factor(factors, f"{stem}A"), take_factor(factors, f"{stem}B")
-                weight = getattr(layer, part).weight
-                weight.data.copy_(weight.data.float() + (scale * (b @ a)).to(weight.device))
-                check_finite(weight.data, f"{stem}A or {stem}B", file)
-        mask = factors.pop("mask_embedding").to(model.device, model.dtype)
-        model.mask_embedding = mask.reshape(model.config.hidden_size)
-        check_finite(mask, "mask_embedding", file)
-    except KeyError as error:
-        raise CheckpointError(f"{folder.name}/adapter.safetensors is damaged: {error.args[0]} is missing.") from error
-    except (RuntimeError, IndexError) as error:
-        raise CheckpointError(f"{folder.name}/adapter.safetensors does not fit its base model.") from error
-    if factors:
-        raise CheckpointError(f"{folder.name}/adapter.safetensors has an unexpected {next(iter(factors))}.")
-
-
-def take_factor(factors: dict[str, Tensor], name: str) -> Tensor:
-    """Take an int8 factor [rows, columns] and its scale a row out of an adapter's tensors, as float32."""
-    return factors.pop(name).float() * factors.pop(f"{name}.scale")[:, None]

@@ -27,7 +27,8 @@ from nemodiff.training.watch import GROUPS, Watch, watched_prompts
 
 @dataclass
 class Settings:
-    """What a run is made of; stored in its state. `minutes` is training time in all, resumed parts included."""
+    """What a run is made of; stored in its state. `minutes` is training time in all, resumed parts included: on a CPU
+    that of worker 0's processor, so that what else the machine does takes none of it."""
 
     base: str
     out: str
@@ -195,7 +196,8 @@ class Trainer:
         """Train until the time is up."""
         settings, total = self.settings, self.settings.minutes * 60.0
         self.out.mkdir(parents=True, exist_ok=True)
-        before, started, saved = self.seconds, time.monotonic(), time.monotonic()
+        clock = time.process_time if settings.device == "cpu" else time.monotonic
+        before, started, saved = self.seconds, clock(), time.monotonic()
         watched = self.seconds // (settings.watch_minutes * 60) if self.step and settings.watch_minutes else -1
         while self.seconds < total:
             began = time.monotonic()
@@ -208,7 +210,7 @@ class Trainer:
                 dtype=self.dtype,
                 teach=self.teach,
             )
-            figures, elapsed, tokens = self.train_step(batch, self.seconds / total, before + time.monotonic() - started)
+            figures, elapsed, tokens = self.train_step(batch, self.seconds / total, before + clock() - started)
             # Worker 0's clock decides for all, so that all stop at the same step.
             self.seconds = elapsed if elapsed > self.seconds else self.seconds + 1e-3
             self.step += 1

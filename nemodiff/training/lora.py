@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
-from nemodiff.model.weights import take_factor
+from nemodiff.model.adapter import put_factors, take_factors
 
 LINEARS = ("qkv", "o", "gate_up", "down")
 
@@ -83,16 +83,17 @@ class Lora:
 
     @torch.no_grad()
     def load(self, folder: Path) -> None:
-        """Take the factors and the mask embedding of an exported adapter of the same rank and scale."""
+        """Take the factors and the mask embedding of an exported adapter of the same scale, and of this rank at most:
+        components that the file leaves out begin as those of a new update do."""
         tensors = load_file(folder / "adapter.safetensors")
-        for (layer, name), pair in self.factors.items():
-            for which, parameter in zip(("lora_A", "lora_B"), pair, strict=True):
-                parameter.copy_(take_factor(tensors, f"layers.{layer}.{name}.{which}"))
-            a, b = pair
+        for (layer, name), (a, b) in self.factors.items():
+            known_a, known_b = take_factors(tensors, f"layers.{layer}.{name}")
+            rank = len(known_a)
             # Files keep a component's size in A alone; learning wants it in both.
-            size = (b.norm(dim=0) / a.norm(dim=1).clamp_min(1e-12)).clamp_min(1e-12).sqrt()
-            a.mul_(size[:, None])
-            b.div_(size)
+            size = (known_b.norm(dim=0) / known_a.norm(dim=1).clamp_min(1e-12)).clamp_min(1e-12).sqrt()
+            a[:rank].copy_(known_a * size[:, None])
+            b[:, :rank].copy_(known_b / size)
+            b[:, rank:] = 0.0
         self.mask_embedding.copy_(tensors["mask_embedding"])
         self.merge()
 
@@ -156,13 +157,11 @@ def round_update(a: Tensor, b: Tensor, error: float) -> tuple[Tensor, Tensor, Te
 
 
 def export_adapter(lora: Lora, folder: Path, config: dict, *, error: float = 0.07) -> Path:
-    """Write adapter.safetensors (int8 factors with row scales, mask embedding) and adapter_config.json into `folder`;
-    `error` is how far, as a share of its norm, the update of a weight may be from what was learned."""
+    """Write adapter.safetensors (factors in 8 and 4 bits with scales, mask embedding) and adapter_config.json into
+    `folder`; `error` is how far, as a share of its norm, the update of a weight may be from what was learned."""
     tensors: dict[str, Tensor] = {"mask_embedding": lora.mask_embedding.detach().float().cpu().contiguous()}
     for (layer, name), pair in lora.factors.items():
-        stem = f"layers.{layer}.{name}.lora_"
-        tensors[f"{stem}A"], tensors[f"{stem}B"], tensors[f"{stem}A.scale"] = round_update(*pair, error)
-        tensors[f"{stem}B.scale"] = torch.ones(len(pair[1]))
+        tensors |= put_factors(f"layers.{layer}.{name}", *round_update(*pair, error))
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "adapter.safetensors")
     config = {"model_type": "nemodiff_adapter", **config, "rank": lora.rank, "scale": lora.scale}

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from nemodiff.model.adapter import merge_adapter, pack4, put_factors, take_factors, unpack4
 from nemodiff.model.transformer import Transformer
-from nemodiff.model.weights import merge_adapter, take_factor
 from nemodiff.training import data as training_data
 from nemodiff.training import dual_stream
 from nemodiff.training.data import NEUTRAL_WEIGHT, PROMPT_WEIGHT, Sequence, hard_tokens, noisy_copy, pack
@@ -242,7 +242,7 @@ def test_loss_falls_within_a_few_steps():
 
 
 def test_adapter_survives_export_and_merge(tmp_path):
-    """What the engine's loader merges differs from the trained update by the int8 rounding alone."""
+    """What the engine's loader merges differs from the trained update by rounding alone."""
     model = tiny_model()
     lora = tiny_lora(model)
     export_adapter(lora, tmp_path, {"base": "tiny", "mask_token_id": MASK, "shift_logits": True, "block_size": 8})
@@ -256,7 +256,7 @@ def test_adapter_survives_export_and_merge(tmp_path):
     torch.testing.assert_close(fresh.mask_embedding, lora.mask_embedding.detach())
     factors = load_file(tmp_path / "adapter.safetensors")
     for (layer, name), (a, b) in lora.factors.items():
-        ours = [take_factor(factors, f"layers.{layer}.{name}.lora_{which}") for which in "AB"]
+        ours = take_factors(factors, f"layers.{layer}.{name}")
         update = (b @ a).detach()
         assert 0 < (ours[1] @ ours[0] - update).norm() < 0.1 * update.norm()
 
@@ -271,7 +271,9 @@ def test_training_goes_on_from_an_exported_adapter(tmp_path):
         a, b = other.factors[key]
         update = (pair[1] @ pair[0]).detach()
         assert (b @ a - update).norm() < 0.1 * update.norm()
-        torch.testing.assert_close(a.norm(dim=1), b.norm(dim=0))  # the size of a component is shared by both
+        used = b.norm(dim=0) > 0  # what the file left out begins anew, with a B of zeros
+        torch.testing.assert_close(a.norm(dim=1)[used], b.norm(dim=0)[used])  # both share a component's size
+        assert a.norm(dim=1).min() > 0
         merged = lora.merged[key[0]][key[1]]
         assert (other.merged[key[0]][key[1]] - merged).abs().max() < 0.01 * merged.abs().max()
     torch.testing.assert_close(other.mask_embedding, lora.mask_embedding)
@@ -292,6 +294,27 @@ def test_round_update_keeps_the_product_within_its_error(error):
     assert coarse < fine
     # The smallest components are not worth the error that larger ones are allowed.
     assert int((int_a == 0).all(1).sum()) == {0.02: 2, 0.07: 6, 0.3: 11}[error]
+
+
+def test_four_bits_hold_what_they_are_given():
+    steps = torch.randint(-7, 8, (5, 12), dtype=torch.int8)
+    assert torch.equal(unpack4(pack4(steps)), steps.float()) and pack4(steps).shape == (5, 6)
+
+
+def test_small_components_stand_in_four_bits_and_none_is_lost():
+    draws = torch.Generator().manual_seed(6)
+    a = torch.randint(-7, 8, (6, 8), generator=draws).to(torch.int8)
+    b = torch.randint(-7, 8, (10, 6), generator=draws).to(torch.int8)
+    a[1, 0], b[3, 4], b[:, 2], a[2] = 100, -8, 0, 0  # two components are wide, one is nothing
+    scale = torch.rand(6, generator=draws)
+    tensors = put_factors("w", a, b, scale)
+    assert tensors["w.lora_A"].shape == (2, 8) and tensors["w.lora_B4"].shape == (3, 5)
+    got_a, got_b = take_factors(tensors, "w")
+    torch.testing.assert_close(got_b @ got_a, b.float() @ (a.float() * scale[:, None]))
+    assert not tensors
+    whole = {"w.lora_A": a, "w.lora_A.scale": scale, "w.lora_B": b, "w.lora_B.scale": torch.ones(10)}
+    old_a, old_b = take_factors(whole, "w")  # as files were written before
+    torch.testing.assert_close(got_b @ got_a, old_b @ old_a)
 
 
 def test_round_update_of_nothing_is_nothing():
