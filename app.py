@@ -44,6 +44,7 @@ def main() -> int:
                     device=settings.device,
                     dtype=settings.dtype,
                     graphs=settings.graphs and not settings.zero,
+                    lazy_sight=not settings.zero,
                     report=lambda line: logger.info(line),
                 )
         except nemodiff.CheckpointError as error:

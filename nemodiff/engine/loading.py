@@ -35,6 +35,7 @@ def load(
     report: Callable[[str], None] = lambda line: None,
     replacing: Described | None = None,
     graphs: bool = False,
+    lazy_sight: bool = True,
 ) -> Engine:
     """Load a checkpoint: a catalogue name, a folder or a hub id ("owner/name", "owner/name@revision").
 
@@ -42,7 +43,8 @@ def load(
     device is fastest at). report: called with lines of progress. replacing: an engine to close in its favour; it
     stays open when loading fails, unless both do not fit in memory and the new one's files turn out bad only while
     they are read. graphs: block-shaped forwards of fixed shapes, captured as CUDA graphs on a GPU and with flash-attn
-    where that imports; not run on a GPU by this project. Raises CheckpointError.
+    where that imports; not run on a GPU by this project. lazy_sight: a second model for pictures is loaded with the
+    first one and not at once, which a process whose copies decode wants. Raises CheckpointError.
     """
     target = pick_device(device)
     kind = pick_dtype(dtype, target, graphs)
@@ -64,6 +66,8 @@ def load(
     if sampler:
         defaults = dataclasses.replace(defaults, trained_threshold=sampler.threshold)
     sight = _sight(files, config, target, kind, graphs, runner) if files.vision else None
+    if sight and not lazy_sight:
+        sight.open()
     return Engine(files.name, runner, tokenizer, defaults, sampler, sight)
 
 

@@ -156,7 +156,7 @@ def round_update(a: Tensor, b: Tensor, error: float) -> tuple[Tensor, Tensor, Te
     return a.to(torch.int8), b.t().contiguous().to(torch.int8), steps[0] * steps[1]
 
 
-def export_adapter(lora: Lora, folder: Path, config: dict, *, error: float = 0.07) -> Path:
+def export_adapter(lora: Lora, folder: Path, config: dict, *, error: float = 0.1) -> Path:
     """Write adapter.safetensors (factors in 8 and 4 bits with scales, mask embedding) and adapter_config.json into
     `folder`; `error` is how far, as a share of its norm, the update of a weight may be from what was learned."""
     tensors: dict[str, Tensor] = {"mask_embedding": lora.mask_embedding.detach().float().cpu().contiguous()}

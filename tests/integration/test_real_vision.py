@@ -54,6 +54,11 @@ def test_text_is_the_text_weights_own(seeing):
     assert seeing.generate(question).lanes[0].tokens == before.lanes[0].tokens
 
 
+def test_the_tower_may_be_loaded_at_once():
+    late, early = (load(DEFAULT, lazy_sight=lazy).weight_bytes for lazy in (True, False))
+    assert late < early < 2.2 * late
+
+
 def test_the_pages_pictures_are_answered(seeing):
     """A picture larger than the tower's is shrunk to it."""
     said = {}

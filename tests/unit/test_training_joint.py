@@ -258,7 +258,7 @@ def test_adapter_survives_export_and_merge(tmp_path):
     for (layer, name), (a, b) in lora.factors.items():
         ours = take_factors(factors, f"layers.{layer}.{name}")
         update = (b @ a).detach()
-        assert 0 < (ours[1] @ ours[0] - update).norm() < 0.1 * update.norm()
+        assert 0 < (ours[1] @ ours[0] - update).norm() < 0.12 * update.norm()
 
 
 def test_training_goes_on_from_an_exported_adapter(tmp_path):
@@ -270,7 +270,7 @@ def test_training_goes_on_from_an_exported_adapter(tmp_path):
     for key, pair in lora.factors.items():
         a, b = other.factors[key]
         update = (pair[1] @ pair[0]).detach()
-        assert (b @ a - update).norm() < 0.1 * update.norm()
+        assert (b @ a - update).norm() < 0.12 * update.norm()
         used = b.norm(dim=0) > 0  # what the file left out begins anew, with a B of zeros
         torch.testing.assert_close(a.norm(dim=1)[used], b.norm(dim=0)[used])  # both share a component's size
         assert a.norm(dim=1).min() > 0
