@@ -158,7 +158,11 @@ def round_update(a: Tensor, b: Tensor, error: float) -> tuple[Tensor, Tensor, Te
 
 def export_adapter(lora: Lora, folder: Path, config: dict, *, error: float = 0.1) -> Path:
     """Write adapter.safetensors (factors in 8 and 4 bits with scales, mask embedding) and adapter_config.json into
-    `folder`; `error` is how far, as a share of its norm, the update of a weight may be from what was learned."""
+    `folder`; `error` is how far, as a share of its norm, the update of a weight may be from what was learned.
+
+    Of a rank of 64 on SmolLM2-135M a tenth makes 11.8 MB. On five batches neither loss nor the share of right drafts
+    told it from the whole update; nor did 0.18.
+    """
     tensors: dict[str, Tensor] = {"mask_embedding": lora.mask_embedding.detach().float().cpu().contiguous()}
     for (layer, name), pair in lora.factors.items():
         tensors |= put_factors(f"layers.{layer}.{name}", *round_update(*pair, error))
