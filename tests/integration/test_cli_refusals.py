@@ -178,6 +178,8 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_run(
         ["train", "joint", "--out"],
         ["train", "vision", "--out"],
         ["train", "vision", "--to"],
+        ["train", "drafter", "--out"],
+        ["train", "drafter", "--to"],
     ],
 )
 def test_a_folder_of_outputs_that_cannot_be_made_is_refused_before_the_run(
@@ -195,6 +197,7 @@ def test_a_folder_of_outputs_that_cannot_be_made_is_refused_before_the_run(
     [
         (["train", "joint", "--chat", "none.jsonl"], "There is no chat made by `distill` at none.jsonl."),
         (["train", "joint", "--start", "none"], "There is no exported adapter at none."),
+        (["train", "drafter", "--chat", "none.jsonl"], "There is no chat made by `distill` at none.jsonl."),
         (["train", "joint", "--base", "a\0b"], "There is no base checkpoint at"),
         (["train", "distill", "--base", NOBODY], f"There is no base checkpoint at {NOBODY}."),
         (["train", "vision", "--resume"], "There is no saved state at runs/vision/state.pt."),
@@ -384,6 +387,7 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
         ("distill", "distill"),
         ("joint", "train"),
         ("joint", "export"),
+        ("drafter", "Run"),
         ("sampler_run", "run"),
         ("vision", "Run"),
     ):
