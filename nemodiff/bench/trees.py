@@ -11,9 +11,10 @@ from typing import Any
 
 from nemodiff.engine.local import Engine
 from nemodiff.evaluate.agreement import speed_up
+from nemodiff.evaluate.drafts import outcomes
 from nemodiff.examples import Example
 from nemodiff.request import Request
-from nemodiff.trace.events import Event, Lane
+from nemodiff.trace.events import Lane
 
 #: Budgets of rows; None: what rows cost here decides.
 ROWS = (8, 12, 16, 24, 32, 64, None)
@@ -105,25 +106,6 @@ def report(found: Sequence[TreeRun], max_new_tokens: int) -> str:
             ]
             lines.append(f"| {name} | {way} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def outcomes(event: Event) -> list[tuple[int, int, float, bool]]:
-    """(distance, rank, probability at its distance, whether it stands) of every candidate whose parent stands: rank 1
-    is a parent's likeliest."""
-    kept = [position.token for position in event.positions if position.state == "accepted"]
-    path, depth, found = {0: 0}, {0: 0}, []
-    seen: dict[int, int] = defaultdict(int)
-    for row, ((token, share), parent) in enumerate(zip(event.tree, event.parents, strict=True), 1):
-        depth[row] = depth[parent] + 1
-        seen[parent] += 1
-        if parent not in path:
-            continue
-        step = path[parent]
-        stands = step < len(kept) and kept[step] == token
-        if stands:
-            path[row] = step + 1
-        found.append((depth[row], seen[parent], share, stands))
-    return found
 
 
 def calibration(found: Sequence[TreeRun]) -> str:

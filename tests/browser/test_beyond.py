@@ -45,9 +45,49 @@ def quadratic() -> dict:
     return trace
 
 
+def tree() -> dict:
+    """A forward without drafts, then one over five candidates of which two are accepted; its second group goes on."""
+    trace = quadratic()
+
+    def at(index: int, token: int, state: str, **more) -> dict:
+        return {"index": index, "token": token, "state": state, "confidence": 0.8} | more
+
+    block = {"phase": "verify"}
+    first = [at(1, 2, "bonus"), at(2, 3, "drafted"), at(3, 4, "drafted")]
+    second = [at(2, 3, "accepted"), at(3, 4, "accepted"), at(4, 5, "corrected")]
+    second.insert(2, at(4, 6, "rejected", verifier=5))
+    nodes = {"tree": [[3, 0.6], [4, 0.7], [6, 0.3], [2, 0.2], [6, 0.9]], "parents": [0, 1, 0, 1, 2]}
+    trace["lanes"][1]["events"][1:] = [
+        block | {"forward": 1, "clock_ms": 20.0, "start": 0, "length": 1, "positions": first, "rows": 4, "behind": [0]},
+        block
+        | {"forward": 2, "clock_ms": 30.0, "start": 1, "length": 4, "positions": second, "rows": 10, "behind": [1, 2]}
+        | nodes
+        | {"groups": [[[2, 0.5]], [[5, 0.8]]], "expected": 2.4, "finish": "length"},
+    ]
+    trace["request"] |= {"draft": "tree", "block_length": 3}
+    return trace
+
+
 def seek(page: Page, cursor: int) -> None:
     page.evaluate("cursor => { window.stage.transport.seek(cursor) }", cursor)
     expect(page.locator("#stage")).to_have_attribute("data-cursor", str(cursor))
+
+
+def test_a_tree_shows_its_candidates_and_the_path_that_was_accepted(alone: Page) -> None:
+    trace = tree()
+    assert Trace.from_json(json.dumps(trace)).lane("self-speculation").acceptance_lengths == [1, 3]
+    alone.evaluate("text => window.stage.ingest(text)", json.dumps({"kind": "replay", "run": "t", "trace": trace}))
+    expect(alone.locator("#stage .where")).to_contain_text("tree drafts")
+    strip = alone.locator(f"{SPECULATION} .strip")
+    seek(alone, 2)
+    expect(strip.locator("h3")).to_contain_text("cycle 2: 2 of 5 candidates kept")
+    expect(strip.locator("h3")).to_contain_text("10 rows")
+    expect(strip.locator('.tree [data-kind="accepted"]')).to_have_count(2)
+    cells = strip.locator(".tree [data-group]")
+    expect(cells).to_have_count(2)
+    expect(cells.first).to_have_attribute("title", re.compile("masks behind it draft"))
+    seek(alone, 1)
+    expect(strip.locator("h3")).to_contain_text("0 of 0 candidates kept")
 
 
 def test_a_quadratic_cycle_shows_its_groups_and_the_one_that_survives(alone: Page) -> None:

@@ -5,10 +5,12 @@ import pytest
 from nemodiff.bench import orders as bench_orders
 from nemodiff.bench import trees as bench_trees
 from nemodiff.bench.orders import OrderRun
-from nemodiff.bench.trees import TreeRun, calibration, outcomes
+from nemodiff.bench.trees import TreeRun, calibration
 from nemodiff.checkpoints.tokenizer import Tokenizer
+from nemodiff.evaluate.drafts import outcomes
 from nemodiff.examples import Example
-from nemodiff.trace.events import Event, Lane, Position
+from nemodiff.trace.events import Event, Lane, Position, Trace
+from ui.render.charts import drafts_accepted
 
 STRUCTURED, OPEN = Example("Ids", "1 2 3", True), Example("Words", "sun", False)
 
@@ -38,6 +40,20 @@ def test_an_outcome_is_of_candidates_whose_parent_stands():
     lines = calibration([run]).splitlines()
     assert "| 1 | 0.60 / 0.33 (3) | 0.30 / 0.33 (3) |  |" in lines
     assert "| 2 | 0.50 / 0.50 (2) |  |  |" in lines
+
+
+def test_the_chart_counts_what_was_accepted_where():
+    tree = verified(Position(1, 8, "accepted"), Position(2, 9, "corrected"))
+    tree.rows = 9
+    chain = Event("self-speculation", 2, "verify", 1.0, 2, 3)
+    chain.positions = [Position(3, 4, "accepted", 0.9), Position(4, 6, "rejected", 0.5), Position(4, 5, "corrected")]
+    figure = drafts_accepted(
+        Trace("tiny", "", "Test CPU", "float32", True, {}, {}, lanes=[Lane("self-speculation", [tree, chain])])
+    )
+    likeliest, second, rows = figure.data
+    assert (list(likeliest.x), list(likeliest.y)) == (["1", "2"], [0.5, 0.0])
+    assert (list(second.x), list(second.y)) == (["1"], [1.0])
+    assert (list(rows.x), list(rows.y)) == ([3, 9], [2.0, 2.0])
 
 
 def test_a_report_is_of_means():

@@ -15,6 +15,7 @@ from ui.render.positions import Cells, escaped, kept_counts, name, texts
 FIGURES = (
     charts.commit_order,
     charts.acceptance_lengths,
+    charts.drafts_accepted,
     charts.tokens_over_forwards,
     charts.tokens_over_seconds,
     charts.confidence_agreement,

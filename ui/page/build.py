@@ -43,6 +43,7 @@ CHARTS = (
     charts.tokens_over_forwards,
     charts.commit_order,
     charts.acceptance_lengths,
+    charts.drafts_accepted,
     charts.confidence_agreement,
 )
 #: The fields' values as the browser keeps them through a reload, and how they get there.
