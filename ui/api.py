@@ -1,7 +1,8 @@
 """For programs: `generate` by gradio_client, HTTP and MCP, in the same line and within the same limits as the page."""
 
-# Gradio makes the endpoint's schema of the annotations as they stand, so these are evaluated here, not strings.
+from __future__ import annotations
 
+import inspect
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ import gradio as gr
 
 from nemodiff.errors import RequestError
 from nemodiff.request import Request
+from nemodiff.settings import Flag, Number, Setting, Whole, offered
 from nemodiff.trace.events import MODES
 from ui.live import backlog
 from ui.live.desk import Turns
@@ -20,6 +22,7 @@ from ui.live.models import Checkpoints
 from ui.live.run import Decode, Run
 from ui.live.stream import BEHIND, PATIENCE
 from ui.settings import Settings
+from ui.signature import EMPTY, parameter, sign
 from ui.values import UNREAD, whole
 from ui.wire import explain
 
@@ -28,10 +31,30 @@ PAUSE = 0.1
 #: The same for a program that does not take them.
 SLOW = 5.0
 
-NAMES = (
+#: The first parameters of `/generate`, which programs may send by place; what is newer in the table follows.
+FIRST = (
     *("prompt", "mode", "max_new_tokens", "block_length", "sampler", "threshold", "entropy_bound", "steps", "draft"),
-    *("acceptance", "ar_weight", "temperature", "seed", "ignore_eos", "raw", "trace", "order", "rows"),
+    *("acceptance", "ar_weight", "temperature", "seed", "ignore_eos", "raw", "trace"),
 )
+#: What they are besides the settings of the table: type, default (EMPTY: there has to be one), description.
+OTHERS: dict[str, tuple[Any, Any, str]] = {
+    "prompt": (str, EMPTY, "what to answer"),
+    "mode": (
+        Literal["ar", "diffusion", "self-speculation", "all"],
+        "self-speculation",
+        "ar (one token per forward), diffusion (several per forward), self-speculation (ar's text in fewer forwards), "
+        "or all three in one run; text is then ar's",
+    ),
+    "trace": (bool, False, "return the run's trace, too"),
+}
+SETTINGS = {setting.name: setting for setting in offered("api")}
+NAMES = (*FIRST, *(name for name in SETTINGS if name not in FIRST))
+ABOUT = """Answer a prompt with one language model in one of its decoding modes, or in all of them at once.
+
+Figures: forwards are those after the prefill, whose token counts, so tpf (tokens per forward) of ar is a little above 1; nfe is what the released code counts.
+
+Args:
+"""  # noqa: E501 - Gradio takes a description from one line
 
 
 def add(
@@ -39,84 +62,21 @@ def add(
 ) -> None:
     """The endpoint `/generate`. decode: as for a Run. model: the event options that all uses of the model share."""
 
-    # What it yields, as Gradio wants to be told: an object.
-    def generate(  # type: ignore[misc]
-        prompt: str,
-        mode: Literal["ar", "diffusion", "self-speculation", "all"] = "self-speculation",
-        max_new_tokens: int = 128,
-        block_length: int | None = None,
-        sampler: Literal["confidence", "entropy", "fixed", "trained"] = "confidence",
-        threshold: float | None = None,
-        entropy_bound: float = 0.3,
-        steps: int | None = None,
-        draft: Literal["linear", "quadratic", "tree"] = "linear",
-        acceptance: Literal["match", "independent", "sampling"] = "match",
-        ar_weight: float = 1.0,
-        temperature: float = 0.0,
-        seed: int = 0,
-        ignore_eos: bool = False,
-        raw: bool = False,
-        trace: bool = False,
-        order: Literal["best", "leftmost"] | None = None,
-        rows: int | None = None,
-        visitor: gr.Request = None,  # type: ignore[assignment]  # Gradio fills it in, and wants a default after others
-    ) -> dict[str, Any]:
-        """Answer a prompt with one language model in one of its decoding modes, or in all of them at once.
-
-        Figures: forwards are those after the prefill, whose token counts, so tpf (tokens a forward) of ar is a little above 1; nfe is what the released code counts.
-
-        Args:
-            prompt: what to answer
-            mode: ar (one token a forward), diffusion (several a forward), self-speculation (ar's text in fewer forwards), or all three in one run; text is then ar's
-            max_new_tokens: at most so many tokens; a page has its own limit, by default 512
-            block_length: tokens of a block, 2 to 64; null for the checkpoint's
-            sampler: which masked positions diffusion commits
-            threshold: confidence at which it does, 0 to 1; null for the checkpoint's
-            entropy_bound: nats that a forward may commit (sampler entropy)
-            steps: denoising forwards a block (sampler fixed)
-            draft: how self-speculation drafts
-            acceptance: what a draft must do to stand, at a temperature
-            ar_weight: AR's weight in the verifier (draft quadratic)
-            temperature: 0 is greedy
-            seed: of the noise at a temperature
-            ignore_eos: go on after the end of the answer
-            raw: take the prompt as it is, without the chat template; control tokens that are written out in it take effect
-            trace: return the run's trace, too
-            order: where diffusion commits first, what is surest or what is leftmost; null for the checkpoint's
-            rows: of a forward at most, 2 to 64 (draft tree); null where their cost on this machine decides
-        """  # noqa: E501 - Gradio takes a parameter's description from one line
+    def generate(*sent: Any) -> Iterator[Any]:
+        *values, visitor = sent
         try:
-            if mode not in (*MODES, "all"):
-                said = repr(mode[:40]) if isinstance(mode, str) else "of no name"
-                raise RequestError(f"Unknown mode {said}: choose {', '.join(MODES)} or all.")
-            request = _request(
-                checkpoints,
-                settings,
-                prompt=prompt,
-                modes=MODES if mode == "all" else (mode,),
-                max_new_tokens=whole("max_new_tokens", max_new_tokens),
-                block_length=whole("block_length", block_length),
-                sampler=sampler,
-                order=order,
-                threshold=threshold,
-                entropy_bound=entropy_bound,
-                steps=whole("steps", steps),
-                draft=draft,
-                rows=whole("rows", rows),
-                acceptance=acceptance,
-                ar_weight=ar_weight,
-                temperature=temperature,
-                seed=whole("seed", seed),
-                ignore_eos=bool(ignore_eos),
-                raw=bool(raw),
-            )
+            asked = dict(zip(NAMES, values, strict=True))
+            request = _request(checkpoints, settings, asked)
             behind = backlog.behind(page, visitor.session_hash)
-            for answer in _answers(checkpoints, turns, decode, request, visitor, behind, bool(trace)):
+            for answer in _answers(checkpoints, turns, decode, request, visitor, behind, bool(asked["trace"])):
                 yield _for_mcp(answer) if visitor.headers.get("x-gradio-user") == "mcp" else answer
         except Exception as error:
             # Gradio hands the sentence of a gr.Error alone to the caller.
             raise gr.Error(explain(error), print_exception=False) from None
 
+    # What it yields, as Gradio wants to be told: an object. And Gradio fills the visitor in.
+    sign(generate, [*map(_parameter, NAMES), parameter("visitor", gr.Request, None)], dict[str, Any])
+    generate.__doc__ = ABOUT + "\n".join(f"    {name}: {_about(name)}" for name in NAMES)
     with page:
         gr.api(generate, api_name="generate", **model)
 
@@ -145,11 +105,47 @@ def misread(path: str, asked: Any) -> str | None:
     return None if "prompt" in asked else "The argument prompt is missing."
 
 
-def _request(checkpoints: Checkpoints, settings: Settings, **values: Any) -> Request:
+def _parameter(name: str) -> inspect.Parameter:
+    if name in OTHERS:
+        kind, default, _ = OTHERS[name]
+        return parameter(name, kind, default)
+    setting = SETTINGS[name]
+    kind = setting.kind.type | None if setting.default is None else setting.kind.type
+    return parameter(name, kind, setting.default)
+
+
+def _about(name: str) -> str:
+    if name in OTHERS:
+        return OTHERS[name][2]
+    setting = SETTINGS[name]
+    words = setting.kind.words if isinstance(setting.kind, Whole | Number) else ""
+    uses = f"for {setting.of[0]} {' or '.join(setting.of[1])}" if setting.of else ""
+    auto = "null: auto" if setting.default is None else ""
+    more = "; ".join(filter(None, (words, uses, auto)))
+    return f"{setting.help} ({more})" if more else setting.help
+
+
+def _request(checkpoints: Checkpoints, settings: Settings, asked: dict[str, Any]) -> Request:
+    mode = asked["mode"]
+    if mode not in (*MODES, "all"):
+        said = repr(mode[:40]) if isinstance(mode, str) else "of no name"
+        raise RequestError(f"Unknown mode {said}: choose {', '.join(MODES)} or all.")
     engine = checkpoints.loaded("nothing can be generated")
-    request = Request(**values, time_limit=settings.time_limit)
+    request = Request(
+        prompt=asked["prompt"],
+        modes=MODES if mode == "all" else (mode,),
+        time_limit=settings.time_limit,
+        **{name: _plain(setting, asked[name]) for name, setting in SETTINGS.items()},
+    )
     within(request, settings, engine)  # what cannot run need not wait
     return request
+
+
+def _plain(setting: Setting, value: Any) -> Any:
+    """A value out of JSON as a Request takes it. Raises RequestError."""
+    if isinstance(setting.kind, Whole):
+        return whole(setting.name, value)
+    return bool(value) if isinstance(setting.kind, Flag) else value
 
 
 def _answers(

@@ -8,28 +8,12 @@ from typing import Any
 from gradio.utils import get_upload_folder
 
 from nemodiff.errors import RequestError, SettingError
+from nemodiff.settings import offered
 
 #: The value of a body that is no JSON, which Gradio refuses.
 UNREAD = object()
 #: A Request's settings as the page calls them.
-NAMES = {
-    "modes": "modes",
-    "block_length": "block",
-    "sampler": "sampler",
-    "order": "order",
-    "threshold": "threshold",
-    "entropy_bound": "entropy bound",
-    "steps": "steps a block",
-    "temperature": "temperature",
-    "seed": "seed",
-    "max_new_tokens": "new tokens",
-    "ignore_eos": "go on after EOS",
-    "raw": "raw prompt",
-    "draft": "drafts",
-    "acceptance": "drafts at a temperature",
-    "rows": "rows",
-    "ar_weight": "AR's weight in the verifier",
-}
+NAMES = {"modes": "modes", **{setting.name: setting.label for setting in offered("page")}}
 #: The page's numbers come through JavaScript, which holds no larger whole number exactly.
 MAX_WHOLE = 2**53 - 1
 
@@ -72,11 +56,14 @@ def new_tokens(value: Any, most: int) -> int:
     return number
 
 
-def exact_seed(value: Any) -> int:
-    """The field's value, where it is the one that was typed. Raises RequestError."""
-    number = int(given("seed", whole("seed", value)))
+def exact_whole(name: str, value: Any) -> int:
+    """The value of a field whose numbers may be larger than a browser holds, where it is the one that was typed. Raises
+    RequestError."""
+    number = int(given(name, whole(name, value)))
     if not 0 <= number <= MAX_WHOLE:
-        raise RequestError(f"seed must be a whole number from 0 to {MAX_WHOLE}: a browser holds no larger one exactly.")
+        raise RequestError(
+            f"{name} must be a whole number from 0 to {MAX_WHOLE}: a browser holds no larger one exactly."
+        )
     return number
 
 

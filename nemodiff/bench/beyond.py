@@ -70,7 +70,7 @@ def run(
     CheckpointError, RequestError."""
     asked = Request(prompt_ids=(0,), block_length=block_length, max_new_tokens=max_new_tokens)
     engine = load(checkpoint, device=device, dtype=dtype)
-    length = engine.block_length(asked)
+    length = engine.defaults.block_length_of(asked)
     yield f"{engine.checkpoint} · {engine.device} · {engine.dtype} · {exactness(engine)} · greedy"
     yield "**Quadratic drafts**"
     yield drafts_report(measure_drafts(engine, EXAMPLES, length, LENGTHS, max_new_tokens), max_new_tokens)

@@ -28,6 +28,26 @@ class Defaults:
     #: In which order diffusion commits.
     order: str = "best"
 
+    def threshold_of(self, sampler: str) -> float:
+        """The threshold that a request without one gets."""
+        return self.trained_threshold if sampler == "trained" else self.threshold
+
+    def block_length_of(self, request: Request) -> int:
+        """The block length that a request has, or gets where it has none."""
+        length = request.block_length or self.block_length
+        return min(length, MAX_QUADRATIC_LENGTH) if request.draft == "quadratic" else length
+
+    def fill(self, request: Request) -> Request:
+        """The request with these defaults in place of None."""
+        block_length = self.block_length_of(request)
+        return dataclasses.replace(
+            request,
+            block_length=block_length,
+            threshold=self.threshold_of(request.sampler) if request.threshold is None else request.threshold,
+            order=request.order or self.order,
+            steps=min(request.steps or max(1, block_length // 2), block_length - 1),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
@@ -180,25 +200,9 @@ class Described(ABC):
         """(rows, columns) of the tokens that each picture of a request becomes."""
         return []
 
-    def threshold(self, sampler: str) -> float:
-        """The threshold that a request without one gets."""
-        return self.defaults.trained_threshold if sampler == "trained" else self.defaults.threshold
-
-    def block_length(self, request: Request) -> int:
-        """The block length that a request has, or gets where it has none."""
-        length = request.block_length or self.defaults.block_length
-        return min(length, MAX_QUADRATIC_LENGTH) if request.draft == "quadratic" else length
-
     def fill(self, request: Request) -> Request:
         """The request with this checkpoint's defaults in place of None."""
-        block_length = self.block_length(request)
-        return dataclasses.replace(
-            request,
-            block_length=block_length,
-            threshold=self.threshold(request.sampler) if request.threshold is None else request.threshold,
-            order=request.order or self.defaults.order,
-            steps=min(request.steps or max(1, block_length // 2), block_length - 1),
-        )
+        return self.defaults.fill(request)
 
     def recorder(self, request: Request) -> Recorder:
         """A Recorder for this request: its trace has everything but events."""

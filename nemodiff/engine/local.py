@@ -302,7 +302,7 @@ class Engine(Described):
     def _settings(self, request: Request) -> Settings:
         return Settings(
             max_new_tokens=request.max_new_tokens,
-            block_length=self.block_length(request),
+            block_length=self.defaults.block_length_of(request),
             sampler=self._sampler(request),
             temperature=request.temperature,
             seed=request.seed,
@@ -317,10 +317,10 @@ class Engine(Described):
         )
 
     def _sampler(self, request: Request) -> samplers.Sampler:
-        threshold = self.threshold(request.sampler) if request.threshold is None else request.threshold
+        threshold = self.defaults.threshold_of(request.sampler) if request.threshold is None else request.threshold
         order = request.order or self.defaults.order
         if request.sampler == "fixed":
-            return samplers.fixed(request.steps or max(1, self.block_length(request) // 2), order)
+            return samplers.fixed(request.steps or max(1, self.defaults.block_length_of(request) // 2), order)
         if request.sampler == "entropy":
             return samplers.entropy(request.entropy_bound, order)
         if request.sampler == "trained":

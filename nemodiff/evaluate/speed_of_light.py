@@ -66,7 +66,7 @@ def speed_of_light(engine: Engine, request: Request, budget: int | None = None) 
     if budget is not None and budget < 1:
         raise RequestError(f"The budget must be 1 forward or more, not {budget}.")
     engine.encode(filled)
-    return _run(engine, filled, budget or BUDGET * engine.block_length(filled))
+    return _run(engine, filled, budget or BUDGET * engine.defaults.block_length_of(filled))
 
 
 def _run(engine: Engine, request: Request, budget: int) -> Generator[Progress, None, None]:

@@ -38,8 +38,8 @@ class Visitor:
     """One browser session. address: where it says to come from, in the words of the proxy."""
 
     def __init__(self, server: str, session: str = "s1", address: str = "8.8.4.4") -> None:
-        self.server, self.session = launch, session
-        self.client = httpx.Client(base_url=launch, timeout=WAIT, headers={"X-Forwarded-For": address})
+        self.server, self.session = server, session
+        self.client = httpx.Client(base_url=server, timeout=WAIT, headers={"X-Forwarded-For": address})
         config = self.client.get("/config").json()
         self.functions = {one["api_name"]: one for one in config["dependencies"]}
 

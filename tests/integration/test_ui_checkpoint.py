@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -82,7 +81,7 @@ def test_a_switch_frees_the_old_engine_and_takes_the_new_defaults(folders) -> No
     assert [state.get("step", {}).get("what") for state in states] == ["wait", "load", None]
     assert states[0]["running"]["checkpoint"] == "first" and states[-1]["running"]["checkpoint"] == "second"
     assert states[-1]["running"]["attention"] == page.engine.attention
-    assert old.weight_bytes == 0 and page.block_length == 16
+    assert old.weight_bytes == 0 and page.defaults["block"] == 16
     assert page.engine.generate(REQUEST).lanes[0].tokens
     assert offers(page)[str(second)]["running"]
     assert switch(page, folders[0])[-1]["running"]["checkpoint"] == "first"
@@ -274,7 +273,8 @@ def test_further_checkpoints_come_from_the_environment(monkeypatch) -> None:
 
 def test_fixed_shapes_are_kept_when_switching(folders, monkeypatch) -> None:
     monkeypatch.setenv("NEMODIFF_GRAPHS", "1")
-    settings = replace(Settings.from_environment(), device="cpu", checkpoint=str(folders[0]), choose=True)
+    changed = {"device": "cpu", "checkpoint": str(folders[0]), "choose": True}
+    settings = Settings.from_environment().model_copy(update=changed)
     page = Checkpoints(nemodiff.load(str(folders[1]), device="cpu"), settings)
     assert switch(page, folders[0])[-1]["running"]["attention"] == "SDPA, static shapes"
 

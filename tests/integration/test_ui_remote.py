@@ -63,7 +63,10 @@ def without_clock(trace) -> dict:
 def test_a_remote_trace_is_the_local_one(near, local):
     request = Request(prompt="Hello, you", max_new_tokens=40, seed=3, temperature=0.7)
     assert without_clock(near.generate(request)) == without_clock(local.generate(request))
-    assert (near.threshold("confidence"), near.context_length) == (local.threshold("confidence"), local.context_length)
+    assert (near.defaults.threshold_of("confidence"), near.context_length) == (
+        local.defaults.threshold_of("confidence"),
+        local.context_length,
+    )
 
 
 def test_a_run_where_another_loop_runs(near, local):

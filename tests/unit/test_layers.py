@@ -16,7 +16,17 @@ ORDER = (
     *("nemodiff.request", "nemodiff.examples", "nemodiff.command", "nemodiff.samplers", "nemodiff.model"),
     *("nemodiff.decode", "nemodiff.checkpoints", "nemodiff.engine", "nemodiff.tasks", "nemodiff.evaluate"),
     *("nemodiff.training", "nemodiff.bench", "nemodiff.cli", "nemodiff.__main__", "nemodiff"),
-    *("ui.settings", "ui.values", "ui.player", "ui.wire", "ui.render", "ui.live", "ui.backends", "ui.api"),
+    *(
+        "ui.settings",
+        "ui.values",
+        "ui.signature",
+        "ui.player",
+        "ui.wire",
+        "ui.render",
+        "ui.live",
+        "ui.backends",
+        "ui.api",
+    ),
     *("ui.page", "ui.server", "app", "tools"),
 )
 FILES = [ROOT / "app.py", *(path for folder in ("nemodiff", "ui", "tools") for path in (ROOT / folder).rglob("*.py"))]

@@ -17,7 +17,7 @@ from ui import wire
 from ui.live import branch
 from ui.page import permalink
 from ui.render.replay import replay_html
-from ui.values import MAX_WHOLE, NAMES, check_length, exact_seed, new_tokens, worded
+from ui.values import MAX_WHOLE, NAMES, check_length, exact_whole, new_tokens, worded
 
 
 @pytest.mark.parametrize(
@@ -71,10 +71,10 @@ BIG = 2**53 + 1
 
 
 def test_a_seed_that_a_browser_would_round_is_refused_on_the_page() -> None:
-    assert exact_seed(float(MAX_WHOLE)) == MAX_WHOLE
+    assert exact_whole("seed", float(MAX_WHOLE)) == MAX_WHOLE
     for value in (float(BIG), BIG, -1):
         with pytest.raises(RequestError, match="a browser holds no larger one exactly"):
-            exact_seed(value)
+            exact_whole("seed", value)
 
 
 def test_a_traces_large_seed_comes_back_from_the_browser_as_it_went() -> None:

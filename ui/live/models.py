@@ -13,7 +13,8 @@ import nemodiff
 from nemodiff.checkpoints.catalogue import CATALOGUE, current_name, is_folder, is_here, resolve
 from nemodiff.engine.interface import Defaults, Described
 from nemodiff.errors import CheckpointError, RequestError
-from nemodiff.request import SAMPLERS
+from nemodiff.request import SAMPLERS, Request
+from nemodiff.settings import offered
 from ui.settings import Settings
 from ui.wire import explain, pack
 
@@ -52,22 +53,23 @@ class Checkpoints:
         return self.engine is not None and self.engine.sees
 
     @property
-    def block_length(self) -> int:
-        return self.defaults["block"]
-
-    @property
-    def threshold(self) -> float:
-        return self.defaults["threshold"]
+    def filled(self) -> Request:
+        """What a request that leaves everything open is filled with."""
+        return self._defaults.fill(Request(prompt="-"))
 
     @property
     def defaults(self) -> dict[str, Any]:
         """What the page's fields show at first where a checkpoint decides it, by their names in a link."""
-        own = self.engine.defaults if self.engine else Defaults()
-        return {"block": own.block_length, "threshold": own.threshold, "order": own.order}
+        own = self._defaults
+        return {one.key: getattr(own, one.name) for one in offered("page") if one.name in Defaults.__slots__}
 
     def threshold_of(self, sampler: str) -> float:
         """The threshold that the checkpoint recommends for a sampler: scores of the trained one are no confidences."""
-        return self.engine.threshold(sampler) if self.engine else self.threshold
+        return self._defaults.threshold_of(sampler)
+
+    @property
+    def _defaults(self) -> Defaults:
+        return self.engine.defaults if self.engine else Defaults()
 
     @property
     def samplers(self) -> list[str]:

@@ -13,8 +13,8 @@ import gradio as gr
 from nemodiff.engine.interface import Described
 from nemodiff.errors import RequestError, TraceError
 from nemodiff.examples import EXAMPLES
-from nemodiff.request import DRAFTS, ORDERS, SAMPLERS, Request
-from nemodiff.trace.events import MAX_BYTES, MODES, Trace
+from nemodiff.request import Request
+from nemodiff.trace.events import MAX_BYTES, Trace
 from ui import api, player, wire
 from ui.backends import zero
 from ui.live import backlog, models, oracle, tickets
@@ -23,20 +23,15 @@ from ui.live import stream as live_stream
 from ui.live.desk import Turns
 from ui.live.limits import within
 from ui.page import checkpoint_menu, compare, files, permalink, picture_slot, traces
+from ui.page.form import Form
 from ui.render import charts
 from ui.render.charts.figure import empty
 from ui.render.positions import escaped
 from ui.settings import Settings
-from ui.values import check_length, exact_seed, given, listed, new_tokens, uploaded, whole, worded
+from ui.signature import parameter, sign
+from ui.values import uploaded, worded
 
 STYLES = [Path(__file__).parent / "page.css", checkpoint_menu.STYLE, picture_slot.STYLE, compare.STYLE, player.STYLE]
-MODE_NAMES = (("Autoregressive", "ar"), ("Diffusion", "diffusion"), ("Self-speculation", "self-speculation"))
-#: What a draft must do to stand, at a temperature.
-ACCEPTANCE_NAMES = (
-    ("equal AR's token, same noise", "match"),
-    ("equal AR's token, as released", "independent"),
-    ("speculative sampling", "sampling"),
-)
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "DejaVu Sans", "sans-serif"]
 CHARTS = (
     charts.tokens_over_seconds,
@@ -81,7 +76,7 @@ def build(
     """
     turns = turns or Turns(settings)
     runs, checkpoints = turns.runs, models.Checkpoints(engine, settings, problem)
-    slot = picture_slot.Slot(checkpoints)
+    slot, form = picture_slot.Slot(checkpoints), Form(checkpoints, settings)
     turns.engine = lambda: checkpoints.engine
 
     def running() -> Described:
@@ -92,57 +87,19 @@ def build(
     if lend:
         search = zero.lent(running, lend, lambda *_: settings.time_limit, search)
 
-    def generate(
-        prompt: str,
-        modes: list[str],
-        block_length: float | None,
-        sampler: str,
-        threshold: float | None,
-        entropy_bound: float | None,
-        steps: float | None,
-        temperature: float | None,
-        seed: float | None,
-        max_new_tokens: float | None,
-        ignore_eos: bool,
-        raw: bool,
-        draft: str,
-        acceptance: str,
-        ar_weight: float | None,
-        order: str | None,
-        rows: float | None,
-        shown: str,
-        visitor: gr.Request,
-    ) -> Iterator[str]:
+    def generate(*sent: Any) -> Iterator[str]:
+        *values, shown, visitor = sent
         ticket, shown = tickets.ticket_of(shown)
         try:
             running()
-            check_length(prompt, settings.max_prompt)
-            request = Request(
-                prompt=prompt,
-                images=slot.images(shown),
-                modes=_chosen(modes),
-                block_length=whole("block", block_length),
-                sampler=sampler,
-                order=order,
-                threshold=threshold,
-                entropy_bound=0.3 if entropy_bound is None else entropy_bound,
-                steps=whole("steps a block", steps),
-                temperature=given("temperature", temperature),
-                seed=exact_seed(seed),
-                max_new_tokens=new_tokens(max_new_tokens, settings.max_new_tokens),
-                ignore_eos=bool(ignore_eos),
-                raw=bool(raw),
-                draft=draft,
-                acceptance=acceptance,
-                # A field that does not show sets nothing.
-                ar_weight=given("AR's weight in the verifier", ar_weight) if draft == "quadratic" else 1.0,
-                rows=whole("rows", rows) if draft == "tree" else None,
-                time_limit=settings.time_limit,
-            )
+            request = form.request(values, slot.images(shown))
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
             yield wire.named(ticket, wire.failure(wire.explain(worded(error))))
             return
         yield from run(request, visitor, ticket)
+
+    names = [*permalink.FIELDS, "shown"]
+    sign(generate, [*(parameter(name, Any) for name in names), parameter("visitor", gr.Request)])
 
     def branch(asked: str, visitor: gr.Request) -> Iterator[str]:
         ticket, asked = tickets.ticket_of(asked)
@@ -250,7 +207,6 @@ def build(
     def opened(path: str, visitor: gr.Request) -> str:  # what was dropped on the stage
         return str(open_trace({"path": str(path)}, visitor))
 
-    block_length, threshold = checkpoints.block_length, checkpoints.threshold
     with gr.Blocks(title="nemodiff", fill_width=True, delete_cache=(3600, 3600), analytics_enabled=False) as page:
         top = gr.HTML(
             value=checkpoints.state(),
@@ -263,21 +219,11 @@ def build(
     with page, gr.Tabs(elem_id="tabs") as tabs, gr.Tab("Watch", id="watch", elem_id="watch"):
         with gr.Row(elem_id="ask"):
             pictured = slot.component()
-            prompt = gr.Textbox(
-                value=next(one.prompt for one in EXAMPLES if one.label == "JSON person"),
-                placeholder="Ask the model something",
-                show_label=False,
-                label="Prompt",
-                lines=1,
-                max_lines=6,
-                container=False,
-                autofocus=False,
-                elem_id="prompt",
-            )
+            form.ask()
             halt = gr.Button("Stop", elem_id="stop", min_width=80, scale=0)
             start = gr.Button("Generate", variant="primary", elem_id="generate", min_width=110, scale=0)
         examples = gr.Dataset(
-            components=[prompt],
+            components=[form.prompt],
             samples=[[one.prompt] for one in EXAMPLES],
             sample_labels=[one.label for one in EXAMPLES],
             show_label=False,
@@ -285,26 +231,7 @@ def build(
             type="index",
             elem_id="examples",
         )
-        with gr.Row(elem_id="options"):
-            modes = gr.CheckboxGroup(MODE_NAMES, value=list(MODES), show_label=False, label="Modes", elem_id="modes")
-            block = _number("block", block_length, "block-length")
-            sampler = _dropdown("sampler", checkpoints.samplers, SAMPLERS[0], "sampler")
-            limit = _number("threshold", threshold, "threshold", step=0.05)
-            order = _dropdown("order", list(ORDERS), checkpoints.defaults["order"], "order")
-            bound = _number("entropy bound", 0.3, "entropy-bound", step=0.05, visible=False)
-            steps = _number("steps a block", max(1, block_length // 2), "steps", visible=False)
-            draft = _dropdown("drafts", list(DRAFTS), DRAFTS[0], "draft")
-            rows = _number("rows", None, "rows", visible=False)
-            temperature = _number("temperature", 0, "temperature", step=0.1)
-            length = _number("new tokens", min(128, settings.max_new_tokens), "max-new-tokens")
-        with gr.Accordion("More", open=False, elem_id="more") as more, gr.Row(elem_id="extras"):
-            seed = _number("seed", 0, "seed")
-            ignore_eos = gr.Checkbox(False, label="go on after EOS", elem_id="ignore-eos", min_width=60)
-            raw = gr.Checkbox(
-                False, label="raw prompt: no chat template, control tokens take effect", elem_id="raw", min_width=60
-            )
-            acceptance = _dropdown("drafts at a temperature", ACCEPTANCE_NAMES, ACCEPTANCE_NAMES[0][1], "acceptance")
-            weight = _number("AR's weight in the verifier", 1, "ar-weight", step=0.1, visible=False)
+        more = form.options()
         link = gr.Button("Copy link", elem_id="link", min_width=96, scale=0)
         stage = gr.HTML(
             value=traces.recording(settings.recordings),
@@ -335,24 +262,18 @@ def build(
         opener = gr.UploadButton("Open a trace", visible="hidden", elem_id="open-trace")
 
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        fields = [prompt, modes, block, sampler, limit, bound, steps, temperature, seed, length, ignore_eos, raw]
-        fields += [draft, acceptance, weight, order, rows]
-        shows: dict[str, Any] = {"block": block, "threshold": limit, "order": order}
-
-        def defaults() -> list[Any]:
-            own = {shows[name]: value for name, value in checkpoints.defaults.items()}
-            return [own.get(field, field.value) for field in fields]
+        fields, shows = form.fields, form.by_checkpoint
 
         def make_link(*values: Any) -> tuple[str, Any]:
             try:
-                return permalink.query(list(values[:-1]), defaults(), slot.link(values[-1])), gr.skip()
+                return permalink.query(list(values[:-1]), form.defaults(), slot.link(values[-1])), gr.skip()
             except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
                 return "", wire.failure(wire.explain(error))
 
         def follow_link(kept: str, visitor: gr.Request) -> list[Any]:
             values, wrong = permalink.read(dict(visitor.query_params))
             linked, before = values.keys(), permalink.restored(kept)  # of the page before its reload
-            own = dict(zip(permalink.FIELDS, defaults(), strict=True))
+            own = dict(zip(permalink.FIELDS, form.defaults(), strict=True))
             changed = {name for name, value in before.items() if value != own[name]}
             opened = gr.update(open=True) if permalink.MORE & (linked | changed) else gr.skip()
             values = values | before
@@ -381,7 +302,7 @@ def build(
         )
         asks = "async (...fields) => [...fields.slice(0, -1), await document.querySelector('#stage').asks()]"
         going = gr.on(
-            [start.click, prompt.submit], generate, [*fields, held], stage, js=asks, api_name="watch", **model
+            [start.click, form.prompt.submit], generate, [*fields, held], stage, js=asks, api_name="watch", **model
         )
         forked = fork.click(branch, held, stage, js="() => document.querySelector('#stage').branch", **model)
         lit = lighter.click(speed_of_light, held, stage, js="() => document.querySelector('#stage').light", **model)
@@ -402,17 +323,10 @@ def build(
             draws(draw, held, plots, js="() => document.querySelector('#stage').trace()", queue=False, **quiet)
         # As it was sent: the button's own conversion would leave an empty file on the disk each time.
         opener.upload(open_trace, opener, stage, preprocess=False, **quiet)
-        examples.click(lambda index: EXAMPLES[index % len(EXAMPLES)].prompt, examples, prompt, queue=False, **quiet)
-        draft.change(
-            lambda name: [gr.update(visible=name == one) for one in ("quadratic", "tree")],
-            draft,
-            [weight, rows],
-            queue=False,
-            **quiet,
+        examples.click(
+            lambda index: EXAMPLES[index % len(EXAMPLES)].prompt, examples, form.prompt, queue=False, **quiet
         )
-        sampler.change(_shown, sampler, [limit, bound, steps], queue=False, **quiet)
-        # By hand only: a link that names a sampler names its threshold, too.
-        sampler.input(checkpoints.threshold_of, sampler, limit, queue=False, **quiet)
+        form.wire(quiet)
     shared = {key: model[key] for key in ("concurrency_id", "concurrency_limit")}
     api.add(page, checkpoints, settings, turns, decode, **shared)
     compare.add(page, tabs, checkpoints, settings, turns=turns, model=model)
@@ -462,28 +376,3 @@ def choice(checkpoints: models.Checkpoints, turns: Turns, shows: list[Any], held
         part.failure(None, js="() => document.querySelector('#checkpoint').failed()", queue=False, **quiet)
     halt.click(cancel, None, shows[0], queue=False, **quiet)
     return swapping
-
-
-def _number(label: str, value: float | None, name: str, step: float = 1, visible: bool = True) -> gr.Number:
-    # No minimum or maximum: the request says in a sentence what is wrong, Gradio would only show a toast.
-    # What may stay empty says what it then is; without a placeholder Gradio would show a 0.
-    hint = "auto" if value is None else None
-    return gr.Number(value, label=label, step=step, visible=visible, elem_id=name, min_width=60, placeholder=hint)
-
-
-def _dropdown(label: str, choices: Any, value: str, name: str) -> gr.Dropdown:
-    return gr.Dropdown(
-        choices, value=value, label=label, filterable=False, elem_id=name, elem_classes="choice", min_width=60
-    )
-
-
-def _chosen(modes: Any) -> tuple[str, ...]:
-    chosen = tuple(mode for mode in MODES if mode in listed("modes", modes))
-    if not chosen:
-        raise RequestError("Choose at least one mode: Autoregressive, Diffusion or Self-speculation.")
-    return chosen
-
-
-def _shown(sampler: str) -> list[dict[str, Any]]:
-    uses = (("confidence", "trained"), ("entropy",), ("fixed",))
-    return [gr.update(visible=sampler in names) for names in uses]

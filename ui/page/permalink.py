@@ -9,59 +9,15 @@ from typing import Any
 from urllib.parse import urlencode
 
 from nemodiff.errors import RequestError
-from nemodiff.request import (
-    ACCEPTANCES,
-    DRAFTS,
-    MAX_BLOCK_LENGTH,
-    MAX_NEW_TOKENS,
-    MAX_PROMPT_CHARACTERS,
-    MAX_TREE_ROWS,
-    ORDERS,
-    SAMPLERS,
-    whole_characters,
-)
+from nemodiff.request import MAX_PROMPT_CHARACTERS, whole_characters
+from nemodiff.settings import Setting, offered
 from nemodiff.trace.events import MODES
+from ui.values import MAX_WHOLE
 
 #: The name of an example picture stands beside the fields: a picture of one's own is in no link.
 PICTURE = "picture"
 #: Characters of a query that browsers and proxies still carry.
 MAX_QUERY = 6_000
-
-
-@dataclass(frozen=True, slots=True)
-class _Number:
-    low: float
-    high: float
-    whole: bool = True
-
-    def read(self, text: str) -> float | int:
-        value = int(text) if self.whole else float(text)
-        if not self.low <= value <= self.high:  # also refuses nan
-            raise ValueError
-        return value
-
-    @staticmethod
-    def holds(value: Any) -> bool:
-        return value is None or (type(value) in (int, float) and abs(value) <= 2**63)
-
-    def write(self, value: Any) -> str:
-        whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
-        return str(int(value)) if whole else str(value)
-
-
-@dataclass(frozen=True, slots=True)
-class _Choice:
-    allowed: tuple[str, ...]
-
-    def read(self, text: str) -> str:
-        if text not in self.allowed:
-            raise ValueError
-        return text
-
-    def holds(self, value: Any) -> bool:
-        return isinstance(value, str) and value in self.allowed
-
-    write = staticmethod(str)
 
 
 class _Modes:
@@ -78,20 +34,6 @@ class _Modes:
     write = staticmethod(",".join)
 
 
-class _Flag:
-    def read(self, text: str) -> bool:
-        if text not in ("0", "1"):
-            raise ValueError
-        return text == "1"
-
-    @staticmethod
-    def holds(value: Any) -> bool:
-        return isinstance(value, bool)
-
-    def write(self, value: bool) -> str:
-        return str(int(value))
-
-
 class _Prompt:
     def read(self, text: str) -> str:
         if not text.strip() or len(text) > MAX_PROMPT_CHARACTERS:
@@ -105,39 +47,37 @@ class _Prompt:
     write = staticmethod(str)
 
 
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """A setting of the table."""
+
+    setting: Setting
+
+    def read(self, text: str) -> Any:
+        value = self.setting.kind.parse(text)
+        self.setting.check(value)
+        if isinstance(value, int) and value > MAX_WHOLE:
+            raise ValueError
+        return value
+
+    def holds(self, value: Any) -> bool:
+        return self.setting.kind.is_like(value)
+
+    def write(self, value: Any) -> str:
+        return self.setting.kind.write(value)
+
+
+_SETTINGS = {setting.key: setting for setting in offered("page")}
 #: What the page calls a field, where that is not its name in a URL.
-LABELS = {
-    "entropy": "entropy bound",
-    "steps": "steps a block",
-    "tokens": "new tokens",
-    "go_on": "go on after EOS",
-    "raw": "raw prompt",
-    "draft": "drafts",
-    "acceptance": "drafts at a temperature",
-    "ar_weight": "AR's weight in the verifier",
-}
+LABELS = {key: setting.label for key, setting in _SETTINGS.items() if setting.label != key}
 #: Fields under "More": a link that sets one of them opens it.
-MORE = frozenset({"seed", "go_on", "raw", "acceptance", "ar_weight"})
+MORE = frozenset(key for key, setting in _SETTINGS.items() if setting.more)
 
 #: In the order of the page's fields: the name in a URL, and how its value reads.
 FIELDS: dict[str, Any] = {
     "prompt": _Prompt(),
     "modes": _Modes(),
-    "block": _Number(2, MAX_BLOCK_LENGTH),
-    "sampler": _Choice(SAMPLERS),
-    "threshold": _Number(0, 1, whole=False),
-    "entropy": _Number(0, 100, whole=False),
-    "steps": _Number(1, MAX_BLOCK_LENGTH),
-    "temperature": _Number(0, 10, whole=False),
-    "seed": _Number(0, 2**53 - 1),  # a number field's exact integers
-    "tokens": _Number(1, MAX_NEW_TOKENS),
-    "go_on": _Flag(),
-    "raw": _Flag(),
-    "draft": _Choice(DRAFTS),
-    "acceptance": _Choice(ACCEPTANCES),
-    "ar_weight": _Number(0, 1, whole=False),
-    "order": _Choice(ORDERS),
-    "rows": _Number(2, MAX_TREE_ROWS),
+    **{key: _Setting(setting) for key, setting in _SETTINGS.items()},
 }
 
 
