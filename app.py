@@ -13,8 +13,8 @@ except ImportError:
 import torch
 
 import nemodiff
-from nemodiff.engine.interface import Described
-from ui.backends import remote
+from nemodiff.engine.interface import EngineInterface
+from ui.backends import remote, zero
 from ui.live.desk import Turns
 from ui.page import build
 from ui.server import launch, logs
@@ -32,7 +32,7 @@ def main() -> int:
     logs.set_up(settings.log)
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    engine: Described | None = None
+    engine: EngineInterface | None = None
     problem = ""
     with launch.Meanwhile(settings):
         try:
@@ -47,12 +47,13 @@ def main() -> int:
                     lazy_sight=not settings.zero,
                     report=lambda line: logger.info(line),
                 )
+                if settings.zero and lend:
+                    engine = zero.LentEngine(engine, lend)
         except nemodiff.CheckpointError as error:
             problem = str(error)
             logger.error("%s The page starts without a model and replays recorded runs.", problem)
         turns = Turns(settings, places=engine.places if engine else 1)
-        lent = lend if settings.zero and not settings.serve_url else None
-        page = build.build(engine, settings, problem=problem, lend=lent, turns=turns)
+        page = build.build(engine, settings, problem=problem, turns=turns)
     launch.end_gracefully(turns.line, settings.drain)
     launch.launch(page, turns, settings)
     return 0

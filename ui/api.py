@@ -19,7 +19,7 @@ from ui.live.desk import Turns
 from ui.live.fair_queue import Ticket
 from ui.live.limits import within
 from ui.live.models import Checkpoints
-from ui.live.run import Decode, Run
+from ui.live.run import Run
 from ui.live.stream import BEHIND, PATIENCE
 from ui.settings import Settings
 from ui.signature import EMPTY, parameter, sign
@@ -57,10 +57,8 @@ Args:
 """  # noqa: E501 - Gradio takes a description from one line
 
 
-def add(
-    page: gr.Blocks, checkpoints: Checkpoints, settings: Settings, turns: Turns, decode: Decode | None, **model: Any
-) -> None:
-    """The endpoint `/generate`. decode: as for a Run. model: the event options that all uses of the model share."""
+def add(page: gr.Blocks, checkpoints: Checkpoints, settings: Settings, turns: Turns, **model: Any) -> None:
+    """The endpoint `/generate`. model: the event options that all uses of the model share."""
 
     def generate(*sent: Any) -> Iterator[Any]:
         *values, visitor = sent
@@ -68,7 +66,7 @@ def add(
             asked = dict(zip(NAMES, values, strict=True))
             request = _request(checkpoints, settings, asked)
             behind = backlog.behind(page, visitor.session_hash)
-            for answer in _answers(checkpoints, turns, decode, request, visitor, behind, bool(asked["trace"])):
+            for answer in _answers(checkpoints, turns, request, visitor, behind, bool(asked["trace"])):
                 yield _for_mcp(answer) if visitor.headers.get("x-gradio-user") == "mcp" else answer
         except Exception as error:
             # Gradio hands the sentence of a gr.Error alone to the caller.
@@ -151,7 +149,6 @@ def _plain(setting: Setting, value: Any) -> Any:
 def _answers(
     checkpoints: Checkpoints,
     turns: Turns,
-    decode: Decode | None,
     request: Request,
     visitor: gr.Request,
     behind: Callable[[], int],
@@ -166,7 +163,7 @@ def _answers(
             turns.ended(run, asked)
 
         engine = checkpoints.loaded("nothing can be generated")
-        return _run(Run(engine, request, decode, ended), ticket, behind, with_trace)
+        return _run(Run(engine, request, ended), ticket, behind, with_trace)
 
     def refused(sentence: str) -> dict[str, Any]:
         raise RequestError(sentence)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from nemodiff.decode.lane import synchronise
-from nemodiff.engine.interface import Described
+from nemodiff.engine.interface import EngineInterface
 
 
-def exactness(engine: Described) -> str:
+def exactness(engine: EngineInterface) -> str:
     """What the head of a table says of a token's logits alone and in a block."""
     return "exact" if engine.exact else "not exact"
 

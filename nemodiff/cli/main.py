@@ -6,8 +6,7 @@ import argparse
 
 from nemodiff import command
 from nemodiff.bench import examples
-from nemodiff.cli import checkpoints, generate, train
-from nemodiff.evaluate import speed_of_light, sweep
+from nemodiff.cli import checkpoints, generate, speed_of_light, sweep, train
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Described: what can be done with an engine without running its model: check requests, fill in defaults, record."""
+"""What every engine offers: the one in this process, replicas elsewhere, one that a GPU is lent to."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from nemodiff.checkpoints.tokenizer import Tokenizer
 from nemodiff.errors import RequestError
 from nemodiff.request import MAX_QUADRATIC_LENGTH, Request
 from nemodiff.trace.events import Event, Trace
+from nemodiff.trace.oracle import Progress
 from nemodiff.trace.recorder import Recorder
 
 
@@ -87,7 +88,7 @@ def steps(events: Generator[Event | None, None, None]) -> Generator[Event | None
     return events.steps if isinstance(events, Events) else events
 
 
-class Described(ABC):
+class EngineInterface(ABC):
     """A checkpoint that answers requests, here or elsewhere.
 
     versions: as a Trace carries them; attention: which one runs in block-shaped forwards.
@@ -117,6 +118,15 @@ class Described(ABC):
 
         An engine elsewhere yields None where nothing has come for a moment, so that a stop is noticed meanwhile; one
         that is here does so by way of `steps`.
+        """
+
+    @abstractmethod
+    def ceiling(self, request: Request, budget: int | None = None) -> Generator[Progress | None, None, None]:
+        """Speed of light (`nemodiff.decode.speed_of_light`) for the request's diffusion lane: progress after every
+        forward and with every block; None where it can be stopped besides. Closing it stops the model within one
+        forward. A thinking budget and a time limit of the request are left out.
+
+        budget: simulated forwards a block. Raises RequestError here.
         """
 
     @abstractmethod

@@ -9,7 +9,7 @@ import torch
 
 from nemodiff.checkpoints.catalogue import CATALOGUE, DEFAULT, Files, folder_of, is_folder, resolve
 from nemodiff.checkpoints.tokenizer import Tokenizer
-from nemodiff.engine.interface import Defaults, Described
+from nemodiff.engine.interface import Defaults, EngineInterface
 from nemodiff.engine.local import Engine
 from nemodiff.engine.sight import Sight
 from nemodiff.errors import CheckpointError
@@ -33,7 +33,7 @@ def load(
     device: str | None = None,
     dtype: str | None = None,
     report: Callable[[str], None] = lambda line: None,
-    replacing: Described | None = None,
+    replacing: EngineInterface | None = None,
     graphs: bool = False,
     lazy_sight: bool = True,
 ) -> Engine:
@@ -118,7 +118,7 @@ def _trained_sampler(files: Files, model: Runner) -> TrainedSampler | None:
 def obstacles(
     device: str | None = None,
     dtype: str | None = None,
-    replacing: Described | None = None,
+    replacing: EngineInterface | None = None,
     more: Iterable[str] = (),
 ) -> dict[str, str | None]:
     """Why each checkpoint of the catalogue does not fit the free memory now, None where it does.
@@ -139,7 +139,7 @@ def obstacles(
     return reasons
 
 
-def _given_back(engine: Described | None, device: torch.device) -> int:
+def _given_back(engine: EngineInterface | None, device: torch.device) -> int:
     """Bytes that closing `engine` frees on `device`."""
     if not isinstance(engine, Engine) or not engine.weight_bytes:
         return 0

@@ -9,7 +9,8 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -18,7 +19,8 @@ import torch
 from nemodiff import samplers
 from nemodiff.checkpoints.tokenizer import Tokenizer
 from nemodiff.decode import DECODERS, LaneRun, Prefill, Seen, Settings, quadratic_layouts, race, synchronise
-from nemodiff.engine.interface import Bounds, Defaults, Described, Events
+from nemodiff.decode.speed_of_light import BUDGET, speed_of_light
+from nemodiff.engine.interface import Bounds, Defaults, EngineInterface, Events
 from nemodiff.engine.sight import Sight
 from nemodiff.errors import CheckpointError, RequestError
 from nemodiff.model.cpu import CpuModel
@@ -32,6 +34,7 @@ from nemodiff.model.weights import settle_rows
 from nemodiff.request import Request
 from nemodiff.samplers.trained import TrainedSampler
 from nemodiff.trace.events import Event, Trace
+from nemodiff.trace.oracle import Progress
 
 #: How tokenizers spell the tokens of a picture whose ids the config leaves out.
 _IMAGE_TOKENS = ("[IMG]", "[IMG_BREAK]", "[IMG_END]")
@@ -43,7 +46,7 @@ class _Ended(threading.local):
     peak: int | None = None
 
 
-class Engine(Described):
+class Engine(EngineInterface):
     """One model and its tokenizer. One run at a time: a second `stream` waits until the first is closed."""
 
     def __init__(
@@ -229,6 +232,31 @@ class Engine(Described):
         """
         prompt = self.encode(request)
         return Events(self._run(prompt, self._settings(self.fill(request)), request))
+
+    def ceiling(self, request: Request, budget: int | None = None) -> Generator[Progress | None, None, None]:
+        if budget is not None and budget < 1:
+            raise RequestError(f"The budget must be 1 forward or more, not {budget}.")
+        filled = replace(
+            self.fill(request),
+            modes=("diffusion",),
+            draft="linear",
+            acceptance="match",
+            ar_weight=1.0,
+            rows=None,
+            alternatives=0,
+            max_thinking_tokens=None,
+            time_limit=None,
+        )
+        self.encode(filled)
+        return self._ceiling(filled, budget or BUDGET * self.defaults.block_length_of(filled))
+
+    def _ceiling(self, request: Request, budget: int) -> Generator[Progress | None, None, None]:
+        with closing(self.lane(request, "diffusion")) as prefilling:
+            for lane in prefilling:
+                if lane is None:
+                    yield Progress(0, request.max_new_tokens, 0)
+                else:
+                    yield from speed_of_light(lane, request.max_new_tokens, budget)
 
     def lane(self, request: Request, mode: str) -> Generator[LaneRun | None, None, None]:
         """A lane of `mode` after its prefill, for analyses that decode by themselves; before it, None after each piece

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
-from nemodiff.checkpoints.catalogue import DEFAULT
-from nemodiff.engine.interface import Described
-from nemodiff.engine.loading import load
-from nemodiff.errors import RequestError
+from nemodiff.engine.interface import EngineInterface
 from nemodiff.evaluate.agreement import Totals, agreement
-from nemodiff.examples import EXAMPLES
 from nemodiff.request import Request
 from nemodiff.trace.events import Event, Lane
 
@@ -76,7 +69,7 @@ class Progress:
 
 
 def sweep(
-    engine: Described,
+    engine: EngineInterface,
     prompts: Sequence[str],
     block_lengths: Sequence[int],
     thresholds: Sequence[float],
@@ -100,7 +93,7 @@ def sweep(
 
 
 def _run(
-    engine: Described, plan: list[list[Request]], on_event: Callable[[Event], None] | None
+    engine: EngineInterface, plan: list[list[Request]], on_event: Callable[[Event], None] | None
 ) -> Generator[Progress, None, None]:
     total = sum(map(len, plan))
     done = 0
@@ -131,46 +124,6 @@ def _point(request: Request, lanes: list[Lane], references: list[Lane]) -> Point
         agreement=fmean(agreements),
         identical=fmean(share == 1.0 for share in agreements),
     )
-
-
-def add_parser(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("sweep", help="thresholds and block lengths over the example prompts, against AR")
-    parser.add_argument("--checkpoint", default=DEFAULT, help="a name of `checkpoints`, a folder or a hub id")
-    parser.add_argument("--block-lengths", default="4,8,16")
-    parser.add_argument("--thresholds", default="0.7,0.8,0.9,0.95,0.97,0.99")
-    parser.add_argument("--max-new-tokens", type=int, default=96)
-    parser.add_argument("--dtype")
-    parser.add_argument("--device")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
-    parser.set_defaults(func=main)
-
-
-def main(args: argparse.Namespace) -> int:
-    block_lengths = _numbers(args.block_lengths, int, "--block-lengths")
-    thresholds = _numbers(args.thresholds, float, "--thresholds")
-    engine = load(args.checkpoint, device=args.device, dtype=args.dtype)
-    prompts = [example.prompt for example in EXAMPLES]
-    if not args.json:
-        print(f"{engine.checkpoint} · {engine.device} · {engine.dtype} · {len(prompts)} prompts\n")
-        print(f"{COUNTED}\n")
-        print(f"| {' | '.join(HEADS)} |\n| --- |{' --- |' * (len(HEADS) - 1)}")
-    for step in sweep(engine, prompts, block_lengths, thresholds, args.max_new_tokens):
-        if sys.stderr.isatty():
-            print(f"\r{step.done} of {step.total} runs", end="\r", file=sys.stderr, flush=True)
-        if step.point is not None:
-            print(json.dumps(step.point.to_json()) if args.json else _line(step.point), flush=True)
-    return 0
-
-
-def _numbers(text: str, kind: type, name: str) -> list:
-    try:
-        return [kind(part) for part in text.split(",")]
-    except ValueError:
-        raise RequestError(f"{name} takes numbers separated by commas, not {text!r}.") from None
-
-
-def _line(point: Point) -> str:
-    return f"| {' | '.join((point.mode, *cells(point)))} |"
 
 
 def cells(point: Point) -> list[str]:

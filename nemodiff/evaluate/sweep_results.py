@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from nemodiff.engine.interface import Described
+from nemodiff.engine.interface import EngineInterface
 from nemodiff.evaluate.sweep import Point
 from nemodiff.examples import EXAMPLES
 from nemodiff.trace.events import MODES
@@ -30,7 +30,7 @@ class Results:
     points: list[Point] = field(default_factory=list)
 
     @classmethod
-    def of(cls, engine: Described, labels: tuple[str, ...], max_new_tokens: int) -> Results:
+    def of(cls, engine: EngineInterface, labels: tuple[str, ...], max_new_tokens: int) -> Results:
         return cls(engine.checkpoint, engine.device, engine.dtype, labels, max_new_tokens)
 
     def resume(self, earlier: Results | None) -> Results:

@@ -41,6 +41,26 @@ class Block:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far it is: answer tokens settled, of at most `most`; model forwards run; the block that was just finished."""
+
+    tokens: int
+    most: int
+    forwards: int
+    block: Block | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        block = {"block": self.block.to_json()} if self.block else {}
+        return {"tokens": self.tokens, "most": self.most, "forwards": self.forwards} | block
+
+    @classmethod
+    def from_json(cls, data: Any) -> Progress:
+        """Read progress that a replica tells of. Raises ValueError when it is none."""
+        tokens, most, forwards = _numbers([data.get(name) for name in ("tokens", "most", "forwards")])
+        return cls(tokens, most, forwards, _read_block(data["block"]) if "block" in data else None)
+
+
 @dataclass(slots=True)
 class Ceiling:
     """The blocks of an answer and what they come to."""

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from nemodiff.engine.interface import Described
+from nemodiff.engine.interface import EngineInterface
 from ui.backends.serve.decoder import Decoder
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +33,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def decoder_of(engine: Described) -> Decoder:
+def decoder_of(engine: EngineInterface) -> Decoder:
     """A replica of a loaded engine."""
     decoder = Decoder.__new__(Decoder)
     decoder._begin(engine, places=1)
@@ -41,7 +41,7 @@ def decoder_of(engine: Described) -> Decoder:
 
 
 @contextlib.contextmanager
-def one_replica(engine: Described) -> Iterator[str]:
+def one_replica(engine: EngineInterface) -> Iterator[str]:
     """The address of a replica in this process, without Ray."""
     decoder = decoder_of(engine)
 

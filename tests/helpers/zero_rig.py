@@ -84,7 +84,7 @@ REFUSALS: dict[str, tuple[httpx.Response | Exception, bool]] = {
 }
 
 
-def _refused(decode: Callable[[Request], Iterator[Any]], request: Request, name: str) -> str:
+def _refused(lent: zero.LentEngine, request: Request, name: str) -> str:
     """What a visitor reads when the scheduler, by the package's own client, refuses like this."""
     answer, known = REFUSALS[name]
 
@@ -96,10 +96,7 @@ def _refused(decode: Callable[[Request], Iterator[Any]], request: Request, name:
     asker = SimpleNamespace(headers=Headers({"x-ip-token": _TOKEN} if known else {}))
     client.api_client = lambda: APIClient(httpx.Client(transport=httpx.MockTransport(handle), base_url="http://zero"))
     client.schedule = lambda **how: _REAL_SCHEDULE(**how | {"request": asker})
-    try:
-        return f"not refused: {list(decode(request))}"
-    except RequestError as refusal:
-        return str(refusal)
+    return _said(lent, request)
 
 
 client.release = lambda token, fail=False, allow_404=False: released.append(fail)
@@ -121,6 +118,15 @@ def lend(**options: Any) -> Callable[[Callable], Callable]:
     return decorate
 
 
+def _said(lent: zero.LentEngine, request: Request) -> str:
+    """The sentence that a run ends with before its first event: a text is one wherever it comes from."""
+    try:
+        next(lent.stream(request))
+    except RequestError as error:
+        return str(error)
+    return ""
+
+
 def main(folder: str) -> dict[str, Any]:
     global quota
     engine = nemodiff.load(folder, dtype="float32")
@@ -131,36 +137,37 @@ def main(folder: str) -> dict[str, Any]:
         yield f"process {os.getpid()}"
         yield from plain(request)
 
-    decode = zero.decoder(lambda: engine, lend)
+    lent = zero.LentEngine(engine, lend)
     request = Request(prompt="w1 w2", max_new_tokens=12, ignore_eos=True, time_limit=60.0)
 
     runs = Runs()
-    messages = [json.loads(text) for text in stream(engine, request, runs, "visitor", decode=decode)]
+    messages = [json.loads(text) for text in stream(lent, request, runs, "visitor")]
     found |= {"lanes": messages[-2]["lanes"], "end": messages[-1], "asked": asked[:], "released": released[:]}
 
     engine.stream = telling
-    found["processes"] = [next(decode(request)) for _ in range(2)]
+    found["processes"] = [_said(lent, request) for _ in range(2)]
     engine.stream = plain
 
     # Stop: the fork ends at its next event.
-    events = decode(request)
+    events = lent.stream(request)
     next(events)
     events.close()
     found["stopped"] = released[-1]
 
     engine.stream = lambda request: (_ for _ in ()).throw(torch.OutOfMemoryError("at /secret"))
-    found["failed"] = list(decode(request))
+    found["failed"] = [_said(lent, request)]
     engine.stream = plain
     given = {"id": 7, "checkpoint": engine.checkpoint, "request": Request(prompt="w1", max_new_tokens=4).to_json()}
-    search = oracle.stream_of(Checkpoints(engine, Settings()))
-    search = zero.lent(lambda: engine, lend, lambda *_: 60.0, search)
-    searched = list(oracle.told(search, json.dumps(given | {"answer_ids": []}), 60.0))
+    page, text = Checkpoints(lent, Settings()), json.dumps(given | {"answer_ids": []})
+    searched = list(oracle.stream(page, text, 60.0))
     found["ceiling"] = json.loads(searched[-1])["light"]
 
     quota = False
-    found["refused"] = [json.loads(text) for text in stream(engine, request, runs, "visitor", decode=decode)]
-    found["unlit"] = [json.loads(text)["light"] for text in oracle.told(search, json.dumps(given), 60.0)]
-    found["sentences"] = {name: _refused(decode, request, name) for name in REFUSALS}
+    found["refused"] = [json.loads(text) for text in stream(lent, request, runs, "visitor")]
+    found["unlit"] = [
+        json.loads(text)["light"] for text in oracle.stream(page, json.dumps(given | {"answer_ids": []}), 60.0)
+    ]
+    found["sentences"] = {name: _refused(lent, request, name) for name in REFUSALS}
     return found
 
 

@@ -34,7 +34,7 @@ class Ran(Exception):
 #: The modules whose commands load a checkpoint.
 LOADING = (
     *(f"bench.{name}" for name in ("examples", "cpu", "perplexity", "quality", "vision", "samplers", "beyond")),
-    *("cli.generate", "evaluate.sweep", "evaluate.speed_of_light"),
+    *("cli.generate", "cli.sweep", "cli.speed_of_light"),
 )
 
 

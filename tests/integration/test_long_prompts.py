@@ -18,7 +18,6 @@ from nemodiff.decode import LaneRun, Prefill, lane
 from nemodiff.engine import interface
 from nemodiff.engine.local import Engine
 from nemodiff.errors import RequestError
-from nemodiff.evaluate.speed_of_light import speed_of_light
 from nemodiff.model.transformer import Transformer
 from nemodiff.request import Request
 from nemodiff.trace.events import MODES, Event
@@ -178,7 +177,7 @@ def test_a_run_whose_time_went_into_its_prompt_says_so(
 def test_a_search_for_the_ceiling_stops_in_the_middle_of_its_prompt(
     llama_engine: Engine, forwards: Forwards, pieces: None
 ) -> None:
-    with closing(speed_of_light(llama_engine, asked())) as steps:
+    with closing(llama_engine.ceiling(asked())) as steps:
         assert next(steps).forwards == 0
     assert forwards.rows == [50]
     text = json.dumps({"id": 1, "checkpoint": llama_engine.checkpoint, "request": asked().to_json(), "answer_ids": []})
@@ -201,8 +200,8 @@ def test_a_replica_says_something_between_pieces_and_stops_there(
 
 
 def test_a_lent_gpu_is_given_back_between_pieces(llama_engine: Engine, forwards: Forwards, pieces: None) -> None:
-    decode = zero.decoder(lambda: llama_engine, lambda **_: lambda work: work)
-    events = decode(asked(modes=("ar",)))
+    lent = zero.LentEngine(llama_engine, lambda **_: lambda work: work)
+    events = lent.stream(asked(modes=("ar",)))
     assert next(events) is None
     events.close()
     assert forwards.rows == [50]

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NEW = '''
+NEW = """
     sparkle: int = declare(
         3, Whole(0, 9), "how much it sparkles", label="much sparkle", key="sp", of=("sampler", ("confidence",))
     )
-'''
-LOOK = '''
+"""
+LOOK = """
 import argparse, json
 from pathlib import Path
 import nemodiff
@@ -63,7 +63,7 @@ print(json.dumps({
     "trace": [said(lambda: trace(5)), said(lambda: trace("much"))],
     "docs": "how much it sparkles (sampler confidence)" in table(),
 }))
-'''
+"""
 
 
 @pytest.fixture

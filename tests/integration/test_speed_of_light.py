@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from nemodiff.cli.main import main
+from nemodiff.decode.speed_of_light import Search
 from nemodiff.errors import RequestError, TraceError
-from nemodiff.evaluate.speed_of_light import Search, speed_of_light
 from nemodiff.request import Request
 from nemodiff.trace.events import Trace
 from nemodiff.trace.oracle import Ceiling
@@ -137,7 +137,7 @@ def request(**more):
 
 
 def ceiling_of(engine, asked):
-    steps = list(speed_of_light(engine, asked))
+    steps = list(engine.ceiling(asked))
     return Ceiling([step.block for step in steps if step.block]), steps
 
 
@@ -168,7 +168,7 @@ def test_the_target_is_serial_denoising(kind, request, ignore_eos):
 
 
 def test_closing_stops_it_and_frees_the_engine(llama_engine):
-    steps = speed_of_light(llama_engine, request())
+    steps = llama_engine.ceiling(request())
     next(steps)
     steps.close()
     assert llama_engine.generate(request(modes=("ar",), max_new_tokens=2)).lanes[0].tokens
@@ -176,9 +176,9 @@ def test_closing_stops_it_and_frees_the_engine(llama_engine):
 
 def test_bad_input_is_refused_before_it_starts(llama_engine):
     with pytest.raises(RequestError, match="budget"):
-        speed_of_light(llama_engine, request(), budget=0)
+        llama_engine.ceiling(request(), budget=0)
     with pytest.raises(RequestError, match="context"):
-        speed_of_light(llama_engine, request(max_new_tokens=4000))
+        llama_engine.ceiling(request(max_new_tokens=4000))
 
 
 def test_the_command_prints_a_row_a_block_length(nvidia_folder, capsys, tmp_path):

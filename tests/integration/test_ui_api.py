@@ -18,7 +18,7 @@ import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
-from nemodiff.engine.interface import Described
+from nemodiff.engine.interface import EngineInterface
 from nemodiff.request import Request
 from nemodiff.trace.events import MODES, Trace
 from tests.helpers.checkpoints import open_engine
@@ -37,7 +37,7 @@ DAYS = "List the days of the week as a JSON array."
 
 
 @pytest.fixture(scope="module", params=["the default checkpoint here", "a tiny one on a replica"])
-def engine(request) -> Iterator[Described]:
+def engine(request) -> Iterator[EngineInterface]:
     with contextlib.ExitStack() as replica:
         if request.param == "the default checkpoint here":
             yield request.getfixturevalue("real_engine")

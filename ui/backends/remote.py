@@ -7,7 +7,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
@@ -17,10 +17,11 @@ from typing import Any, TypeVar, cast
 import httpx
 
 from nemodiff.checkpoints.tokenizer import Tokenizer
-from nemodiff.engine.interface import Bounds, Defaults, Described
+from nemodiff.engine.interface import Bounds, Defaults, EngineInterface
 from nemodiff.errors import CheckpointError, NemodiffError, RequestError
 from nemodiff.request import Request
 from nemodiff.trace.events import Event
+from nemodiff.trace.oracle import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_ma
 T = TypeVar("T")
 
 
-def describe(engine: Described, places: int) -> dict[str, Any]:
+def describe(engine: EngineInterface, places: int) -> dict[str, Any]:
     """What a RemoteEngine has to know of an engine. places: runs that all replicas take at once, at most."""
     bounds, defaults, folder = engine.bounds, engine.defaults, engine.tokenizer.folder
     return {
@@ -78,7 +79,7 @@ def connect(url: str, patience: float = START, stopped: Callable[[], bool] = lam
             time.sleep(0.5)
 
 
-class RemoteEngine(Described):
+class RemoteEngine(EngineInterface):
     """Replicas behind one address, all of one checkpoint; any of them answers any request.
 
     description: what `describe` made. places: runs at once.
@@ -144,9 +145,9 @@ class RemoteEngine(Described):
         self.encode(request)
         return self._lines("/run", request.to_json(), Event.from_json)
 
-    def light(self, asked: str, seconds: float) -> Iterator[str | None]:
-        """`ui.live.oracle.stream` on a replica."""
-        return self._lines("/light", {"asked": asked, "seconds": seconds}, lambda data: data["message"])
+    def ceiling(self, request: Request, budget: int | None = None) -> Generator[Progress | None, None, None]:
+        self.encode(request)
+        return self._lines("/ceiling", request.to_json() | {"budget": budget}, Progress.from_json)
 
     def _lines(self, path: str, body: dict[str, Any], read: Callable[[Any], T]) -> Generator[T | None, None, None]:
         """What a replica streams, one JSON object a line; {"end": …} or {"error": …} is the last one."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from nemodiff.engine.interface import Described
+from nemodiff.engine.interface import EngineInterface
 from ui import wire
 from ui.live import stream as live_stream
 from ui.live import tickets as asking
@@ -44,7 +44,7 @@ class Turns:
         self._early: OrderedDict[str, None] = OrderedDict()  # names that were halted before they came
         self._lock = threading.Lock()
         #: The engine that the page runs on now, which /health tells of.
-        self.engine: Callable[[], Described | None] = lambda: None
+        self.engine: Callable[[], EngineInterface | None] = lambda: None
 
     def take(
         self,

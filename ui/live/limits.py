@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from nemodiff.engine.interface import Described
+from nemodiff.engine.interface import EngineInterface
 from nemodiff.errors import RequestError
 from nemodiff.request import Request
 from ui.settings import Settings
 
 
-def within(request: Request, settings: Settings, engine: Described) -> None:
+def within(request: Request, settings: Settings, engine: EngineInterface) -> None:
     """The check of everything that the model is asked, whichever way it came: the page, a branch, a search, a sweep, a
     program. Raises RequestError when a request is longer than this page allows, or cannot be run at all.
 

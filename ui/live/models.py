@@ -11,7 +11,7 @@ from typing import Any
 
 import nemodiff
 from nemodiff.checkpoints.catalogue import CATALOGUE, current_name, is_folder, is_here, resolve
-from nemodiff.engine.interface import Defaults, Described
+from nemodiff.engine.interface import Defaults, EngineInterface
 from nemodiff.errors import CheckpointError, RequestError
 from nemodiff.request import SAMPLERS, Request
 from nemodiff.settings import offered
@@ -33,7 +33,7 @@ class Checkpoints:
     message is one flat JSON string for the header, numbered, so that the same one twice is two.
     """
 
-    def __init__(self, engine: Described | None, settings: Settings, problem: str = "") -> None:
+    def __init__(self, engine: EngineInterface | None, settings: Settings, problem: str = "") -> None:
         self.engine = engine
         self.problem = problem
         self._settings = settings
@@ -41,7 +41,7 @@ class Checkpoints:
         self._fetches: dict[str | None, _Fetch] = {}  # those that go on, by the visitor's session
         self._ready: OrderedDict[str | None, str] = OrderedDict()  # what they fetched and did not load yet
 
-    def loaded(self, without: str) -> Described:
+    def loaded(self, without: str) -> EngineInterface:
         """The engine. Raises RequestError that says why there is none, or what cannot be done `without` one."""
         if self.engine is None:
             raise RequestError(self.problem or f"No model is loaded, so {without}.")
@@ -185,7 +185,7 @@ class Checkpoints:
             job.cancel()
         return self.state()
 
-    def _load(self, name: str, replacing: Described | None = None) -> Described:
+    def _load(self, name: str, replacing: EngineInterface | None = None) -> EngineInterface:
         settings = self._settings
         return nemodiff.load(
             name, device=settings.device, dtype=settings.dtype, graphs=settings.graphs, replacing=replacing

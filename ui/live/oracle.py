@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing
 
-from nemodiff.engine.local import Engine
 from nemodiff.errors import RequestError
-from nemodiff.evaluate.speed_of_light import speed_of_light
 from nemodiff.trace.oracle import Ceiling
 from ui.live import branch
 from ui.live.models import Checkpoints
@@ -31,45 +29,23 @@ def stream(
     name = _id(asked)
     try:
         engine = checkpoints.loaded("no ceiling can be searched")
-        if (elsewhere := engine.light(asked, seconds)) is not None:
-            for message in elsewhere:
-                yield message or progress(asked)
-            return
-        if not isinstance(engine, Engine):
-            raise RequestError("This engine searches for no ceiling.")
         request = branch.request_of(asked, engine.checkpoint, seconds, runs)
         ceiling, end, told = Ceiling(), time.monotonic() + seconds, 0.0
-        with closing(speed_of_light(engine, request)) as steps:
+        so_far = {"id": name, "tokens": 0, "most": 0, "forwards": 0}
+        with closing(engine.ceiling(request)) as steps:
             for step in steps:
-                if step.block:
-                    ceiling.blocks.append(step.block)
+                if step is not None:
+                    so_far |= {"tokens": step.tokens, "most": step.most, "forwards": step.forwards}
+                    ceiling.blocks += [step.block] if step.block else []
                 now = time.monotonic()
                 if now > end:
                     limit = f"The search took longer than this page's limit of {seconds:.0f} s"
                     raise RequestError(f"{limit}: ask for fewer tokens or a shorter block.")
                 if now - told > PAUSE:
                     told = now
-                    so_far = {"id": name, "tokens": step.tokens, "most": step.most, "forwards": step.forwards}
                     yield pack({"light": so_far})
         yield pack({"light": {"id": name, "ceiling": ceiling.to_json()}})
     except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
-        yield pack({"light": {"id": name, "error": explain(error)}})
-
-
-def stream_of(checkpoints: Checkpoints, runs: Runs | None = None) -> Callable[[str, float], Iterator[str]]:
-    """`stream` of a page: a generator function, which ZeroGPU can lend to."""
-
-    def search(asked: str, seconds: float) -> Iterator[str]:
-        yield from stream(checkpoints, asked, seconds, runs)
-
-    return search
-
-
-def told(search: Callable[[str, float], Iterator[str]], asked: str, seconds: float) -> Iterator[str]:
-    """A search whose refusal, as ZeroGPU's, is a message too."""
-    try:
-        yield from search(asked, seconds)
-    except RequestError as error:
         yield refusal(asked, explain(error))
 
 

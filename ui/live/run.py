@@ -8,21 +8,17 @@ import math
 import secrets
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
-from nemodiff.engine.interface import Described, steps
+from nemodiff.engine.interface import EngineInterface, steps
 from nemodiff.errors import NemodiffError
 from nemodiff.request import Request
-from nemodiff.trace.events import Event
 from nemodiff.trace.recorder import Recorder
 from ui.wire import UNEXPECTED
 
 logger = logging.getLogger(__name__)
-
-#: Decodes in place of `engine.stream`, for a Run.
-Decode = Callable[[Request], Generator[Event | str | None, None, None]]
 
 #: Of a run that ended before its first token: a long prompt took all of its time.
 LATE = "The prompt took longer to read than the {:g} s that a run may take here: shorten it."
@@ -40,15 +36,12 @@ class Run:
 
     def __init__(
         self,
-        engine: Described,
+        engine: EngineInterface,
         request: Request,
-        decode: Decode | None = None,
         ended: Callable[[Run], None] = lambda run: None,
         wanted: Callable[[], bool] = lambda: False,
     ) -> None:
-        """decode: in place of `engine.stream`; it may yield one sentence, as its last value, when it cannot go on,
-        and None while nothing has happened.
-        ended: called in the model's thread once the model is free again. wanted: whether others wait for the model.
+        """ended: called in the model's thread once the model is free again. wanted: whether others wait for the model.
         Raises RequestError when the engine refuses the request."""
         self.id = secrets.token_urlsafe(12)
         self.recorder: Recorder = engine.recorder(request)
@@ -63,7 +56,7 @@ class Run:
         self.error = ""
         self.began = time.monotonic()
         self.first: float | None = None  # when the first event came
-        self._stream = decode(request) if decode else steps(engine.stream(request))
+        self._stream = steps(engine.stream(request))
         self._limit = request.time_limit
         self._tell, self._wanted = ended, wanted
         self._gone = math.inf  # when the page was lost
@@ -169,9 +162,6 @@ class Run:
                             reason = "stopped"
                             break
                         continue
-                    if isinstance(event, str):
-                        self.error, reason = event, "stopped"
-                        break
                     self.first = self.first or time.monotonic()
                     fresh = self.recorder.add(event)
                     with self._changed:

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from nemodiff.engine.interface import Described
+from nemodiff.engine.interface import EngineInterface
 from nemodiff.request import Request
-from ui.live.run import Decode, Run, Runs
+from ui.live.run import Run, Runs
 from ui.wire import STOPPED, explain, failure, fresh, pack
 
 #: Seconds between two yields while the model is faster than that.
@@ -22,12 +22,11 @@ LINGER = 20.0
 
 
 def stream(
-    engine: Described,
+    engine: EngineInterface,
     request: Request,
     runs: Runs,
     name: str = "",
     *,
-    decode: Decode | None = None,
     started: Callable[[Run], None] = lambda run: None,
     ended: Callable[[Run], None] = lambda run: None,
     wanted: Callable[[], bool] = lambda: False,
@@ -36,13 +35,13 @@ def stream(
     """Decode a request; yields batches of events, then each lane's answer, then a small end message.
 
     Closing this generator lets go of the run, which ends soon unless a page asks for the rest of it. Errors are yielded
-    as one sentence, never raised. decode, ended, wanted: see Run. started: called once the run goes on in its thread.
+    as one sentence, never raised. ended, wanted: see Run. started: called once the run goes on in its thread.
     name: what `resync` finds the run by, besides its id. behind: messages that were yielded and that the page has not
     taken yet. The model never waits for the page: it writes to the Run, whose length the request bounds.
     """
     run = None
     try:
-        run = Run(engine, request, decode, ended, wanted)
+        run = Run(engine, request, ended, wanted)
         run.start()
         runs.add(run, name)
         started(run)

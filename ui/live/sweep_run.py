@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from nemodiff.engine.interface import Described
+from nemodiff.engine.interface import EngineInterface
 from nemodiff.errors import NemodiffError, RequestError
 from nemodiff.evaluate.sweep import Point, sweep
 from nemodiff.examples import EXAMPLES
@@ -86,7 +86,7 @@ class _Ended(Exception):
 class Sweep:
     """A sweep that goes on in its own thread; `stop` ends it within one forward."""
 
-    def __init__(self, engine: Described, plan: Plan, seconds: float, ticket: Ticket | None = None) -> None:
+    def __init__(self, engine: EngineInterface, plan: Plan, seconds: float, ticket: Ticket | None = None) -> None:
         """seconds: of wall time that it may take, without what it waits. ticket: its place in the line. Raises
         RequestError when the engine refuses the plan."""
         self.done, self.total = 0, plan.runs

@@ -10,13 +10,12 @@ from typing import Any
 
 import gradio as gr
 
-from nemodiff.engine.interface import Described
+from nemodiff.engine.interface import EngineInterface
 from nemodiff.errors import RequestError, TraceError
 from nemodiff.examples import EXAMPLES
 from nemodiff.request import Request
 from nemodiff.trace.events import MAX_BYTES, Trace
 from ui import api, player, wire
-from ui.backends import zero
 from ui.live import backlog, models, oracle, tickets
 from ui.live import branch as branches
 from ui.live import stream as live_stream
@@ -63,29 +62,23 @@ def theme() -> gr.themes.Base:
 
 
 def build(
-    engine: Described | None,
+    engine: EngineInterface | None,
     settings: Settings,
     *,
     problem: str = "",
-    lend: zero.Lend | None = None,
     turns: Turns | None = None,
 ) -> gr.Blocks:
     """The page around an engine. Without one (`engine` None) traces still replay, and Generate answers `problem`.
 
-    lend: on ZeroGPU `spaces.GPU`; what uses the model is then run by it. turns: the line that runs wait in.
+    turns: the line that runs wait in.
     """
     turns = turns or Turns(settings)
     runs, checkpoints = turns.runs, models.Checkpoints(engine, settings, problem)
     slot, form = picture_slot.Slot(checkpoints), Form(checkpoints, settings)
     turns.engine = lambda: checkpoints.engine
 
-    def running() -> Described:
+    def running() -> EngineInterface:
         return checkpoints.loaded("only recorded runs can be played")
-
-    decode = zero.decoder(running, lend) if lend else None
-    search = oracle.stream_of(checkpoints, runs)
-    if lend:
-        search = zero.lent(running, lend, lambda *_: settings.time_limit, search)
 
     def generate(*sent: Any) -> Iterator[str]:
         *values, shown, visitor = sent
@@ -121,7 +114,7 @@ def build(
             return
         yield from turns.take(
             visitor,
-            lambda _: oracle.told(search, asked, settings.time_limit),
+            lambda _: oracle.stream(checkpoints, asked, settings.time_limit, runs),
             lambda text, ahead: oracle.progress(asked),
             lambda text: oracle.refusal(asked, text),
             tickets.names(ticket, visitor.session_hash),
@@ -151,7 +144,6 @@ def build(
                 request,
                 runs,
                 name,
-                decode=decode,
                 started=lambda run: ticket.hand_over(run.stop),
                 ended=ended,
                 wanted=lambda: turns.line.waiting > 0,
@@ -328,7 +320,7 @@ def build(
         )
         form.wire(quiet)
     shared = {key: model[key] for key in ("concurrency_id", "concurrency_limit")}
-    api.add(page, checkpoints, settings, turns, decode, **shared)
+    api.add(page, checkpoints, settings, turns, **shared)
     compare.add(page, tabs, checkpoints, settings, turns=turns, model=model)
     return page
 

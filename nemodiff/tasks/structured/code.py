@@ -44,7 +44,7 @@ def python_class(rng: Draw) -> Pair:
 
 
 def python_dict(rng: Draw) -> Pair:
-    """Described fields → a Python dictionary."""
+    """EngineInterface fields → a Python dictionary."""
     noun, fields = schema(rng, 3, 6)
     row = record(fields, rng)
     told = ", ".join(f"{field} {item}" for field, item in row.items())

@@ -71,7 +71,7 @@ def guest_list(rng: Draw) -> Pair:
 
 
 def nested_json(rng: Draw) -> Pair:
-    """Described fields with a part of their own → nested JSON."""
+    """EngineInterface fields with a part of their own → nested JSON."""
     name, age, job = rng.choice(NAMES), rng.randint(18, 90), rng.choice(JOBS)
     city, street, number = rng.choice(CITIES), rng.choice(STREETS), rng.randint(1, 200)
     inner = {"city": city, "street": street, "number": number}

@@ -47,7 +47,7 @@ def json_array(rng: Draw) -> Pair:
 
 
 def json_object(rng: Draw) -> Pair:
-    """Described fields → a JSON object, sometimes with a list among its values."""
+    """EngineInterface fields → a JSON object, sometimes with a list among its values."""
     noun, kinds = schema(rng, 2, 5)
     fields: dict[str, Any] = dict(record(kinds, rng))
     described = _described(fields)
@@ -69,7 +69,7 @@ def json_object(rng: Draw) -> Pair:
 
 
 def json_indented(rng: Draw) -> Pair:
-    """Described fields → a JSON object with one field a line."""
+    """EngineInterface fields → a JSON object with one field a line."""
     noun, kinds = schema(rng, 3, 5)
     fields = record(kinds, rng)
     prompt = rng.phrase(
@@ -179,7 +179,7 @@ def sql_create(rng: Draw) -> Pair:
 
 
 def yaml_fields(rng: Draw) -> Pair:
-    """Described fields → YAML, sometimes with a list."""
+    """EngineInterface fields → YAML, sometimes with a list."""
     noun, kinds = schema(rng, 3, 5)
     fields = record(kinds, rng)
     told = _described(fields)
@@ -274,7 +274,7 @@ def bullets(rng: Draw) -> Pair:
 
 
 def key_values(rng: Draw) -> Pair:
-    """Described fields → an INI section, environment variables or a query string."""
+    """EngineInterface fields → an INI section, environment variables or a query string."""
     noun, fields = schema(rng, 3, 5)
     fields = {name: plain(item) for name, item in record(fields, rng).items()}
     told = _described(fields)

@@ -202,7 +202,7 @@ def thank_you_note(rng: Draw) -> Pair:
 
 
 def introduction(rng: Draw) -> Pair:
-    """Described people → sentences of one pattern each."""
+    """EngineInterface people → sentences of one pattern each."""
     people = rng.sample(NAMES, rng.randint(2, 4))
     rows = [(name, rng.randint(18, 80), rng.choice(JOBS), rng.choice(CITIES), rng.choice(HOBBIES)) for name in people]
     told = "\n".join(f"{name}, {age}, {job}, {city}, {hobby}" for name, age, job, city, hobby in rows)

@@ -64,7 +64,7 @@ def print_numbers(rng: Draw) -> Pair:
 
 
 def css_rule(rng: Draw) -> Pair:
-    """Described properties → a CSS rule."""
+    """EngineInterface properties → a CSS rule."""
     stock = {
         "color": rng.choice(COLORS),
         "background": rng.choice(COLORS),
@@ -93,7 +93,7 @@ def css_rule(rng: Draw) -> Pair:
 
 
 def js_object(rng: Draw) -> Pair:
-    """Described fields → a JavaScript object."""
+    """EngineInterface fields → a JavaScript object."""
     noun, fields = schema(rng, 2, 5)
     cells = {name: json.dumps(cell) for name, cell in record(fields, rng).items()}
     told = ", ".join(f"{name} {cell.strip(chr(34))}" for name, cell in cells.items())

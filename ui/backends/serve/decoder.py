@@ -15,12 +15,9 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 import nemodiff
-from nemodiff.engine.interface import Described, steps
+from nemodiff.engine.interface import EngineInterface, steps
 from nemodiff.errors import NemodiffError, RequestError
 from ui.backends.remote import describe
-from ui.live import oracle
-from ui.live.models import Checkpoints
-from ui.settings import Settings
 from ui.wire import UNEXPECTED
 
 logger = logging.getLogger(__name__)
@@ -37,8 +34,8 @@ class Decoder:
     """A replica. checkpoint, options: as for `nemodiff.load`. threads: torch's. places: runs of all replicas at once.
 
     GET /describe: what a RemoteEngine has to know. POST /run: a Request as JSON, answered by a line an Event
-    (with its mode), then {"end": {}}; or {"error": one sentence} wherever it could not go on. POST /light: a
-    search for the ceiling of a run, {"asked", "seconds"}.
+    (with its mode), then {"end": {}}; or {"error": one sentence} wherever it could not go on. POST /ceiling: the same
+    Request, with "budget" beside its fields, answered by lines of Progress.
     """
 
     def __init__(self, checkpoint: str, options: dict[str, Any], threads: int | None, places: int) -> None:
@@ -49,7 +46,7 @@ class Decoder:
         logging.getLogger("nemodiff").setLevel(logging.INFO)
         self._begin(nemodiff.load(checkpoint, report=logger.info, **options), places)
 
-    def _begin(self, engine: Described, places: int) -> None:
+    def _begin(self, engine: EngineInterface, places: int) -> None:
         self.engine, self._places = engine, places
         # The one thread that runs the model, and closes what it ran: so a closed run has ended before the next begins.
         self._model = ThreadPoolExecutor(1, "model")
@@ -64,14 +61,14 @@ class Decoder:
         path, post = request.url.path.rstrip("/"), request.method == "POST"
         if path.endswith("/describe") and not post:
             return JSONResponse(describe(self.engine, self._places))
-        if not post or not path.endswith(("/run", "/light")):
-            return JSONResponse({"error": "There is nothing here: POST /run, POST /light or GET /describe."}, 404)
+        if not post or not path.endswith(("/run", "/ceiling")):
+            return JSONResponse({"error": "There is nothing here: POST /run, POST /ceiling or GET /describe."}, 404)
         body = bytearray()
         async for part in request.stream():
             body += part
             if len(body) > MAX_BODY:
                 return JSONResponse({"error": f"The request is larger than {MAX_BODY // 2**20} MB."}, 413)
-        items = (self._run if path.endswith("/run") else self._light)(bytes(body))
+        items = (self._run if path.endswith("/run") else self._ceiling)(bytes(body))
         headers = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}  # for a proxy in between
         return StreamingResponse(self._lines(items), media_type="application/x-ndjson", headers=headers)
 
@@ -80,14 +77,14 @@ class Decoder:
             for event in steps(events):
                 yield {"mode": event.mode, **event.to_json()} if event else None
 
-    def _light(self, body: bytes) -> Generator[dict[str, Any] | None, None, None]:
+    def _ceiling(self, body: bytes) -> Generator[dict[str, Any] | None, None, None]:
         data = _parsed(body)
-        asked, seconds = str(data.get("asked")), data.get("seconds")
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= 86_400:
-            raise RequestError("seconds must be a number from 0 to 86400.")
-        with closing(oracle.stream(Checkpoints(self.engine, Settings()), asked, seconds)) as messages:
-            for message in messages:
-                yield {"message": message}
+        budget = data.pop("budget", None)
+        if budget is not None and type(budget) is not int:
+            raise RequestError("budget must be a whole number of forwards.")
+        with closing(self.engine.ceiling(nemodiff.Request.from_json(data), budget)) as steps_:
+            for step in steps_:
+                yield step.to_json() if step else None
 
     async def _lines(self, items: Generator[dict[str, Any] | None, None, None]) -> AsyncIterator[bytes]:
         """One JSON object a line, each made in the model's thread; of None an empty line. When the connection is
