@@ -15,7 +15,7 @@ import torch
 import nemodiff
 from nemodiff.engine.interface import EngineInterface
 from ui.backends import remote, zero
-from ui.live.desk import Turns
+from ui.live.desk import Desk
 from ui.page import build
 from ui.server import launch, logs
 from ui.settings import Settings, SettingsError
@@ -52,10 +52,10 @@ def main() -> int:
         except nemodiff.CheckpointError as error:
             problem = str(error)
             logger.error("%s The page starts without a model and replays recorded runs.", problem)
-        turns = Turns(settings, places=engine.places if engine else 1)
-        page = build.build(engine, settings, problem=problem, turns=turns)
-    launch.end_gracefully(turns.line, settings.drain)
-    launch.launch(page, turns, settings)
+        desk = Desk(settings, places=engine.places if engine else 1)
+        page = build.build(engine, settings, problem=problem, desk=desk)
+    launch.end_gracefully(desk.line, settings.drain)
+    launch.launch(page, desk, settings)
     return 0
 
 

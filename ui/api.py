@@ -6,21 +6,21 @@ import inspect
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any, Literal
 
 import gradio as gr
 
+from nemodiff.engine.interface import EngineInterface
 from nemodiff.errors import RequestError
 from nemodiff.request import Request
 from nemodiff.settings import Flag, Number, Setting, Whole, offered
 from nemodiff.trace.events import MODES
 from ui.live import backlog
-from ui.live.desk import Turns
-from ui.live.fair_queue import Ticket
-from ui.live.limits import within
+from ui.live.desk import Desk
+from ui.live.messages import Batch, Finished, Message, Refused, Waiting
 from ui.live.models import Checkpoints
-from ui.live.run import Run
-from ui.live.stream import BEHIND, PATIENCE
+from ui.live.stream import BEHIND
 from ui.settings import Settings
 from ui.signature import EMPTY, parameter, sign
 from ui.values import UNREAD, whole
@@ -57,17 +57,20 @@ Args:
 """  # noqa: E501 - Gradio takes a description from one line
 
 
-def add(page: gr.Blocks, checkpoints: Checkpoints, settings: Settings, turns: Turns, **model: Any) -> None:
+def add(page: gr.Blocks, checkpoints: Checkpoints, settings: Settings, desk: Desk, **model: Any) -> None:
     """The endpoint `/generate`. model: the event options that all uses of the model share."""
+
+    def engine() -> EngineInterface:
+        return checkpoints.loaded("nothing can be generated")
 
     def generate(*sent: Any) -> Iterator[Any]:
         *values, visitor = sent
         try:
             asked = dict(zip(NAMES, values, strict=True))
-            request = _request(checkpoints, settings, asked)
-            behind = backlog.behind(page, visitor.session_hash)
-            for answer in _answers(checkpoints, turns, request, visitor, behind, bool(asked["trace"])):
-                yield _for_mcp(answer) if visitor.headers.get("x-gradio-user") == "mcp" else answer
+            request, behind = _request(settings, asked), backlog.behind(page, visitor.session_hash)
+            with closing(desk.run(request, visitor, engine, keeps=False)) as messages:
+                for answer in _answers(messages, behind, bool(asked["trace"])):
+                    yield _for_mcp(answer) if visitor.headers.get("x-gradio-user") == "mcp" else answer
         except Exception as error:
             # Gradio hands the sentence of a gr.Error alone to the caller.
             raise gr.Error(explain(error), print_exception=False) from None
@@ -123,20 +126,17 @@ def _about(name: str) -> str:
     return f"{setting.help} ({more})" if more else setting.help
 
 
-def _request(checkpoints: Checkpoints, settings: Settings, asked: dict[str, Any]) -> Request:
+def _request(settings: Settings, asked: dict[str, Any]) -> Request:
     mode = asked["mode"]
     if mode not in (*MODES, "all"):
         said = repr(mode[:40]) if isinstance(mode, str) else "of no name"
         raise RequestError(f"Unknown mode {said}: choose {', '.join(MODES)} or all.")
-    engine = checkpoints.loaded("nothing can be generated")
-    request = Request(
+    return Request(
         prompt=asked["prompt"],
         modes=MODES if mode == "all" else (mode,),
         time_limit=settings.time_limit,
         **{name: _plain(setting, asked[name]) for name, setting in SETTINGS.items()},
     )
-    within(request, settings, engine)  # what cannot run need not wait
-    return request
 
 
 def _plain(setting: Setting, value: Any) -> Any:
@@ -146,51 +146,24 @@ def _plain(setting: Setting, value: Any) -> Any:
     return bool(value) if isinstance(setting.kind, Flag) else value
 
 
-def _answers(
-    checkpoints: Checkpoints,
-    turns: Turns,
-    request: Request,
-    visitor: gr.Request,
-    behind: Callable[[], int],
-    with_trace: bool,
-) -> Iterator[dict[str, Any]]:
-    """Answers so far, the last one with figures. Closing it stops the model within one forward."""
-    asked = time.monotonic()
-
-    def work(ticket: Any) -> Iterator[dict[str, Any]]:
-        def ended(run: Run) -> None:
-            ticket.leave()
-            turns.ended(run, asked)
-
-        engine = checkpoints.loaded("nothing can be generated")
-        return _run(Run(engine, request, ended), ticket, behind, with_trace)
-
-    def refused(sentence: str) -> dict[str, Any]:
-        raise RequestError(sentence)
-
-    def waiting(sentence: str, ahead: int) -> dict[str, Any]:
-        return _answer("waiting", "", message=sentence, ahead=ahead)
-
-    yield from turns.take(visitor, work, waiting, refused)
-
-
-def _run(run: Run, ticket: Ticket, behind: Callable[[], int], with_trace: bool) -> Iterator[dict[str, Any]]:
-    mode = run.recorder.trace.lanes[0].mode
-    seen = 0
-    try:
-        run.start()
-        ticket.hand_over(run.stop)
-        while not run.ended:
-            seen = run.wait(seen, PATIENCE)
-            if not run.ended:
-                yield _answer("running", run.recorder.text(mode))
-                run.join(PAUSE if behind() < BEHIND else SLOW)
-        if run.error:
-            raise RequestError(run.error)
-        trace = run.recorder.trace
-        yield _answer("done", trace.lanes[0].text, trace.figures(), trace.to_dict() if with_trace else None)
-    finally:
-        run.stop()
+def _answers(messages: Iterator[Message], behind: Callable[[], int], with_trace: bool) -> Iterator[dict[str, Any]]:
+    """Answers so far, the last one with figures. behind: answers that the program has not taken yet."""
+    told = 0.0
+    for message in messages:
+        match message:
+            case Waiting(sentence, ahead):
+                yield _answer("waiting", "", message=sentence, ahead=ahead)
+            case Refused(sentence):
+                raise RequestError(sentence)
+            case Batch(run):
+                if time.monotonic() - told > (PAUSE if behind() < BEHIND else SLOW):
+                    told = time.monotonic()
+                    yield _answer("running", run.recorder.text(run.recorder.trace.lanes[0].mode))
+            case Finished(run) if run is not None:
+                if run.error:
+                    raise RequestError(run.error)
+                trace = run.recorder.trace
+                yield _answer("done", trace.lanes[0].text, trace.figures(), trace.to_dict() if with_trace else None)
 
 
 def _answer(

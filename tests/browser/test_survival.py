@@ -56,8 +56,8 @@ def served(engine: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
     started, ended, found = threading.Event(), threading.Event(), []
 
     def serve() -> None:  # Playwright keeps an event loop in this thread
-        with serving(engine, recordings=folder, visitor_rate=0, max_new_tokens=400) as (address, turns):
-            found.extend((address, turns))
+        with serving(engine, recordings=folder, visitor_rate=0, max_new_tokens=400) as (address, desk):
+            found.extend((address, desk))
             started.set()
             ended.wait()
 

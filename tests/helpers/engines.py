@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from nemodiff.errors import RequestError
 from nemodiff.request import Request
 from nemodiff.trace.events import Event, Position, Trace
 from nemodiff.trace.recorder import Recorder
-from ui.live import stream as live_stream
-from ui.live.run import Runs
+from ui import wire
+from ui.live.run import Run, Runs
+from ui.live.stage import packed
+from ui.live.stream import follow
 
 
 class WithText:
@@ -59,6 +62,31 @@ class MadeEngine:
             self.closed.set()
 
 
+def streamed(
+    engine: Any,
+    request: Request,
+    runs: Runs | None = None,
+    name: str = "",
+    *,
+    ended: Callable[[Run], None] = lambda run: None,
+    wanted: Callable[[], bool] = lambda: False,
+    behind: Callable[[], int] = lambda: 0,
+) -> Iterator[str]:
+    """What the stage is sent of a run that has waited in no line."""
+    run = None
+    try:
+        run = Run(engine, request, ended, wanted)
+        run.start()
+        (runs or Runs()).add(run, name)
+        for message in follow(run, behind):
+            yield from packed(message)
+    except RequestError as error:
+        yield wire.failure(str(error))
+    finally:
+        if run is not None:
+            run.let_go()
+
+
 def messages(engine: MadeEngine, prompt: str = "hello", runs: Runs | None = None) -> list[dict]:
     request = Request(prompt=prompt, modes=("ar",))
-    return [json.loads(text) for text in live_stream.stream(engine, request, runs or Runs(), "visitor")]
+    return [json.loads(text) for text in streamed(engine, request, runs, "visitor")]

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from tests.helpers.replicas import free_port
-from ui.live.desk import Turns
+from ui.live.desk import Desk
 from ui.page import build
 from ui.server import launch
 from ui.settings import Settings
@@ -22,14 +22,14 @@ LEAKS = re.compile(r"Traceback|File \\?\"|\.py\b|site-packages|/root|/home|/usr/
 
 
 @contextlib.contextmanager
-def serving(engine: Any, **options: Any) -> Iterator[tuple[str, Turns]]:
-    """The address of a public page (one proxy in front of it) with an engine, and its turns."""
+def serving(engine: Any, **options: Any) -> Iterator[tuple[str, Desk]]:
+    """The address of a public page (one proxy in front of it) with an engine, and its desk."""
     settings = Settings(port=free_port(), proxies=1, **options)
-    turns = Turns(settings)
-    page = build.build(engine, settings, turns=turns)
-    launch.launch(page, turns, settings, prevent_thread_lock=True, quiet=True)
+    desk = Desk(settings)
+    page = build.build(engine, settings, desk=desk)
+    launch.launch(page, desk, settings, prevent_thread_lock=True, quiet=True)
     try:
-        yield f"http://127.0.0.1:{settings.port}", turns
+        yield f"http://127.0.0.1:{settings.port}", desk
     finally:
         page.close(verbose=False)
 

@@ -38,11 +38,11 @@ from spaces.zero.gradio import error
 import nemodiff
 from nemodiff.errors import RequestError
 from nemodiff.request import Request
+from tests.helpers.engines import streamed
 from ui.backends import zero
 from ui.live import oracle
 from ui.live.models import Checkpoints
 from ui.live.run import Runs
-from ui.live.stream import stream
 from ui.settings import Settings
 
 asked: list[float] = []
@@ -141,7 +141,7 @@ def main(folder: str) -> dict[str, Any]:
     request = Request(prompt="w1 w2", max_new_tokens=12, ignore_eos=True, time_limit=60.0)
 
     runs = Runs()
-    messages = [json.loads(text) for text in stream(lent, request, runs, "visitor")]
+    messages = [json.loads(text) for text in streamed(lent, request, runs, "visitor")]
     found |= {"lanes": messages[-2]["lanes"], "end": messages[-1], "asked": asked[:], "released": released[:]}
 
     engine.stream = telling
@@ -163,7 +163,7 @@ def main(folder: str) -> dict[str, Any]:
     found["ceiling"] = json.loads(searched[-1])["light"]
 
     quota = False
-    found["refused"] = [json.loads(text) for text in stream(lent, request, runs, "visitor")]
+    found["refused"] = [json.loads(text) for text in streamed(lent, request, runs, "visitor")]
     found["unlit"] = [
         json.loads(text)["light"] for text in oracle.stream(page, json.dumps(given | {"answer_ids": []}), 60.0)
     ]

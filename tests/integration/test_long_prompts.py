@@ -21,12 +21,12 @@ from nemodiff.errors import RequestError
 from nemodiff.model.transformer import Transformer
 from nemodiff.request import Request
 from nemodiff.trace.events import MODES, Event
+from tests.helpers.engines import streamed
 from ui import api
 from ui.backends import zero
 from ui.backends.serve.decoder import Decoder
-from ui.live import oracle
-from ui.live import stream as live_stream
-from ui.live.desk import Turns
+from ui.live import oracle, stage
+from ui.live.desk import Desk
 from ui.live.limits import within
 from ui.live.models import Checkpoints
 from ui.live.run import LATE, Run, Runs
@@ -144,7 +144,7 @@ def test_stop_ends_a_run_in_the_middle_of_its_prompt(llama_engine: Engine, forwa
     go_on.set()
     assert freed.wait(WAIT)
     assert forwards.rows == [50, 50]
-    said = json.loads(live_stream.resync(runs, run.id))
+    said = json.loads(stage.resync(runs, run.id))
     assert said["error"] == "The run was stopped before its first token."
 
 
@@ -169,7 +169,7 @@ def test_a_run_whose_time_went_into_its_prompt_says_so(
     llama_engine: Engine, pieces: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clocked(monkeypatch)
-    sent = [json.loads(text) for text in live_stream.stream(llama_engine, asked(time_limit=1.5), Runs(), "visitor")]
+    sent = [json.loads(text) for text in streamed(llama_engine, asked(time_limit=1.5), Runs(), "visitor")]
     assert sent[-1]["error"] == LATE.format(1.5)
     assert LATE.format(1.5) == "The prompt took longer to read than the 1.5 s that a run may take here: shorten it."
 
@@ -220,7 +220,7 @@ def branch_of(engine: Engine, answer: tuple[int, ...] = (), **values: Any) -> st
 
 @pytest.fixture
 def ask(llama_engine: Engine) -> Any:
-    page = build.build(llama_engine, FEW, turns=Turns(FEW))
+    page = build.build(llama_engine, FEW, desk=Desk(FEW))
     functions = {one.api_name: one.fn for one in page.fns.values()}
 
     def call(name: str, *sent: Any) -> dict[str, Any]:
@@ -271,7 +271,7 @@ def test_a_sweep_is_as_long_as_a_page_allows(llama_engine: Engine, monkeypatch: 
         return list(LONG) if set(request.modes) <= set(MODES) else []
 
     monkeypatch.setattr(llama_engine, "encode", encode)
-    page = build.build(llama_engine, FEW, turns=Turns(FEW))
+    page = build.build(llama_engine, FEW, desk=Desk(FEW))
     compare = next(one.fn for one in page.fns.values() if getattr(one.fn, "__name__", "") == "compare")
     visitor = SimpleNamespace(session_hash="s", client=None, headers={})
     [status, *_] = next(compare(["JSON person"], "4", "0.9", 8, None, visitor))

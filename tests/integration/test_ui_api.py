@@ -25,7 +25,7 @@ from tests.helpers.checkpoints import open_engine
 from tests.helpers.replicas import one_replica
 from ui import api
 from ui.backends.remote import connect
-from ui.live.desk import Turns
+from ui.live.desk import Desk
 from ui.page import build
 from ui.server import launch
 from ui.settings import Settings
@@ -47,13 +47,13 @@ def engine(request) -> Iterator[EngineInterface]:
 
 
 @pytest.fixture(scope="module")
-def page(engine) -> Iterator[tuple[str, Turns]]:
+def page(engine) -> Iterator[tuple[str, Desk]]:
     """The address of a page and its line."""
     settings = Settings(max_new_tokens=400, visitor_runs=2)
-    turns = Turns(settings)
-    demo = build.build(engine, settings, turns=turns)
-    launch.launch(demo, turns, settings, server_port=None, prevent_thread_lock=True, quiet=True)
-    yield demo.local_url.rstrip("/"), turns
+    desk = Desk(settings)
+    demo = build.build(engine, settings, desk=desk)
+    launch.launch(demo, desk, settings, server_port=None, prevent_thread_lock=True, quiet=True)
+    yield demo.local_url.rstrip("/"), desk
     demo.close()
 
 
@@ -190,15 +190,15 @@ def test_a_program_waits_in_the_pages_line_and_is_told_so(page, client) -> None:
 
 def test_a_closed_connection_frees_the_model(page, client) -> None:
     free = threading.Event()
-    turns = page[1]
-    ended, finishes = turns.ended, []
+    desk = page[1]
+    ended, finishes = desk.ended, []
 
     def note(run, asked) -> None:
         finishes.extend(lane.finish for lane in run.recorder.trace.lanes)
         ended(run, asked)
         free.set()
 
-    turns.ended = note
+    desk.ended = note
     try:
         body = {"prompt": DAYS, "mode": "ar", "max_new_tokens": 400, "ignore_eos": True}
         number = httpx.post(f"{page[0]}/gradio_api/call/v2/generate", json=body).json()["event_id"]
@@ -206,6 +206,6 @@ def test_a_closed_connection_frees_the_model(page, client) -> None:
             next(line for line in events.iter_lines() if "running" in line)
         assert free.wait(60)
     finally:
-        turns.ended = ended
+        desk.ended = ended
     assert finishes == ["stopped"]
-    assert turns.line.running == 0
+    assert desk.line.running == 0

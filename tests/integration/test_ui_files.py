@@ -9,8 +9,8 @@ import pytest
 
 from nemodiff.trace.events import Trace
 from tests.helpers.traces import trace_of
-from ui.live.desk import Turns
-from ui.page import build, files
+from ui.live.desk import Desk
+from ui.page import build, files, watch
 from ui.page.files import FORMATS, make
 from ui.settings import Settings
 
@@ -56,7 +56,7 @@ class Page:
 
     def __init__(self, **settings):
         self.settings = Settings(**settings)
-        self.page = build.build(None, self.settings, turns=Turns(self.settings))
+        self.page = build.build(None, self.settings, desk=Desk(self.settings))
         self.visitor = SimpleNamespace(session_hash="s", client=None, headers={})
 
     def ask(self, name, *sent):
@@ -85,7 +85,7 @@ def test_charts_that_cannot_be_drawn_say_why_and_do_not_stay_the_last_runs():
     with files.making(), files.making():
         assert [words(one) for one in page.ask("draw", TRACE)] == [
             "Others' files are being made: try again in a minute."
-        ] * len(build.CHARTS)
+        ] * len(watch.CHARTS)
     assert "is not a nemodiff.trace/1 trace" in words(page.ask("draw", "{}")[0])
     assert all(type(one) is dict for one in page.ask("draw", ""))  # no run yet: nothing changes
 

@@ -30,10 +30,10 @@ from tests.helpers.served import LEAKS, values
 from tests.helpers.traces import trace_of
 from ui import wire
 from ui.live import branch, oracle
-from ui.live.desk import Turns
+from ui.live.desk import Desk
 from ui.live.models import Checkpoints
 from ui.live.sweep_run import Plan
-from ui.page import build, files, permalink, traces
+from ui.page import build, files, permalink, traces, watch
 from ui.page.picture_slot import Slot
 from ui.render.trajectory import from_trajectory, trajectory
 from ui.server import guard
@@ -142,7 +142,7 @@ def test_what_can_be_read_can_be_drawn(text: str) -> None:
         trace = Trace.from_json(text)
     except TraceError:
         return
-    for chart in build.CHARTS:
+    for chart in watch.CHARTS:
         chart(trace)
 
 
@@ -150,7 +150,7 @@ def test_what_can_be_read_can_be_drawn(text: str) -> None:
 def ask(nvidia_engine: Engine) -> Any:
     """The page's own functions, by name; each yields what the stage gets. The folder has no tokenizer: a prompt ends
     in a sentence too."""
-    page = build.build(nvidia_engine, Settings(visitor_rate=0, max_new_tokens=16, time_limit=5.0), turns=None)
+    page = build.build(nvidia_engine, Settings(visitor_rate=0, max_new_tokens=16, time_limit=5.0), desk=None)
     functions = {one.api_name: one.fn for one in page.fns.values()}
 
     def call(name: str, *sent: Any) -> list[dict[str, Any]]:
@@ -175,7 +175,7 @@ def test_any_values_of_the_fields_end_in_a_run_or_a_sentence(ask: Any, data: st.
 
 @pytest.fixture(scope="module")
 def link() -> Any:
-    page = build.build(None, Settings(), turns=Turns(Settings()))
+    page = build.build(None, Settings(), desk=Desk(Settings()))
     return next(one.fn for one in page.fns.values() if one.api_name == "make_link")
 
 

@@ -21,12 +21,12 @@ from nemodiff.pictures import Picture
 from nemodiff.request import Request
 from tests.helpers.browser import running
 from tests.helpers.checkpoints import open_engine
+from tests.helpers.engines import streamed
 from tests.helpers.replicas import decoder_of, free_port, one_replica
 from ui.backends import remote
 from ui.backends.remote import AWAY, LOST, connect
 from ui.backends.serve.__main__ import main
 from ui.live import oracle
-from ui.live import stream as live_stream
 from ui.live.models import Checkpoints
 from ui.live.run import Runs
 from ui.settings import Settings
@@ -77,7 +77,7 @@ def test_a_run_where_another_loop_runs(near, local):
 
 
 def test_the_page_streams_a_remote_run(near, local):
-    messages = [json.loads(text) for text in live_stream.stream(near, asked(60), Runs(), "visitor")]
+    messages = [json.loads(text) for text in streamed(near, asked(60), Runs(), "visitor")]
     events = [event["q"] for message in messages for event in message.get("ev", [])]
     assert events == list(range(1, len(events) + 1))
     whole = local.generate(asked(60))

@@ -23,7 +23,7 @@ from nemodiff.engine.local import Engine
 from tests.helpers.checkpoints import open_engine
 from tests.helpers.official import random_ministral, write_nvidia
 from tests.helpers.served import LEAKS, WAIT, Visitor, free_port, sentence, serving, stage, values
-from ui.live.desk import Turns
+from ui.live.desk import Desk
 from ui.server import guard, launch
 from ui.server.guard import UNANSWERED
 from ui.server.launch import name_of
@@ -42,18 +42,18 @@ def engine(folder: Path) -> Engine:
 
 
 @pytest.fixture(scope="module")
-def served(engine: Engine) -> Iterator[tuple[str, Turns]]:
+def served(engine: Engine) -> Iterator[tuple[str, Desk]]:
     with serving(engine, max_new_tokens=600, max_prompt=2000, visitor_runs=2, visitor_rate=0, queue=3) as one:
         yield one
 
 
 @pytest.fixture
-def address(served: tuple[str, Turns]) -> str:
+def address(served: tuple[str, Desk]) -> str:
     return served[0]
 
 
 @pytest.fixture
-def turns(served: tuple[str, Turns]) -> Turns:
+def desk(served: tuple[str, Desk]) -> Desk:
     return served[1]
 
 
@@ -95,13 +95,13 @@ def counted(address: str, sample: str) -> float:
     return 0.0
 
 
-def test_health_says_what_runs_and_nothing_of_where(address: str, turns: Turns, monkeypatch: Any) -> None:
+def test_health_says_what_runs_and_nothing_of_where(address: str, desk: Desk, monkeypatch: Any) -> None:
     answer = httpx.get(f"{address}/health")
     assert (answer.status_code, answer.json()) == (200, {"status": "ready", "checkpoint": "tiny"})
-    monkeypatch.setattr(turns, "engine", lambda: None)
+    monkeypatch.setattr(desk, "engine", lambda: None)
     answer = httpx.get(f"{address}/health")
     assert (answer.status_code, answer.json()["status"]) == (503, "failed")
-    monkeypatch.setattr(turns.line, "closed", True)
+    monkeypatch.setattr(desk.line, "closed", True)
     assert httpx.get(f"{address}/health").json()["status"] == "stopping"
     assert name_of("/srv/models/mine") == "mine" and name_of("owner/name") == "owner/name"
 
@@ -231,10 +231,10 @@ def test_an_uploaded_trace_is_opened_and_a_damaged_one_is_a_sentence(address: st
     assert {one for one in folder.iterdir() if one.is_file()} <= before  # gr.UploadButton would leave an empty file
 
 
-def test_who_waits_reads_how_many_come_first_and_goes_on(address: str, turns: Turns, held: threading.Event) -> None:
+def test_who_waits_reads_how_many_come_first_and_goes_on(address: str, desk: Desk, held: threading.Event) -> None:
     first, second = Visitor(address, "one", "8.8.8.1"), Visitor(address, "two", "8.8.8.2")
     first.join("watch", values(tokens=8))
-    until(lambda: turns.line.running == 1)
+    until(lambda: desk.line.running == 1)
     second.join("watch", values(tokens=8))
     with second.listen() as messages:
         seen = []
@@ -247,27 +247,27 @@ def test_who_waits_reads_how_many_come_first_and_goes_on(address: str, turns: Tu
     waiting, *_ = (message for message in stage(seen) if "wait" in message)
     assert waiting["ahead"] == 1 and waiting["wait"].startswith("Waiting for the model: 1 run comes first")
     assert stage(seen)[-1]["end"]["finish"] == {"ar": "length"}
-    until(lambda: turns.line.running == 0)
+    until(lambda: desk.line.running == 0)
 
 
-def test_a_visitor_and_the_line_have_their_limits(address: str, turns: Turns, held: threading.Event) -> None:
+def test_a_visitor_and_the_line_have_their_limits(address: str, desk: Desk, held: threading.Event) -> None:
     one, other = Visitor(address, "a", "8.8.8.1"), Visitor(address, "b", "8.8.8.1")
     for session in ("a1", "a2"):
         one.session = session
         one.join("watch", values())
-    until(lambda: turns.line.running + turns.line.waiting == 2)
+    until(lambda: desk.line.running + desk.line.waiting == 2)
     assert "You have 2 runs going or waiting" in sentence(other.generate())
     for k in (2, 3):
         Visitor(address, f"c{k}", f"8.8.8.{k}").join("watch", values())
-    until(lambda: turns.line.waiting == 3)
+    until(lambda: desk.line.waiting == 3)
     assert "3 runs are waiting already" in sentence(Visitor(address, "d", "8.8.8.9").generate())
     held.set()
-    until(lambda: turns.line.running + turns.line.waiting == 0)
+    until(lambda: desk.line.running + desk.line.waiting == 0)
     # None of these pages ever listened, and none held up the model.
     assert Visitor(address, "e", "8.8.8.9").generate()[-1]["end"]["finish"] == {"ar": "length"}
 
 
-def test_a_closed_tab_frees_the_model(address: str, turns: Turns, held: threading.Event) -> None:
+def test_a_closed_tab_frees_the_model(address: str, desk: Desk, held: threading.Event) -> None:
     before = counted(address, 'nemodiff_runs_total{finish="stopped"}')
     visitor = Visitor(address, "leaving")
     visitor.join("watch", values(tokens=600))
@@ -276,21 +276,21 @@ def test_a_closed_tab_frees_the_model(address: str, turns: Turns, held: threadin
             if message["msg"] == "process_generating":
                 break
     until(lambda: counted(address, 'nemodiff_runs_total{finish="stopped"}') == before + 1)
-    assert turns.line.running == 0 and not held.is_set()
+    assert desk.line.running == 0 and not held.is_set()
 
 
-def test_a_tab_that_closes_while_it_waits_leaves_the_line(address: str, turns: Turns, held: threading.Event) -> None:
+def test_a_tab_that_closes_while_it_waits_leaves_the_line(address: str, desk: Desk, held: threading.Event) -> None:
     first, second = Visitor(address, "stays", "8.8.8.1"), Visitor(address, "leaves", "8.8.8.2")
     first.join("watch", values())
-    until(lambda: turns.line.running == 1)
+    until(lambda: desk.line.running == 1)
     second.join("watch", values())
     with second.listen() as messages:
         for message in messages:
             if "comes first" in json.dumps(message):
                 break
-    until(lambda: turns.line.waiting == 0)
+    until(lambda: desk.line.waiting == 0)
     held.set()
-    until(lambda: turns.line.running == 0)
+    until(lambda: desk.line.running == 0)
 
 
 def test_the_time_limit_ends_a_run_and_keeps_what_was_made(engine: Engine) -> None:

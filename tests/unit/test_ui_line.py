@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from ui.live.fair_queue import Line, Refused, Ticket, sentence
+from ui.live.fair_queue import Line, Ticket, TurnedAway, sentence
 
 
 class Clock:
@@ -74,19 +74,19 @@ def test_refusals_say_why_and_are_counted() -> None:
     line = Line(most=2, visitor_runs=2, visitor_rate=3, clock=clock)
     a = line.enter("a")
     line.enter("a")
-    with pytest.raises(Refused, match="You have 2 runs going or waiting"):
+    with pytest.raises(TurnedAway, match="You have 2 runs going or waiting"):
         line.enter("a")
     line.enter("b")
-    with pytest.raises(Refused, match="2 runs are waiting already"):
+    with pytest.raises(TurnedAway, match="2 runs are waiting already"):
         line.enter("c")
     a.leave()
     line.enter("a").leave()
-    with pytest.raises(Refused, match="You started 3 within a minute, as many as one may"):
+    with pytest.raises(TurnedAway, match="You started 3 within a minute, as many as one may"):
         line.enter("a")
     clock.now += 61
     line.enter("a")
     line.close()
-    with pytest.raises(Refused, match="being restarted"):
+    with pytest.raises(TurnedAway, match="being restarted"):
         line.enter("d")
     assert line.refused == {"full": 1, "visitor": 1, "rate": 1, "closed": 1}
 
@@ -123,7 +123,7 @@ def test_closing_lets_who_runs_end_and_sends_away_who_waits() -> None:
     a, b = line.enter("a"), line.enter("b")
     line.close()
     assert a.wait(0)
-    with pytest.raises(Refused):
+    with pytest.raises(TurnedAway):
         b.wait(20)
     b.leave()
     assert not line.drain(0)

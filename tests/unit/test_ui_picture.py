@@ -14,10 +14,9 @@ from nemodiff.examples import PICTURES
 from nemodiff.pictures import Picture, open_picture
 from nemodiff.request import Request
 from nemodiff.trace.events import Trace
-from tests.helpers.engines import MadeEngine
+from tests.helpers.engines import MadeEngine, streamed
 from tests.helpers.engines import messages as stream_messages
-from ui.live import branch
-from ui.live import stream as live_stream
+from ui.live import branch, stage
 from ui.live.models import Checkpoints
 from ui.live.run import Runs
 from ui.page import picture_slot
@@ -166,12 +165,12 @@ def test_a_run_shows_its_pictures_and_its_trace_does_not_hold_them() -> None:
     image = Picture.of(Image.new("RGB", (40, 20), "red"))
     runs = Runs()
     request = Request(prompt="hello", modes=("ar",), images=(image,))
-    first, *others = (json.loads(text) for text in live_stream.stream(Seeing(), request, runs, "visitor"))
+    first, *others = (json.loads(text) for text in streamed(Seeing(), request, runs, "visitor"))
     assert first["pictures"] == [image.preview()] and not any("pictures" in one for one in others)
     assert first["head"]["image_grids"] == [[2, 4]] and first["head"]["request"]["images"] == [[40, 20]]
     assert "image_previews" not in first["head"]
     assert "pictures" not in stream_messages(Seeing())[0]
-    assert json.loads(live_stream.resync(runs, first["run"]))["pictures"] == [image.preview()]
+    assert json.loads(stage.resync(runs, first["run"]))["pictures"] == [image.preview()]
 
     asked = {"run": first["run"], "checkpoint": "made", "request": first["head"]["request"], "answer_ids": [1]}
     assert branch.request_of(json.dumps(asked), "made", 9.0, runs).images == (image,)

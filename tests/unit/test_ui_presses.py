@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
 from unittest.mock import patch
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from ui.live.desk import Turns
+from ui.live.desk import Desk
 from ui.live.fair_queue import Ticket
 from ui.settings import Settings
 
@@ -21,7 +20,7 @@ PAGES = st.sampled_from(("a", "b", "c"))
 class Asked:
     """One use of the model that a page asked for, and the stream of its messages."""
 
-    def __init__(self, turns: Turns, page: str, number: int, kind: str) -> None:
+    def __init__(self, desk: Desk, page: str, number: int, kind: str) -> None:
         self.page, self.kind, self.stopped, self.over = page, kind, False, False
         self.ticket: Ticket | None = None
         self.name = f"{kind} {number}"
@@ -29,10 +28,7 @@ class Asked:
         self.work_asked_to_stop = False
         who = SimpleNamespace(session_hash=page)
         names = (self.name, self.group)
-        self.messages = turns.take(who, self.work, self.waits, self.waits, names, self.group, lambda: "halted")
-
-    def waits(self, *_: Any) -> str:
-        return "waits"
+        self.messages = desk.take(who, self.work, names, self.group)
 
     def work(self, ticket: Ticket) -> Iterator[str]:
         """As a Run is: handed over to a thread, which leaves when it has ended."""
@@ -50,11 +46,11 @@ class Presses(RuleBasedStateMachine):
         super().__init__()
         self.patience = patch("ui.live.desk.PATIENCE", 0.0)
         self.patience.start()
-        self.turns = Turns(Settings())
+        self.desk = Desk(Settings())
         self.asked: list[Asked] = []
 
     def press(self, page: str, kind: str) -> None:
-        self.asked.append(Asked(self.turns, page, len(self.asked), kind))
+        self.asked.append(Asked(self.desk, page, len(self.asked), kind))
         self.asked[-1].step()
 
     @rule(page=PAGES)
@@ -67,7 +63,7 @@ class Presses(RuleBasedStateMachine):
 
     @rule(page=PAGES, kind=st.sampled_from(("stage", "sweep")))
     def stop(self, page: str, kind: str) -> None:
-        self.turns.halt(f"{kind} of {page}")
+        self.desk.halt(f"{kind} of {page}")
         for one in self.asked:
             one.stopped |= one.page == page and one.kind == kind
 
@@ -93,7 +89,7 @@ class Presses(RuleBasedStateMachine):
 
     @invariant()
     def one_runs_and_nobody_waits_for_a_free_place(self) -> None:
-        line = self.turns.line
+        line = self.desk.line
         assert line.running <= 1
         assert line.running or not line.waiting
 
@@ -103,13 +99,13 @@ class Presses(RuleBasedStateMachine):
         assert len(waiting) == len(set(waiting)), waiting
 
     def waiting(self) -> list[tuple[str, Ticket]]:
-        groups = {name: tickets for name, tickets in self.turns._tickets.items() if " of " in name}
-        queue = self.turns.line._waiting
+        groups = {name: tickets for name, tickets in self.desk._tickets.items() if " of " in name}
+        queue = self.desk.line._waiting
         return [(name, ticket) for name, tickets in groups.items() for ticket in tickets if ticket in queue]
 
     @invariant()
     def what_was_stopped_does_not_wait(self) -> None:
-        queue = self.turns.line._waiting
+        queue = self.desk.line._waiting
         assert not [ticket for ticket in queue if ticket.halted]
 
     def teardown(self) -> None:
@@ -125,8 +121,8 @@ class Presses(RuleBasedStateMachine):
             assert one.ticket or one.stopped, one.name
         for one in self.asked:
             assert next(one.messages, None) is None
-        assert (self.turns.line.running, self.turns.line.waiting) == (0, 0)
-        assert not self.turns._tickets and not self.turns._early
+        assert (self.desk.line.running, self.desk.line.waiting) == (0, 0)
+        assert not self.desk._tickets and not self.desk._early
         self.patience.stop()
 
 

@@ -11,9 +11,9 @@ import pytest
 from nemodiff.errors import TraceError
 from nemodiff.request import Request
 from nemodiff.trace.events import Event, Position
-from tests.helpers.engines import WAIT, MadeEngine, messages
+from tests.helpers.engines import WAIT, MadeEngine, messages, streamed
 from ui import wire
-from ui.live import stream as live_stream
+from ui.live import stage
 from ui.live.run import Runs
 from ui.page import traces
 from ui.wire import UNEXPECTED
@@ -42,7 +42,7 @@ def test_a_run_that_its_page_lost_goes_on_for_a_while_and_then_ends(monkeypatch:
     for seconds, finish in ((-1.0, "stopped"), (math.inf, "length")):
         monkeypatch.setattr("ui.live.run.GRACE", seconds)
         engine, runs = MadeEngine(9, hold=3), Runs()
-        batches = live_stream.stream(engine, asked(), runs)
+        batches = streamed(engine, asked(), runs)
         run = runs.get(json.loads(next(batches))["run"])
         batches.close()
         engine.released.set()
@@ -55,11 +55,11 @@ def test_where_others_wait_a_lost_run_goes_on_only_for_a_page_that_asks_for_it(m
     monkeypatch.setattr("ui.live.run.HURRY", math.inf)
     for asks, finish in ((False, "stopped"), (True, "length")):
         engine, runs = MadeEngine(9, hold=3), Runs()
-        batches = live_stream.stream(engine, asked(), runs, wanted=lambda: True)
+        batches = streamed(engine, asked(), runs, wanted=lambda: True)
         run = runs.get(json.loads(next(batches))["run"])
         batches.close()
         if asks:
-            assert len(json.loads(live_stream.resync(runs, run.id))["ev"]) <= 3
+            assert len(json.loads(stage.resync(runs, run.id))["ev"]) <= 3
         else:
             monkeypatch.setattr("ui.live.run.HURRY", 0.0)
         engine.released.set()
@@ -71,7 +71,7 @@ def test_where_others_wait_a_lost_run_goes_on_only_for_a_page_that_asks_for_it(m
 def test_stop_ends_a_run_and_its_stream_says_so() -> None:
     """However long the last forward takes: the end is sent when it has come, not when somebody lost patience."""
     engine, runs = MadeEngine(1000, hold=3), Runs()
-    batches = live_stream.stream(engine, asked(), runs, "ticket")
+    batches = streamed(engine, asked(), runs, "ticket")
     sent = [json.loads(next(batches))]
     runs.get("ticket").stop()
     while not (runs.get("ticket").wait(0, 0) == 3 and sum(len(one.get("ev", ())) for one in sent) == 3):
@@ -85,28 +85,28 @@ def test_stop_ends_a_run_and_its_stream_says_so() -> None:
 def test_resync_returns_a_recent_run_and_nothing_for_others() -> None:
     runs = Runs(keep=1)
     first = messages(MadeEngine(), runs=runs)[0]["run"]
-    whole = json.loads(live_stream.resync(runs, first))
+    whole = json.loads(stage.resync(runs, first))
     assert whole["full"] and [event["q"] for event in whole["ev"]] == [1, 2, 3, 4, 5]
     assert whole["lanes"]["ar"]["finish"] == "length" and whole["end"]["events"] == 5
-    rest = json.loads(live_stream.resync(runs, "visitor", 3))  # by the name that it was asked for under
+    rest = json.loads(stage.resync(runs, "visitor", 3))  # by the name that it was asked for under
     assert [event["q"] for event in rest["ev"]] == [4, 5]
     assert rest["end"] == whole["end"] and rest.keys().isdisjoint(("full", "head"))
-    assert json.loads(live_stream.resync(runs, first, 5))["ev"] == []
+    assert json.loads(stage.resync(runs, first, 5))["ev"] == []
     for strange in (-1, 6, "3", None):  # from the beginning
-        assert json.loads(live_stream.resync(runs, first, strange)).get("full")
+        assert json.loads(stage.resync(runs, first, strange)).get("full")
     messages(MadeEngine(), runs=runs)
-    assert live_stream.resync(runs, first) == ""
-    assert live_stream.resync(runs, None) == live_stream.resync(runs, "") == live_stream.resync(runs, [1]) == ""
+    assert stage.resync(runs, first) == ""
+    assert stage.resync(runs, None) == stage.resync(runs, "") == stage.resync(runs, [1]) == ""
 
 
 def test_a_run_that_goes_on_is_not_forgotten_however_many_there_are() -> None:
     engines, runs = [MadeEngine(5, hold=2) for _ in range(4)], Runs(keep=1)
-    streams = [live_stream.stream(engine, asked(), runs, f"ticket {k}") for k, engine in enumerate(engines)]
+    streams = [streamed(engine, asked(), runs, f"ticket {k}") for k, engine in enumerate(engines)]
     for one in streams:
         next(one)
     for k in range(3):
         messages(MadeEngine(), runs=runs)
-        assert all(live_stream.resync(runs, f"ticket {k}") for k in range(4))
+        assert all(stage.resync(runs, f"ticket {k}") for k in range(4))
     for one, engine in zip(streams, engines, strict=True):
         engine.released.set()
         assert json.loads(list(one)[-1])["end"]["events"] == 5
@@ -116,14 +116,14 @@ def test_a_run_that_goes_on_is_not_forgotten_however_many_there_are() -> None:
 
 def test_a_resync_of_a_run_without_events_says_how_it_stands() -> None:
     engine, runs = MadeEngine(5, hold=0), Runs()
-    batches = live_stream.stream(engine, asked(), runs, "ticket")
+    batches = streamed(engine, asked(), runs, "ticket")
     assert next(batches)
-    assert json.loads(live_stream.resync(runs, "ticket")).keys() == {"n"}  # nothing yet
+    assert json.loads(stage.resync(runs, "ticket")).keys() == {"n"}  # nothing yet
     engine.released.set()
     list(batches)
-    assert json.loads(live_stream.resync(runs, "ticket"))["full"]
+    assert json.loads(stage.resync(runs, "ticket"))["full"]
     messages(MadeEngine(0), runs=runs)
-    assert json.loads(live_stream.resync(runs, "visitor"))["error"] == wire.STOPPED
+    assert json.loads(stage.resync(runs, "visitor"))["error"] == wire.STOPPED
 
 
 def test_a_run_that_ends_early_without_being_stopped_ran_out_of_time() -> None:

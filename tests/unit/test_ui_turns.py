@@ -14,12 +14,12 @@ import torch
 
 from nemodiff.engine.local import Engine
 from nemodiff.request import Request
-from tests.helpers.engines import MadeEngine, messages
-from ui import wire
-from ui.live import backlog
+from tests.helpers.engines import MadeEngine, messages, streamed
+from ui.live import backlog, stage
 from ui.live import stream as live_stream
 from ui.live import tickets as asking
-from ui.live.desk import Turns
+from ui.live.desk import Desk
+from ui.live.messages import Finished, Refused, Waiting
 from ui.live.run import Runs
 from ui.live.visitor import visitor_of
 from ui.server import logs
@@ -33,9 +33,17 @@ def visitor(session: str = "s", host: str | None = "203.0.113.7", **headers: str
     return SimpleNamespace(session_hash=session, client=SimpleNamespace(host=host), headers=named)
 
 
-def take(turns: Turns, who: Any, work: Any, *names: str, replaces: str = "") -> Iterator[Any]:
-    told = lambda text, ahead: ("waits", text, ahead)  # noqa: E731
-    return turns.take(who, work, told, lambda text: ("refused", text), names, replaces, lambda: "halted")
+def take(desk: Desk, who: Any, work: Any, *names: str, replaces: str = "") -> Iterator[Any]:
+    for message in desk.take(who, lambda ticket: (one for one in work(ticket)), names, replaces):
+        match message:
+            case Waiting(sentence, ahead):
+                yield "waits", sentence, ahead
+            case Refused(sentence):
+                yield "refused", sentence
+            case Finished():
+                yield "halted"
+            case _:
+                yield message
 
 
 @pytest.mark.parametrize(
@@ -68,50 +76,50 @@ def test_a_visitor_without_anything_is_nobody() -> None:
 
 def test_who_waits_is_told_and_comes_when_the_place_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ui.live.desk.PATIENCE", 0.01)
-    turns = Turns(Settings())
-    first = take(turns, visitor("a"), lambda _: iter(["one", "two"]))
+    desk = Desk(Settings())
+    first = take(desk, visitor("a"), lambda _: iter(["one", "two"]))
     assert next(first) == "one"
-    second = take(turns, visitor("b"), lambda _: iter(["three"]))
+    second = take(desk, visitor("b"), lambda _: iter(["three"]))
     assert next(second) == ("waits", "Waiting for the model: 1 run comes first.", 1)
     assert list(first) == ["two"]
     assert list(second) == ["three"]
-    assert (turns.line.running, turns.line.waiting) == (0, 0)
+    assert (desk.line.running, desk.line.waiting) == (0, 0)
 
 
 def test_a_closed_page_leaves_the_line_wherever_it_stands() -> None:
-    turns = Turns(Settings())
-    first, second = (take(turns, visitor(name), lambda _: iter([1, 2])) for name in "ab")
+    desk = Desk(Settings())
+    first, second = (take(desk, visitor(name), lambda _: iter([1, 2])) for name in "ab")
     next(first)
     next(second)
-    assert (turns.line.running, turns.line.waiting) == (1, 1)
+    assert (desk.line.running, desk.line.waiting) == (1, 1)
     second.close()
-    assert (turns.line.running, turns.line.waiting) == (1, 0)
+    assert (desk.line.running, desk.line.waiting) == (1, 0)
     first.close()
-    assert (turns.line.running, turns.line.waiting) == (0, 0)
+    assert (desk.line.running, desk.line.waiting) == (0, 0)
 
 
 def test_stop_takes_who_waits_out_of_the_line_and_says_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ui.live.desk.PATIENCE", 0.01)
-    turns = Turns(Settings())
-    first, second = (take(turns, visitor(name), lambda _: iter([1, 2]), name) for name in "ab")
+    desk = Desk(Settings())
+    first, second = (take(desk, visitor(name), lambda _: iter([1, 2]), name) for name in "ab")
     next(first)
     next(second)
-    assert turns.halt("b")
+    assert desk.halt("b")
     assert list(second) == ["halted"]
-    assert (turns.line.running, turns.line.waiting) == (1, 0)
+    assert (desk.line.running, desk.line.waiting) == (1, 0)
     assert list(first) == [2]
-    assert not turns.halt("b")
+    assert not desk.halt("b")
 
 
 def test_stop_stops_what_it_names_and_nothing_that_is_asked_for_later() -> None:
-    turns = Turns(Settings())
-    first = take(turns, visitor(), lambda _: iter([1, 2]), "first", "page")
-    sweep = take(turns, visitor(), lambda _: iter([3]), "sweep")
+    desk = Desk(Settings())
+    first = take(desk, visitor(), lambda _: iter([1, 2]), "first", "page")
+    sweep = take(desk, visitor(), lambda _: iter([3]), "sweep")
     assert next(first) == 1
     assert next(sweep)[0] == "waits"
-    assert turns.halt("page")
+    assert desk.halt("page")
     assert list(first) == []  # cut off, and its place is free
-    later = take(turns, visitor(), lambda _: iter([4]), "later", "page")
+    later = take(desk, visitor(), lambda _: iter([4]), "later", "page")
     assert list(sweep) == [3] and list(later) == [4]  # neither the same page's sweep nor its next run
 
 
@@ -119,30 +127,30 @@ def test_a_stop_that_overtakes_what_it_stops_is_remembered_and_so_are_only_so_ma
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("ui.live.desk.EARLY", 3)
-    turns = Turns(Settings())
+    desk = Desk(Settings())
     for k in range(9):
-        turns.halt(f"ticket {k}", early=True)
-    assert list(take(turns, visitor(), lambda _: iter([1]), "ticket 8", "page")) == ["halted"]
-    assert list(take(turns, visitor(), lambda _: iter([1]), "ticket 0", "page")) == [1]
-    assert list(turns._early) == ["ticket 6", "ticket 7"]
-    assert not turns._tickets
+        desk.halt(f"ticket {k}", early=True)
+    assert list(take(desk, visitor(), lambda _: iter([1]), "ticket 8", "page")) == ["halted"]
+    assert list(take(desk, visitor(), lambda _: iter([1]), "ticket 0", "page")) == [1]
+    assert list(desk._early) == ["ticket 6", "ticket 7"]
+    assert not desk._tickets
 
 
 def test_a_page_that_asks_anew_waits_once() -> None:
-    turns = Turns(Settings())
-    other = take(turns, visitor("other"), lambda _: iter([1]))
+    desk = Desk(Settings())
+    other = take(desk, visitor("other"), lambda _: iter([1]))
     next(other)
-    waiting = [take(turns, visitor(), lambda _, k=k: iter([k]), f"ticket {k}", "page", replaces="page") for k in "abc"]
+    waiting = [take(desk, visitor(), lambda _, k=k: iter([k]), f"ticket {k}", "page", replaces="page") for k in "abc"]
     for one in waiting:
         assert next(one)[0] == "waits"
-    assert turns.line.waiting == 1
+    assert desk.line.waiting == 1
     assert list(other) == []
     assert [list(one) for one in waiting] == [["halted"], ["halted"], ["c"]]
 
 
 def test_a_turn_that_was_handed_over_lasts_until_its_thread_has_ended() -> None:
     """Whether or not the page still listens: two runs at once would be two on one model."""
-    turns, stopped, tickets = Turns(Settings()), [], []
+    desk, stopped, tickets = Desk(Settings()), [], []
 
     def work(ticket: Any) -> Iterator[str]:
         tickets.append(ticket)
@@ -150,46 +158,46 @@ def test_a_turn_that_was_handed_over_lasts_until_its_thread_has_ended() -> None:
         yield "first"
         yield "last"
 
-    run = take(turns, visitor(), work, "ticket", "page")
+    run = take(desk, visitor(), work, "ticket", "page")
     next(run)
-    second = take(turns, visitor("b"), lambda _: iter([1]))
+    second = take(desk, visitor("b"), lambda _: iter([1]))
     next(second)
-    turns.halt("ticket")
+    desk.halt("ticket")
     assert stopped == [True] and list(run) == ["last"]  # the run itself says how it ended
-    assert (turns.line.running, turns.line.waiting) == (1, 1)
+    assert (desk.line.running, desk.line.waiting) == (1, 1)
     tickets[0].leave()
     assert list(second) == [1]
-    turns.halt("early", early=True)
-    assert list(take(turns, visitor(), work, "early")) == ["halted"] and len(tickets) == 1
+    desk.halt("early", early=True)
+    assert list(take(desk, visitor(), work, "early")) == ["halted"] and len(tickets) == 1
 
 
 def test_a_stopped_run_does_not_count_for_its_visitors_limit() -> None:
-    turns = Turns(Settings(visitor_runs=1))
+    desk = Desk(Settings(visitor_runs=1))
 
     def work(ticket: Any) -> Iterator[int]:
         ticket.hand_over(lambda: None)
         yield from (1, 2)
 
-    run = take(turns, visitor(), work, "first")
+    run = take(desk, visitor(), work, "first")
     next(run)
-    [refused] = take(turns, visitor(), lambda _: iter([1]))
+    [refused] = take(desk, visitor(), lambda _: iter([1]))
     assert refused[0] == "refused"
-    turns.halt("first")  # it has its forward to end
-    assert next(take(turns, visitor(), lambda _: iter([1])))[0] == "waits"
+    desk.halt("first")  # it has its forward to end
+    assert next(take(desk, visitor(), lambda _: iter([1])))[0] == "waits"
 
 
 def test_what_a_page_missed_is_its_run_its_place_in_the_line_or_that_it_is_not_here() -> None:
-    turns = Turns(Settings())
-    assert json.loads(turns.resync("unknown", 0)) == {"gone": turns.server}
-    first = take(turns, visitor("a"), lambda _: iter([1, 2]))
+    desk = Desk(Settings())
+    assert json.loads(desk.resync("unknown", 0)) == {"gone": desk.server}
+    first = take(desk, visitor("a"), lambda _: iter([1, 2]))
     next(first)
-    second = take(turns, visitor("b"), lambda _: iter([1]), asking.own("a-ticket-of-the-page"))
+    second = take(desk, visitor("b"), lambda _: iter([1]), asking.own("a-ticket-of-the-page"))
     next(second)
-    told = json.loads(turns.resync("a-ticket-of-the-page", 0))
+    told = json.loads(desk.resync("a-ticket-of-the-page", 0))
     assert (told["ahead"], told["ticket"]) == (1, "a-ticket-of-the-page") and "1 run comes first" in told["wait"]
-    messages(MadeEngine(), runs=turns.runs)
-    assert json.loads(turns.resync("visitor", 4))["end"]["events"] == 5
-    assert Turns(Settings()).server != turns.server
+    messages(MadeEngine(), runs=desk.runs)
+    assert json.loads(desk.resync("visitor", 4))["end"]["events"] == 5
+    assert Desk(Settings()).server != desk.server
 
 
 def test_a_ticket_is_the_first_line_of_what_was_sent_and_only_if_it_can_be_one() -> None:
@@ -205,14 +213,14 @@ def test_a_ticket_is_the_first_line_of_what_was_sent_and_only_if_it_can_be_one()
 
 
 def test_a_refusal_and_a_closing_are_sentences() -> None:
-    turns = Turns(Settings(visitor_runs=1))
-    first = take(turns, visitor(), lambda _: iter([1, 2]))
+    desk = Desk(Settings(visitor_runs=1))
+    first = take(desk, visitor(), lambda _: iter([1, 2]))
     next(first)
-    [refused] = take(turns, visitor(), lambda _: iter([1]))
+    [refused] = take(desk, visitor(), lambda _: iter([1]))
     assert refused == ("refused", "You have a run going or waiting: let one end, or stop it, first.")
-    second = take(turns, visitor("b", "9.9.9.9"), lambda _: iter([1]))
+    second = take(desk, visitor("b", "9.9.9.9"), lambda _: iter([1]))
     next(second)
-    turns.line.close()
+    desk.line.close()
     assert list(second) == [("refused", "The server is being restarted: try again in a minute.")]
     assert list(first) == [2]
 
@@ -220,16 +228,16 @@ def test_a_refusal_and_a_closing_are_sentences() -> None:
 def test_a_run_is_counted_and_logged_without_what_was_asked(
     llama_engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    turns, runs = Turns(Settings()), Runs()
+    desk, runs = Desk(Settings()), Runs()
     request = Request(prompt="my secret", prompt_ids=(5, 6), modes=("ar",), max_new_tokens=4, ignore_eos=True)
     with caplog.at_level(logging.INFO, "ui.live.desk"):
-        list(live_stream.stream(llama_engine, request, runs, ended=lambda run: turns.ended(run, run.began)))
+        list(streamed(llama_engine, request, runs, ended=lambda run: desk.ended(run, run.began)))
     [record] = caplog.records
     line = json.loads(logs.JsonLines().format(record))
     assert line["message"] == "run ended" and line["finish"] == "length"
     assert (line["modes"], line["tokens"], line["forwards"]) == (["ar"], 4, 3)
     assert "secret" not in json.dumps(line) + logs.Text("%(message)s").format(record)
-    text = turns.metrics.text().decode()
+    text = desk.metrics.text().decode()
     for sample in (
         'nemodiff_runs_total{finish="length"} 1.0',
         'nemodiff_tokens_total{mode="ar"} 4.0',
@@ -261,18 +269,18 @@ def test_an_error_is_logged_without_its_text() -> None:
 def test_running_out_of_memory_ends_one_run_and_the_next_one_works(
     llama_engine: Engine, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    turns, runs = Turns(Settings()), Runs()
+    desk, runs = Desk(Settings()), Runs()
     request = Request(prompt_ids=(5, 6), max_new_tokens=8, ignore_eos=True)
 
     def ask() -> list[dict]:
         def work(ticket: Any) -> Iterator[str]:
             def ended(run: Any) -> None:
                 ticket.leave()
-                turns.ended(run, run.began)
+                desk.ended(run, run.began)
 
-            return live_stream.stream(llama_engine, request, runs, ended=ended)
+            return streamed(llama_engine, request, runs, ended=ended)
 
-        return [json.loads(text) for text in turns.take(visitor(), work, wire.waiting, wire.failure)]
+        return [json.loads(text) for text in take(desk, visitor(), work)]
 
     whole = ask()
     model, left = type(llama_engine.model), 6
@@ -295,7 +303,7 @@ def test_running_out_of_memory_ends_one_run_and_the_next_one_works(
     assert {mode: lane["tokens"] for mode, lane in again[-2]["lanes"].items()} == {
         mode: lane["tokens"] for mode, lane in whole[-2]["lanes"].items()
     }
-    assert 'nemodiff_runs_total{finish="error"} 1.0' in turns.metrics.text().decode()
+    assert 'nemodiff_runs_total{finish="error"} 1.0' in desk.metrics.text().decode()
 
 
 def test_a_page_that_takes_nothing_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,7 +311,7 @@ def test_a_page_that_takes_nothing_holds_up_nobody(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(live_stream, "PATIENCE", 0.001)
     engine, runs, held = MadeEngine(50, hold=20), Runs(), [live_stream.BEHIND]
     free = threading.Event()
-    batches = live_stream.stream(
+    batches = streamed(
         engine,
         Request(prompt="hello", modes=("ar",)),
         runs,
@@ -328,10 +336,10 @@ def test_a_page_that_never_takes_anything_gets_the_end_alone(monkeypatch: pytest
     monkeypatch.setattr(live_stream, "LINGER", 0.005)
     runs = Runs()
     request = Request(prompt="hello", modes=("ar",))
-    sent = [json.loads(text) for text in live_stream.stream(MadeEngine(50), request, runs, "v", behind=lambda: 10**6)]
+    sent = [json.loads(text) for text in streamed(MadeEngine(50), request, runs, "v", behind=lambda: 10**6)]
     assert not [message for message in sent if message.get("ev")]
     assert sent[-1]["end"]["events"] == 50  # so that it sees what it missed, and asks for it
-    assert len(json.loads(live_stream.resync(runs, sent[-1]["run"]))["ev"]) == 50
+    assert len(json.loads(stage.resync(runs, sent[-1]["run"]))["ev"]) == 50
 
 
 def test_how_far_a_page_is_behind_is_what_gradio_holds_for_it() -> None:

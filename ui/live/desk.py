@@ -1,4 +1,4 @@
-"""Turns: every use of the model by the page goes through here: in line, counted, and let go when it ends."""
+"""Desk: every use of the model goes through here: it waits in line, is counted, and is let go when it ends."""
 
 from __future__ import annotations
 
@@ -7,19 +7,23 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import Any, TypeVar
 
 from nemodiff.engine.interface import EngineInterface
+from nemodiff.request import Request
 from ui import wire
-from ui.live import stream as live_stream
-from ui.live import tickets as asking
-from ui.live.fair_queue import Line, Refused, Ticket, Told, sentence
+from ui.live import stage, tickets
+from ui.live.fair_queue import Line, Ticket, Told, TurnedAway, sentence
+from ui.live.limits import within
+from ui.live.messages import Batch, Finished, Message, Place, Refused, Waiting
 from ui.live.metrics import Metrics
 from ui.live.run import Run, Runs
+from ui.live.stream import follow
 from ui.live.visitor import visitor_of
 from ui.settings import Settings
+from ui.wire import explain
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +35,7 @@ EARLY = 1000
 T = TypeVar("T")
 
 
-class Turns:
+class Desk:
     """The line of one page and what is counted of it. places: runs that the engine takes at once."""
 
     def __init__(self, settings: Settings, places: int = 1) -> None:
@@ -39,87 +43,120 @@ class Turns:
         self.metrics = Metrics(self.line)
         self.runs = Runs()
         self.server = secrets.token_urlsafe(8)  # another one after a restart: so a page knows that its server is gone
-        self._proxies = settings.proxies
+        self._settings = settings
         self._tickets: dict[str, list[Ticket]] = {}  # by the names that they were asked for under
         self._early: OrderedDict[str, None] = OrderedDict()  # names that were halted before they came
         self._lock = threading.Lock()
         #: The engine that the page runs on now, which /health tells of.
         self.engine: Callable[[], EngineInterface | None] = lambda: None
 
+    def run(
+        self,
+        request: Request,
+        visitor: Any,
+        engine: Callable[[], EngineInterface],
+        *,
+        ticket: str = "",
+        behind: Callable[[], int] = lambda: 0,
+        keeps: bool = True,
+    ) -> Generator[Message, None, None]:
+        """A run from asking to its end; closing this lets go of it. Nothing is raised: what cannot be run is Refused.
+
+        engine: what is loaded when the turn comes; it raises RequestError where nothing is. ticket: the page's name for
+        the request, which `halt` and `resync` know it by. behind: as for `follow`. keeps: whether the page may come
+        back for what it missed; a run without one ends with its stream.
+        """
+        asked, names = time.monotonic(), tickets.names(ticket, visitor.session_hash)
+
+        def work(place: Ticket) -> Generator[Batch | Finished | Refused, None, None]:
+            def ended(run: Run) -> None:
+                place.leave()
+                self.ended(run, asked)
+
+            run = Run(engine(), request, ended, lambda: self.line.waiting > 0)
+            try:
+                run.start()
+                if keeps:
+                    self.runs.add(run, ticket)
+                place.hand_over(run.stop)
+                yield from follow(run, behind)
+            finally:
+                run.let_go() if keeps else run.stop()
+
+        # A stage shows one run: what its page asked for before ends, a search too. A branch lets its own run end.
+        replaces = names[-1] if names and not request.answer_ids else ""
+        try:
+            within(request, self._settings, engine())  # what cannot run need not wait
+            yield from self.take(visitor, work, names, replaces)
+        except Exception as error:  # noqa: BLE001 - whoever asked gets a sentence whatever happened
+            yield Refused(explain(error))
+
     def take(
         self,
-        request: Any,
-        work: Callable[[Ticket], Iterator[T]],
-        waiting: Callable[[str, int], T],
-        refused: Callable[[str], T],
+        visitor: Any,
+        work: Callable[[Ticket], Generator[T, None, None]],
         names: Sequence[str] = (),
         replaces: str = "",
-        halted: Callable[[], T] | None = None,
-    ) -> Iterator[T]:
+    ) -> Iterator[T | Place]:
         """Wait for the visitor's turn, then yield what `work` yields; closing it leaves the line.
 
-        waiting: a message from a sentence and how many runs come first. refused: from a sentence. names: what `halt`
-        knows the ticket by. replaces: a name whose tickets are halted first. halted: the last message of a wait that
-        Stop ended. The place goes back when `work` ends, or by who took it over (`Ticket.hand_over`).
+        names: what `halt` knows the ticket by. replaces: a name whose tickets are halted first. The place goes back
+        when `work` ends, or by who took it over (`Ticket.hand_over`).
         """
         if replaces:
             self.halt(replaces)
         try:
-            ticket = self.line.enter(visitor_of(request, self._proxies))
-        except Refused as refusal:
-            yield refused(str(refusal))
+            ticket = self.line.enter(visitor_of(visitor, self._settings.proxies))
+        except TurnedAway as refusal:
+            yield Refused(str(refusal))
             return
         with ticket, self._known(ticket, names):
-            patience = 0.0
             try:
-                told = Told()
-                while not ticket.wait(patience):
-                    if ticket.halted:
-                        break
-                    patience = PATIENCE
-                    ahead, seconds = ticket.ahead()
-                    if ahead:
-                        yield waiting(told(ahead, seconds), ahead)
-            except Refused as refusal:
-                yield refused(str(refusal))
+                yield from self._wait(ticket)
+            except TurnedAway as refusal:
+                yield Refused(str(refusal))
                 return
             if ticket.halted:
-                if halted:
-                    yield halted()
+                yield Finished(None)
                 return
-            messages = work(ticket)
-            try:
+            with closing(work(ticket)) as messages:
                 for message in messages:
                     if ticket.cut_off():
                         return
                     yield message
-            finally:
-                if close := getattr(messages, "close", None):
-                    close()
+
+    def _wait(self, ticket: Ticket) -> Iterator[Waiting]:
+        """Until the turn has come, or never will. Raises TurnedAway when the line was closed."""
+        told, patience = Told(), 0.0
+        while not ticket.wait(patience) and not ticket.halted:
+            patience = PATIENCE
+            ahead, seconds = ticket.ahead()
+            if ahead:
+                yield Waiting(told(ahead, seconds), ahead)
 
     def count(self, request: Any) -> None:
         """Count what a visitor has made of a trace as one of what may be started a minute. Raises Refused."""
-        self.line.count(visitor_of(request, self._proxies))
+        self.line.count(visitor_of(request, self._settings.proxies))
 
     def halt(self, name: str, early: bool = False) -> bool:
         """Stop was pressed for the tickets of a name; False when there are none. What is asked for later is none of
         them, except with `early`: then the name is a single ticket's that may still be on its way here."""
         with self._lock:
-            tickets = tuple(self._tickets.get(name, ()))
-            if early and not tickets:
+            found = tuple(self._tickets.get(name, ()))
+            if early and not found:
                 self._early[name] = None
                 while len(self._early) > EARLY:
                     self._early.popitem(last=False)
-        for ticket in tickets:
+        for ticket in found:
             ticket.halt()
-        return bool(tickets)
+        return bool(found)
 
     def standing(self, name: str) -> tuple[str, int] | None:
         """How the ticket of a name stands in the line: a sentence and how many runs come first; None when it does not
         wait."""
         with self._lock:
-            tickets = tuple(self._tickets.get(name, ()))
-        for ticket in tickets:
+            found = tuple(self._tickets.get(name, ()))
+        for ticket in found:
             ahead, seconds = ticket.ahead()
             if ahead:
                 return sentence(ahead, seconds), ahead
@@ -127,9 +164,9 @@ class Turns:
 
     def resync(self, name: str, after: int) -> str:
         """What a page missed of a run: events after `after`; or how it waits; or that it is not here (`gone`)."""
-        if text := live_stream.resync(self.runs, name, after):
+        if text := stage.resync(self.runs, name, after):
             return text
-        if standing := self.standing(asking.own(name)):
+        if standing := self.standing(tickets.own(name)):
             return wire.named(name, wire.waiting(*standing))
         return wire.pack({"gone": self.server})
 

@@ -19,7 +19,7 @@ VISITORS = 10_000
 MINUTE = 60.0
 
 
-class Refused(RequestError):
+class TurnedAway(RequestError):
     """A run that may not even wait. reason: full, visitor, rate or closed."""
 
     def __init__(self, reason: str, sentence: str) -> None:
@@ -66,11 +66,11 @@ class Line:
         return len(self._waiting)
 
     def enter(self, visitor: str) -> Ticket:
-        """A place in the line, to be left with `Ticket.leave`. Raises Refused."""
+        """A place in the line, to be left with `Ticket.leave`. Raises TurnedAway."""
         with self._changed:
             try:
                 self._admit(visitor)
-            except Refused as refusal:
+            except TurnedAway as refusal:
                 self.refused[refusal.reason] += 1
                 raise
             ticket = Ticket(self, visitor)
@@ -78,11 +78,11 @@ class Line:
             return ticket
 
     def count(self, visitor: str) -> None:
-        """Count what needs no place, as drawing does, among what a visitor starts a minute. Raises Refused."""
+        """Count what needs no place, as drawing does, among what a visitor starts a minute. Raises TurnedAway."""
         with self._changed:
             try:
                 self._rate(visitor)
-            except Refused as refusal:
+            except TurnedAway as refusal:
                 self.refused[refusal.reason] += 1
                 raise
             self._note(visitor)
@@ -100,19 +100,19 @@ class Line:
 
     def _admit(self, visitor: str) -> None:
         if self.closed:
-            raise Refused("closed", "The server is being restarted: try again in a minute.")
+            raise TurnedAway("closed", "The server is being restarted: try again in a minute.")
         self._rate(visitor)
         mine = sum(one.visitor == visitor and not one.halted for one in (*self._running, *self._waiting))
         if self._visitor_runs and mine >= self._visitor_runs:
             runs = "a run" if mine == 1 else f"{mine} runs"
-            raise Refused("visitor", f"You have {runs} going or waiting: let one end, or stop it, first.")
+            raise TurnedAway("visitor", f"You have {runs} going or waiting: let one end, or stop it, first.")
         if len(self._waiting) >= self._most:
-            raise Refused("full", f"{self._most} runs are waiting already: try again in a few minutes.")
+            raise TurnedAway("full", f"{self._most} runs are waiting already: try again in a few minutes.")
         self._note(visitor)
 
     def _rate(self, visitor: str) -> None:
         if self._visitor_rate and self._recent(visitor) >= self._visitor_rate:
-            raise Refused(
+            raise TurnedAway(
                 "rate", f"You started {self._visitor_rate} within a minute, as many as one may: wait a little."
             )
 
@@ -185,14 +185,14 @@ class Ticket:
         return self in self._line._running
 
     def wait(self, seconds: float) -> bool:
-        """Wait for the turn; False when it has not come after `seconds`, and at once when it never will. Raises Refused
-        when the line was closed."""
+        """Wait for the turn; False when it has not come after `seconds`, and at once when it never will. Raises
+        TurnedAway when the line was closed."""
         line = self._line
         with line._changed:
             line._changed.wait_for(lambda: self.mine or line.closed or self not in line._waiting, seconds)
             if line.closed and self in line._waiting:
                 line.refused["closed"] += 1
-                raise Refused("closed", "The server is being restarted: try again in a minute.")
+                raise TurnedAway("closed", "The server is being restarted: try again in a minute.")
             return self.mine
 
     def ahead(self) -> tuple[int, float | None]:
@@ -236,7 +236,7 @@ class Ticket:
         """Between two parts of long work: let those who wait go first. Returns the seconds until it was on again; at
         once for who has left.
 
-        stopped: asked every `seconds`; True ends the wait without a turn. Raises Refused when the line was closed.
+        stopped: asked every `seconds`; True ends the wait without a turn. Raises TurnedAway when the line was closed.
         """
         line = self._line
         with line._changed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -163,7 +163,7 @@ class Checkpoints:
         name = self._ready.get(session)
         return self.state(step={"what": "wait", "name": name}) if name else self.state()
 
-    def swap(self, session: str | None = None) -> Iterator[str]:
+    def swap(self, session: str | None = None) -> Generator[str, None, None]:
         """Load what this visitor fetched and free the old one. When that fails the page runs what it ran before."""
         name = self._ready.pop(session, None)
         if name is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from nemodiff.evaluate.sweep_results import Results
 from nemodiff.examples import EXAMPLES
 from nemodiff.request import Request
 from ui.backends import zero
-from ui.live.desk import Turns
+from ui.live.desk import Desk
 from ui.live.fair_queue import Ticket
 from ui.live.limits import within
+from ui.live.messages import Finished, Refused, Waiting
 from ui.live.models import Checkpoints
 from ui.live.sweep_run import Plan, Sweep
 from ui.render.charts.compare import seconds_a_token, tokens_a_forward
@@ -40,35 +41,76 @@ STOPPING = "Stopping after this forward…"
 LIMIT = 10
 
 
-def add(
-    page: gr.Blocks,
-    tabs: gr.Tabs,
-    checkpoints: Checkpoints,
-    settings: Settings,
-    *,
-    turns: Turns,
-    model: dict[str, Any],
-) -> None:
-    """Lay out and wire the tab. turns: the line for the model, which a sweep joins anew after a run when others wait.
-    model: the event options that all uses of the model share."""
-    quiet: dict[str, Any] = {
-        "show_progress": "hidden",
-        "api_visibility": "private",
-        "queue": False,
-        "preprocess": False,
-    }
+QUIET: dict[str, Any] = {
+    "show_progress": "hidden",
+    "api_visibility": "private",
+    "queue": False,
+    "preprocess": False,
+}
 
-    def plan_of(labels: list[str], blocks: str, thresholds: str, tokens: float | None) -> Plan:
-        return Plan.of(labels, blocks, thresholds, tokens, settings.max_new_tokens)
 
-    def count(*fields: Any) -> str:
+class Compare:
+    """The tab. desk: the line for the model, which a sweep joins anew after a run when others wait."""
+
+    def __init__(self, checkpoints: Checkpoints, settings: Settings, desk: Desk) -> None:
+        self._checkpoints, self._settings, self._desk = checkpoints, settings, desk
+
+    def add(self, page: gr.Blocks, tabs: gr.Tabs, model: dict[str, Any]) -> None:
+        """Lay out and wire the tab. model: the event options that all uses of the model share."""
+        with page:
+            # The visitor's browser keeps what was measured; the key only hides it from a glance. Outside the tab, since
+            # what is in a tab that was not opened yet has no value.
+            kept = gr.BrowserState(None, storage_key="nemodiff-compare", secret="nemodiff")
+        with page, tabs, gr.Tab("Compare", id="compare", elem_id="compare", render_children=True):
+            gr.HTML(f'<p class="intro">{INTRO}</p>', apply_default_css=False, js_on_load=None)
+            with gr.Column(elem_id="sweep-card"):
+                fields = self._lay_out_form()
+                status = gr.HTML(_status("idle", ""), apply_default_css=False, js_on_load=None, elem_id="sweep-status")
+            with gr.Row(elem_id="sweep-charts"):
+                nothing = Results()
+                plots = [
+                    gr.Plot(chart(nothing), show_label=False, elem_classes="chart", min_width=320)
+                    for chart in (tokens_a_forward, seconds_a_token)
+                ]
+            figures = gr.HTML(apply_default_css=False, js_on_load=None, elem_id="sweep-table")
+
+            drawn = [status, *plots, figures, kept]
+            going = self.start.click(self.compare, [*fields, kept], drawn, **model)
+            # Without a word of the server, which may be what is missing.
+            going.failure(None, None, status, js=f"() => {json.dumps(_status('error', BUSY))}", **QUIET)
+            self.halt.click(self.stop, None, None, **QUIET)
+            for field in fields:
+                field.change(self.count, fields, self.planned, **QUIET)
+            page.load(self.restore, kept, drawn[1:-1], **QUIET)
+
+    def _lay_out_form(self) -> list[Any]:
+        """The fields of a plan; how many runs it has stands beside them."""
+        prompts = gr.CheckboxGroup(
+            [one.label for one in EXAMPLES], value=list(CHOSEN), label="Prompts", elem_id="sweep-prompts"
+        )
+        with gr.Row(elem_id="sweep-ask"):
+            blocks = _field("block lengths", "4, 8, 16", "sweep-blocks")
+            thresholds = _field("thresholds", "0.8, 0.9, 0.95, 0.99", "sweep-thresholds")
+            tokens = gr.Number(48, label="new tokens", step=1, elem_id="sweep-tokens", min_width=60)
+            self.planned = gr.HTML(apply_default_css=False, js_on_load=None, elem_id="sweep-plan")
+            self.halt = gr.Button("Stop", elem_id="sweep-stop", min_width=80, scale=0)
+            self.start = gr.Button("Sweep", variant="primary", elem_id="sweep-start", min_width=110, scale=0)
+        fields: list[Any] = [prompts, blocks, thresholds, tokens]
+        self.planned.value = self.count(*(field.value for field in fields))
+        return fields
+
+    def _plan(self, labels: list[str], blocks: str, thresholds: str, tokens: float | None) -> Plan:
+        return Plan.of(labels, blocks, thresholds, tokens, self._settings.max_new_tokens)
+
+    def count(self, labels: list[str], blocks: str, thresholds: str, tokens: float | None) -> str:
         try:
-            plan = plan_of(*fields)
+            plan = self._plan(labels, blocks, thresholds, tokens)
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
             return _sentence(explain(error), "plan")
         return _sentence(f"{plan.runs} runs of at most {plural(plan.max_new_tokens, 'token')}", "plan")
 
     def compare(
+        self,
         labels: list[str],
         blocks: str,
         thresholds: str,
@@ -77,31 +119,33 @@ def add(
         visitor: gr.Request,
     ) -> Iterator[list[Any]]:
         try:
-            engine = checkpoints.loaded("nothing can be measured")
-            if settings.zero:
+            engine = self._checkpoints.loaded("nothing can be measured")
+            if self._settings.zero:
                 raise RequestError(zero.COMPARE)
-            plan = plan_of(labels, blocks, thresholds, tokens)
+            plan = self._plan(labels, blocks, thresholds, tokens)
             for prompt in plan.prompts:
-                within(Request(prompt=prompt, max_new_tokens=plan.max_new_tokens), settings, engine)
+                within(Request(prompt=prompt, max_new_tokens=plan.max_new_tokens), self._settings, engine)
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
             yield [_status("error", explain(error)), *_unchanged()]
             return
         name = _name(visitor)
         yield [_status("going", WAITING), *_unchanged()]
-        yield from turns.take(
-            visitor,
-            lambda ticket: measure(plan, earlier, ticket),
-            lambda text, _: [_status("going", text), *_unchanged()],
-            lambda text: [_status("error", text), *_unchanged()],
-            (name,),
-            name,  # pressed twice, it begins anew with what was measured
-            halted=lambda: [_status("idle", ""), *_unchanged()],
-        )
+        # Pressed twice, it begins anew with what was measured.
+        for message in self._desk.take(visitor, lambda ticket: self._measure(plan, earlier, ticket), (name,), name):
+            match message:
+                case Waiting(sentence):
+                    yield [_status("going", sentence), *_unchanged()]
+                case Refused(sentence):
+                    yield [_status("error", sentence), *_unchanged()]
+                case Finished():
+                    yield [_status("idle", ""), *_unchanged()]
+                case list():
+                    yield message
 
-    def measure(plan: Plan, earlier: Any, ticket: Ticket) -> Iterator[list[Any]]:
+    def _measure(self, plan: Plan, earlier: Any, ticket: Ticket) -> Generator[list[Any], None, None]:
         try:
-            engine = checkpoints.loaded("nothing can be measured")
-            sweep = Sweep(engine, plan, LIMIT * settings.time_limit, ticket)
+            engine = self._checkpoints.loaded("nothing can be measured")
+            sweep = Sweep(engine, plan, LIMIT * self._settings.time_limit, ticket)
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
             yield [_status("error", explain(error)), *_unchanged()]
             return
@@ -112,49 +156,12 @@ def add(
             yield [_progress(sweep), *(_drawn(results) if points else _unchanged())]
         yield [end(sweep), *_unchanged()]
 
-    def stop(visitor: gr.Request) -> None:
-        turns.halt(_name(visitor))  # whoever waits or sweeps says itself how that ended
+    def stop(self, visitor: gr.Request) -> None:
+        self._desk.halt(_name(visitor))  # whoever waits or sweeps says itself how that ended
 
-    def restore(earlier: Any) -> list[Any]:
+    def restore(self, earlier: Any) -> list[Any]:
         results = Results.from_json(earlier)
         return _drawn(results)[:-1] if results else _unchanged()[:-1]
-
-    with page:
-        # The visitor's browser keeps what was measured; the key only hides it from a glance. Outside the tab, since
-        # what is in a tab that was not opened yet has no value.
-        kept = gr.BrowserState(None, storage_key="nemodiff-compare", secret="nemodiff")
-    with page, tabs, gr.Tab("Compare", id="compare", elem_id="compare", render_children=True):
-        gr.HTML(f'<p class="intro">{INTRO}</p>', apply_default_css=False, js_on_load=None)
-        with gr.Column(elem_id="sweep-card"):
-            prompts = gr.CheckboxGroup(
-                [one.label for one in EXAMPLES], value=list(CHOSEN), label="Prompts", elem_id="sweep-prompts"
-            )
-            with gr.Row(elem_id="sweep-ask"):
-                blocks = _field("block lengths", "4, 8, 16", "sweep-blocks")
-                thresholds = _field("thresholds", "0.8, 0.9, 0.95, 0.99", "sweep-thresholds")
-                tokens = gr.Number(48, label="new tokens", step=1, elem_id="sweep-tokens", min_width=60)
-                planned = gr.HTML(apply_default_css=False, js_on_load=None, elem_id="sweep-plan")
-                halt = gr.Button("Stop", elem_id="sweep-stop", min_width=80, scale=0)
-                start = gr.Button("Sweep", variant="primary", elem_id="sweep-start", min_width=110, scale=0)
-            fields: list[Any] = [prompts, blocks, thresholds, tokens]
-            planned.value = count(*(field.value for field in fields))
-            status = gr.HTML(_status("idle", ""), apply_default_css=False, js_on_load=None, elem_id="sweep-status")
-        with gr.Row(elem_id="sweep-charts"):
-            nothing = Results()
-            plots = [
-                gr.Plot(chart(nothing), show_label=False, elem_classes="chart", min_width=320)
-                for chart in (tokens_a_forward, seconds_a_token)
-            ]
-        figures = gr.HTML(apply_default_css=False, js_on_load=None, elem_id="sweep-table")
-
-        drawn = [status, *plots, figures, kept]
-        going = start.click(compare, [*fields, kept], drawn, **model)
-        # Without a word of the server, which may be what is missing.
-        going.failure(None, None, status, js=f"() => {json.dumps(_status('error', BUSY))}", **quiet)
-        halt.click(stop, None, None, **quiet)
-        for field in fields:
-            field.change(count, fields, planned, **quiet)
-        page.load(restore, kept, drawn[1:-1], **quiet)
 
 
 def _field(label: str, value: str, name: str) -> gr.Textbox:

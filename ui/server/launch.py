@@ -21,7 +21,7 @@ from starlette.routing import Route
 from nemodiff.checkpoints.catalogue import folder_of
 from ui import api
 from ui.live import metrics
-from ui.live.desk import Turns
+from ui.live.desk import Desk
 from ui.live.fair_queue import Line
 from ui.page import build
 from ui.server.guard import HEADERS, Guard
@@ -44,12 +44,12 @@ def name_of(checkpoint: str) -> str:
     return Path(checkpoint).name if folder_of(checkpoint).is_absolute() or checkpoint[:1] == "~" else checkpoint
 
 
-def extras(turns: Turns, settings: Settings) -> dict[str, Any]:
+def extras(desk: Desk, settings: Settings) -> dict[str, Any]:
     """What `launch(app_kwargs=…)` gets: routes and the guard."""
-    line = turns.line
+    line = desk.line
 
     def health(_: Request) -> JSONResponse:
-        engine = turns.engine()
+        engine = desk.engine()
         status = "stopping" if line.closed else "ready" if engine else "failed"
         if status == "ready" and engine and not engine.reachable:
             status = "unreachable"
@@ -57,7 +57,7 @@ def extras(turns: Turns, settings: Settings) -> dict[str, Any]:
         return JSONResponse({"status": status, "checkpoint": name}, 200 if status == "ready" else 503)
 
     def numbers(_: Request) -> Response:
-        return Response(turns.metrics.text(), headers={"content-type": metrics.CONTENT_TYPE})
+        return Response(desk.metrics.text(), headers={"content-type": metrics.CONTENT_TYPE})
 
     async def resync(asked: Request) -> Response:
         """What a page missed of a run: {"run": its id or ticket, "after": the last event that it has}."""
@@ -67,7 +67,7 @@ def extras(turns: Turns, settings: Settings) -> dict[str, Any]:
             name, after = str(data["run"]), int(data["after"])
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return JSONResponse({"error": "The request is not of the form that this address takes."}, 400)
-        text = await run_in_threadpool(turns.resync, name, after)
+        text = await run_in_threadpool(desk.resync, name, after)
         return Response(text, media_type="application/json", headers={"cache-control": "no-store"})
 
     routes = [Route("/health", health), Route("/resync", resync, methods=["POST"])]
@@ -81,7 +81,7 @@ def extras(turns: Turns, settings: Settings) -> dict[str, Any]:
     }
 
 
-def launch(page: gr.Blocks, turns: Turns, settings: Settings, **more: Any) -> None:
+def launch(page: gr.Blocks, desk: Desk, settings: Settings, **more: Any) -> None:
     """Open the page to the network as the settings say. more: options of `Blocks.launch` besides."""
     # Seconds between two signs of life of a page's stream, by which the page knows that the connection still stands.
     os.environ.setdefault("GRADIO_HEARTBEAT_INTERVAL", "3")
@@ -103,7 +103,7 @@ def launch(page: gr.Blocks, turns: Turns, settings: Settings, **more: Any) -> No
         "ssr_mode": False,
         "pwa": False,
         "mcp_server": True,
-        "app_kwargs": extras(turns, settings),
+        "app_kwargs": extras(desk, settings),
     }
     try:
         page.launch(**options | more)
