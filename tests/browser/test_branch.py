@@ -41,8 +41,6 @@ def test_a_run_branches_from_a_pinned_token_and_comes_back(page: Page) -> None:
 
 def test_a_recording_of_another_checkpoint_does_not_branch(page: Page) -> None:
     stage = page.locator("#stage")
-    stage.evaluate(
-        "stage => { stage.branch = JSON.stringify({checkpoint: 'x', request: {modes: ['ar']}, answer_ids: [1]}) }"
-    )
-    page.evaluate("document.querySelector('#branch').click()")
+    asked = "JSON.stringify({checkpoint: 'x', request: {modes: ['ar']}, answer_ids: [1]})"
+    stage.evaluate(f"stage => stage.trigger('branch', {asked})")
     expect(stage.locator(".message")).to_contain_text("another checkpoint")

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import gradio as gr
+
 from nemodiff.errors import RequestError
 from nemodiff.request import Request
 from nemodiff.trace.events import Event, Position, Trace
@@ -60,6 +62,13 @@ class MadeEngine:
                 )
         finally:
             self.closed.set()
+
+
+def sent(name: str, values: tuple[Any, ...]) -> list[Any]:
+    """What one of the page's functions is called with: of the stage's own events, the event's data."""
+    if name in ("branch", "speed_of_light", "draw"):
+        return [gr.EventData(None, value) for value in values]
+    return list(values)
 
 
 def streamed(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import threading
 from collections.abc import Iterator
@@ -21,13 +20,13 @@ from nemodiff.errors import RequestError
 from nemodiff.model.transformer import Transformer
 from nemodiff.request import Request
 from nemodiff.trace.events import MODES, Event
-from tests.helpers.engines import streamed
-from ui import api
+from tests.helpers.engines import sent, streamed
 from ui.backends import zero
 from ui.backends.serve.decoder import Decoder
 from ui.live import oracle, stage
 from ui.live.desk import Desk
 from ui.live.limits import within
+from ui.live.messages import Refused
 from ui.live.models import Checkpoints
 from ui.live.run import LATE, Run, Runs
 from ui.page import build
@@ -136,7 +135,7 @@ def test_stop_ends_a_run_in_the_middle_of_its_prompt(llama_engine: Engine, forwa
     inside, go_on = threading.Event(), threading.Event()
     forwards.at[2] = lambda: (inside.set(), go_on.wait(WAIT))
     runs, freed = Runs(), threading.Event()
-    run = Run(llama_engine, asked(), None, lambda run: freed.set())
+    run = Run(llama_engine, asked(), lambda run: freed.set())
     runs.add(run, "visitor")
     run.start()
     assert inside.wait(WAIT)
@@ -223,9 +222,9 @@ def ask(llama_engine: Engine) -> Any:
     page = build.build(llama_engine, FEW, desk=Desk(FEW))
     functions = {one.api_name: one.fn for one in page.fns.values()}
 
-    def call(name: str, *sent: Any) -> dict[str, Any]:
+    def call(name: str, *values: Any) -> dict[str, Any]:
         visitor = SimpleNamespace(session_hash="s", client=None, headers={})
-        *_, last = functions[name](*sent, visitor)
+        *_, last = functions[name](*sent(name, values), visitor)
         return json.loads(last)
 
     return call
@@ -253,17 +252,16 @@ def test_text_and_programs_are_counted_in_tokens_too(chat_folder: Any, monkeypat
     from tests.conftest import open_engine
 
     engine = open_engine(chat_folder)  # a character a token
-    checkpoints = Checkpoints(engine, FEW)
     for values in ({"prompt": "x" * 200}, {"prompt": "x", "prompt_ids": LONG}):
         with pytest.raises(RequestError) as refused:
             within(Request(**values, max_new_tokens=4), FEW, engine)
         assert str(refused.value) == SAYS
-        with pytest.raises(RequestError) as refused:
-            api._request(checkpoints, FEW, **values, max_new_tokens=4)
-        assert str(refused.value) == SAYS
+        visitor = SimpleNamespace(session_hash="s", client=None, headers={})
+        run = Desk(FEW).run(Request(**values, max_new_tokens=4), visitor, lambda: engine, keeps=False)
+        assert list(run) == [Refused(SAYS)]
     within(Request(prompt="x" * 100, max_new_tokens=4), FEW, engine)
     with pytest.raises(RequestError, match="exceed the model's context"):
-        within(Request(prompt="x" * 99, max_new_tokens=4000), dataclasses.replace(FEW, max_new_tokens=4096), engine)
+        within(Request(prompt="x" * 99, max_new_tokens=4000), FEW.model_copy(update={"max_new_tokens": 4096}), engine)
 
 
 def test_a_sweep_is_as_long_as_a_page_allows(llama_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

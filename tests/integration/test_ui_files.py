@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from nemodiff.trace.events import Trace
+from tests.helpers.engines import sent
 from tests.helpers.traces import trace_of
 from ui.live.desk import Desk
 from ui.page import build, files, watch
@@ -59,10 +60,10 @@ class Page:
         self.page = build.build(None, self.settings, desk=Desk(self.settings))
         self.visitor = SimpleNamespace(session_hash="s", client=None, headers={})
 
-    def ask(self, name, *sent):
+    def ask(self, name, *values):
         stage = next(one for one in self.page.blocks.values() if getattr(one, "elem_id", "") == "stage-host")
         functions = {one.fn.__name__: one.fn for one in self.page.fns.values() if one.fn} | {"make": stage.make}
-        return functions[name](*sent, self.visitor)
+        return functions[name](*sent(name, values), self.visitor)
 
 
 def words(figure):

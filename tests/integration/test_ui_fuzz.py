@@ -26,6 +26,7 @@ from nemodiff.evaluate.sweep_results import Results
 from nemodiff.pictures import MAX_SIDE, open_picture
 from nemodiff.request import Request
 from nemodiff.trace.events import MODES, Trace
+from tests.helpers.engines import sent
 from tests.helpers.served import LEAKS, values
 from tests.helpers.traces import trace_of
 from ui import wire
@@ -153,9 +154,9 @@ def ask(nvidia_engine: Engine) -> Any:
     page = build.build(nvidia_engine, Settings(visitor_rate=0, max_new_tokens=16, time_limit=5.0), desk=None)
     functions = {one.api_name: one.fn for one in page.fns.values()}
 
-    def call(name: str, *sent: Any) -> list[dict[str, Any]]:
+    def call(name: str, *values_: Any) -> list[dict[str, Any]]:
         visitor = SimpleNamespace(session_hash="s", client=None, headers={})
-        return [json.loads(text) for text in functions[name](*sent, visitor)]
+        return [json.loads(text) for text in functions[name](*sent(name, values_), visitor)]
 
     return call
 

@@ -53,7 +53,7 @@ def build(
             watch.wire(top)
             if settings.choose:
                 switch = Switch(checkpoints, desk, [top, *watch.form.by_checkpoint.values()])
-                swapped = switch.wire(watch.held, MODEL, QUIET)
+                swapped = switch.wire(MODEL, QUIET)
                 swapped.then(lambda: watch.slot.state(), None, watch.pictured, queue=False, **QUIET)
     shared = {key: MODEL[key] for key in ("concurrency_id", "concurrency_limit")}
     api.add(page, checkpoints, settings, desk, **shared)

@@ -67,6 +67,7 @@ KEEP = f"""(...values) => {{
 #: What the page adds to the fields: the ticket and where the picture's upload lies; or that alone, for a link.
 ASKS = "async (...fields) => [...fields.slice(0, -1), await document.querySelector('#stage').asks()]"
 WITH_PICTURE = "async (...fields) => [...fields.slice(0, -1), (await document.querySelector('#picture').path) || '']"
+DRAW = "() => { const stage = document.querySelector('#stage'); stage.trigger('draw', stage.trace()); }"
 LINK = (Path(__file__).parent / "link.js").read_text(encoding="utf-8")
 
 
@@ -112,12 +113,8 @@ class Watch:
         )
         with gr.Accordion("Charts of this run", open=False, elem_id="charts") as self.panel, gr.Row():
             self.plots = [gr.Plot(show_label=False, elem_classes="chart", min_width=320) for _ in CHARTS]
-        # The page holds the trace and sends it along, so that any process can draw it.
+        # Lends its place among the inputs to what only the page knows.
         self.held = gr.Textbox(visible="hidden")
-        # Pressed by the stage: never seen.
-        self.redraw = gr.Button("Redraw the charts", visible="hidden", elem_id="redraw")
-        self.fork = gr.Button("Branch", visible="hidden", elem_id="branch")
-        self.lighter = gr.Button("Speed of light", visible="hidden", elem_id="light")
         # Of any name: what a file is, its content says.
         self.opener = gr.UploadButton("Open a trace", visible="hidden", elem_id="open-trace")
 
@@ -133,20 +130,22 @@ class Watch:
             api_name="watch",
             **MODEL,
         )
-        forked = self.fork.click(self.branch, held, stage, js=of_stage("branch"), **MODEL)
-        lit = self.lighter.click(self.speed_of_light, held, stage, js=of_stage("light"), **MODEL)
+        # The stage's own events, which `gradio.js` triggers.
+        forked = stage.branch(self.branch, None, stage, **MODEL)
+        lit = stage.light(self.speed_of_light, None, stage, **MODEL)
         for runs_on in (going, forked, lit):
             runs_on.failure(None, js=of_stage("failed()"), queue=False, **QUIET)
         # Nothing is cancelled by Gradio, which would cancel whatever else of the same kind its session has asked for.
-        self.halt.click(self.stop, held, None, js=of_stage("stops()"), queue=False, **QUIET)
+        stage.halt(self.stop, None, None, queue=False, **QUIET)
         self.link.click(self.make_link, [*fields, held], [held, stage], js=WITH_PICTURE, queue=False, **QUIET).then(
             None, held, None, js=LINK, queue=False, **QUIET
         )
         loaded = [*fields, self.more, stage, top, self.pictured]
         self._page.load(self.follow_link, held, loaded, js=KEPT, queue=False, **QUIET)
         gr.on([field.change for field in fields], None, fields, None, js=KEEP, queue=False, **QUIET)
-        for draws in (self.panel.expand, self.redraw.click):
-            draws(self.draw, held, self.plots, js=of_stage("trace()"), queue=False, **QUIET)
+        # The page holds the trace and sends it along, so that any process can draw it.
+        stage.draw(self.draw, None, self.plots, queue=False, **QUIET)
+        self.panel.expand(None, js=DRAW, queue=False, **QUIET)
         # As it was sent: the button's own conversion would leave an empty file on the disk each time.
         self.opener.upload(self.open_trace, self.opener, stage, preprocess=False, **QUIET)
         self.examples.click(_example, self.examples, self.form.prompt, queue=False, **QUIET)
@@ -175,8 +174,8 @@ class Watch:
         sign(generate, [*names, parameter("visitor", gr.Request)])
         return generate
 
-    def branch(self, asked: str, visitor: gr.Request) -> Iterator[str]:
-        ticket, asked = tickets.ticket_of(asked)
+    def branch(self, event: gr.EventData, visitor: gr.Request) -> Iterator[str]:
+        ticket, asked = tickets.ticket_of(event._data)
         try:
             made_by = self._checkpoints.loaded("no run can branch").checkpoint
             request = branch.request_of(asked, made_by, self._settings.time_limit, self._desk.runs)
@@ -190,8 +189,8 @@ class Watch:
         for message in self._desk.run(request, visitor, self.engine, ticket=ticket, behind=behind):
             yield from packed(message, ticket)
 
-    def speed_of_light(self, asked: str, visitor: gr.Request) -> Iterator[str]:
-        ticket, asked = tickets.ticket_of(asked)
+    def speed_of_light(self, event: gr.EventData, visitor: gr.Request) -> Iterator[str]:
+        ticket, asked = tickets.ticket_of(event._data)
         seconds, runs = self._settings.time_limit, self._desk.runs
         try:
             engine = self._checkpoints.loaded("no ceiling can be searched")
@@ -212,8 +211,8 @@ class Watch:
                 case Finished():
                     pass  # Stop was pressed, which the stage knows
 
-    def stop(self, asked: str) -> None:
-        for name in tickets.names_of(asked):
+    def stop(self, event: gr.EventData) -> None:
+        for name in tickets.names_of(event._data):
             if not self._desk.halt(tickets.own(name), early=True) and (run := self._desk.runs.get(name)):
                 run.stop()
 
@@ -230,7 +229,8 @@ class Watch:
 
         return [make, opened]
 
-    def draw(self, trace: str, visitor: gr.Request) -> list[Any]:
+    def draw(self, event: gr.EventData, visitor: gr.Request) -> list[Any]:
+        trace = event._data
         if not isinstance(trace, str) or not trace:
             return [gr.skip()] * len(CHARTS)
         try:

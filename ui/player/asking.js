@@ -21,11 +21,10 @@ const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const newName = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 
 class Asking {
-  /** server: the name of the server's process, another one after a restart. */
-  constructor(stage, root, connection, server) {
-    [this.stage, this.root, this.connection, this.server] = [stage, root, connection, server];
+  /** server: the name of the server's process, another one after a restart. halt(names) sends what Stop stops. */
+  constructor(stage, root, connection, server, halt) {
+    [this.stage, this.root, this.connection, this.server, this.halt] = [stage, root, connection, server, halt];
     this.ticket = null; // {name, sent, stopped} of what is asked for and has not ended
-    this.halts = []; // names that Stop is about to stop
     this.search = null; // the name of a search for a ceiling
     this.heard = 0; // when the server last said something
     this.ticked = performance.now();
@@ -77,7 +76,8 @@ class Asking {
   stop() {
     const { log } = this.stage;
     const running = ["live", "lost"].includes(this.root.dataset.state);
-    this.halts = [this.ticket?.name, this.search, running ? log.ticket || log.run : null].filter(Boolean);
+    const names = [this.ticket?.name, this.search, running ? log.ticket || log.run : null].filter(Boolean);
+    if (names.length) this.halt(JSON.stringify(names));
     this.search = null;
     const lost = this.root.dataset.state === "lost";
     // Nobody comes first, so the model reads the prompt: what it says when it has stopped is waited for.
@@ -100,13 +100,6 @@ class Asking {
       this.ticket.stopped = true;
       this.ticket = null;
     }
-  }
-
-  /** What Stop sends. */
-  stops() {
-    const names = JSON.stringify(this.halts);
-    this.halts = [];
-    return names;
   }
 
   /** The stage says how a ticket ended: ended, failed, or dropped for something else. */

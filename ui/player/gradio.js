@@ -11,13 +11,10 @@ const stage = mount(root, {
     const { head } = stage.log;
     const given = head.request?.answer_ids || []; // a branch of a branch begins with what that one was given
     const asked = { run: stage.log.run, checkpoint: head.checkpoint, request: head.request, answer_ids: [...given, ...prefix, token] };
-    root.branch = asking.branch(JSON.stringify(asked));
-    if (root.branch) document.querySelector("#branch").click();
+    const text = asking.branch(JSON.stringify(asked));
+    if (text) trigger("branch", text);
   },
-  light: (asked) => {
-    root.light = asking.light(JSON.stringify(asked));
-    document.querySelector("#light").click();
-  },
+  light: (asked) => trigger("light", asking.light(JSON.stringify(asked))),
   open: () => document.querySelector("#open-trace")?.click(),
 });
 let taken = null;
@@ -39,7 +36,7 @@ new MutationObserver(tell).observe(root, { attributeFilter: ["data-state", "data
 // Charts below the stage: drawn anew when a run or a search for its ceiling ends while they are open; a click on a point moves the cursor.
 new MutationObserver(() => {
   const open = document.querySelector("#charts .js-plotly-plot");
-  if (open && open.offsetParent && ["done", "replay"].includes(root.dataset.state) && root.dataset.light !== "going") document.querySelector("#redraw")?.click();
+  if (open && open.offsetParent && ["done", "replay"].includes(root.dataset.state) && root.dataset.light !== "going") trigger("draw", root.trace());
 }).observe(root, { attributeFilter: ["data-state", "data-light"] });
 document.addEventListener("mouseover", (event) => {
   const plot = event.target.closest?.("#charts .js-plotly-plot");
@@ -112,6 +109,6 @@ document.addEventListener(
 );
 watch("value", take);
 take();
-asking = new Asking(stage, root, connection, props.server_id);
+asking = new Asking(stage, root, connection, props.server_id, (names) => trigger("halt", names));
 // What the page's own events call.
-Object.assign(root, { asks: () => asking.send(), stops: () => asking.stops(), failed: () => asking.failed() });
+Object.assign(root, { asks: () => asking.send(), trigger, failed: () => asking.failed() });

@@ -93,9 +93,8 @@ function confirm(offer) {
   const go = make("button", "go", offer.fetch ? "Fetch and load" : "Load");
   go.type = "button";
   go.addEventListener("click", () => {
-    root.chosen = offer.name;
     picked = null;
-    document.querySelector("#switch").click();
+    trigger("choose", offer.name);
     take({ ...state, error: "", step: { what: "fetch", name: offer.name, done: 0, total: 0 } });
     chip.focus();
   });
@@ -131,7 +130,7 @@ chip.addEventListener("click", () => {
   picked = null;
   if (!sheet.hidden) refresh();
 });
-step.querySelector(".cancel").addEventListener("click", () => document.querySelector("#cancel-switch").click());
+step.querySelector(".cancel").addEventListener("click", () => trigger("cancel", null));
 document.addEventListener("click", (event) => {
   if (event.isTrusted && event.target.isConnected && !root.contains(event.target)) show(false);
 });

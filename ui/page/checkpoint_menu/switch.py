@@ -11,7 +11,6 @@ from ui.live.desk import Desk
 from ui.live.messages import Finished, Refused, Waiting
 from ui.live.models import Checkpoints
 
-CHOSEN = "() => document.querySelector('#checkpoint').chosen"
 FAILED = "() => document.querySelector('#checkpoint').failed()"
 
 
@@ -24,22 +23,21 @@ class Switch:
     def __init__(self, checkpoints: Checkpoints, desk: Desk, shows: list[Any]) -> None:
         self._checkpoints, self._desk, self._shows = checkpoints, desk, shows
 
-    def wire(self, held: Any, model: dict[str, Any], quiet: dict[str, Any]) -> Any:
-        """Returns the event after which another one may run. held: a component that lends its place among the inputs;
-        model, quiet: options of events that use the model, and of others."""
-        switch = gr.Button("Load", visible="hidden", elem_id="switch")
-        halt = gr.Button("Cancel", visible="hidden", elem_id="cancel-switch")
+    def wire(self, model: dict[str, Any], quiet: dict[str, Any]) -> Any:
+        """Returns the event after which another one may run. model, quiet: options of events that use the model, and of
+        others."""
+        top = self._shows[0]
         alone: dict[str, Any] = {"concurrency_id": "checkpoint", "concurrency_limit": 1, "trigger_mode": "multiple"}
-        fetching = switch.click(self.fetch, held, self._shows[0], js=CHOSEN, **alone, **quiet)
+        fetching = top.choose(self.fetch, None, top, **alone, **quiet)
         swapping = fetching.then(self.swap, None, self._shows, **model)
         for part in (fetching, swapping):
             # Without a word of the server, which may be what is missing.
             part.failure(None, js=FAILED, queue=False, **quiet)
-        halt.click(self.cancel, None, self._shows[0], queue=False, **quiet)
+        top.cancel(self.cancel, None, top, queue=False, **quiet)
         return swapping
 
-    def fetch(self, name: str, visitor: gr.Request) -> Iterator[str]:
-        yield from self._checkpoints.fetch(name, visitor.session_hash)
+    def fetch(self, event: gr.EventData, visitor: gr.Request) -> Iterator[str]:
+        yield from self._checkpoints.fetch(event._data, visitor.session_hash)
 
     def swap(self, visitor: gr.Request) -> Iterator[list[Any]]:
         checkpoints, session = self._checkpoints, visitor.session_hash
