@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import TypeAlias
 
 from nemodiff import command
 from nemodiff.checkpoints.catalogue import DEFAULT, base_weights
@@ -157,7 +158,10 @@ def _vision(args: argparse.Namespace) -> int:
     return 0
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+Steps: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def add_parser(subparsers: Steps) -> argparse.ArgumentParser:
     """Add `train` with its steps `distill`, `joint`, `sampler`, `vision` and `export` to the command line; each sets
     func(args) -> exit code."""
     parser = subparsers.add_parser("train", help="make the small tri-mode checkpoint")
@@ -167,6 +171,15 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _add_steps(parser: argparse.ArgumentParser) -> None:
     steps = parser.add_subparsers(dest="step", required=True)
+    _add_distill(steps)
+    _add_joint(steps)
+    _add_drafter(steps)
+    _add_sampler(steps)
+    _add_vision(steps)
+    _add_export(steps)
+
+
+def _add_distill(steps: Steps) -> None:
     distill = steps.add_parser("distill", help="the base's answers to our open prompts and its plain text; resumable")
     distill.add_argument("--base", type=Path, help="folder of the base checkpoint (default: SmolLM2, fetched)")
     distill.add_argument("--out", type=Path, default=DEFAULT_CHAT)
@@ -177,6 +190,8 @@ def _add_steps(parser: argparse.ArgumentParser) -> None:
     distill.add_argument("--device", default="cpu")
     distill.set_defaults(func=_distill)
 
+
+def _add_joint(steps: Steps) -> None:
     joint = steps.add_parser("joint", help="joint training of the low-rank update")
     joint.add_argument("--base", type=Path, help="folder of the base checkpoint (default: SmolLM2, fetched)")
     joint.add_argument(
@@ -207,6 +222,8 @@ def _add_steps(parser: argparse.ArgumentParser) -> None:
     )
     joint.set_defaults(func=_joint)
 
+
+def _add_drafter(steps: Steps) -> None:
     drafter = steps.add_parser("drafter", help="a low-rank update of o_proj that is on while drafting alone; resumable")
     drafter.add_argument("--checkpoint", default=DEFAULT, help="a name of `checkpoints`, a folder or a hub id")
     drafter.add_argument("--chat", type=Path, help="what `distill` wrote (default: runs/chat.jsonl if it is there)")
@@ -221,6 +238,8 @@ def _add_steps(parser: argparse.ArgumentParser) -> None:
     drafter.add_argument("--seed", type=whole(0, 2**63 - 1), default=0)
     drafter.set_defaults(func=_drafter)
 
+
+def _add_sampler(steps: Steps) -> None:
     sampler = steps.add_parser("sampler", help="the trained sampler, on a checkpoint's own denoising trajectories")
     sampler.add_argument("--checkpoint", default=DEFAULT, help="a name of `checkpoints`, a folder or a hub id")
     sampler.add_argument("--out", type=Path, default=DEFAULT_ADAPTER / "sampler")
@@ -234,6 +253,8 @@ def _add_steps(parser: argparse.ArgumentParser) -> None:
     sampler.add_argument("--seed", type=whole(0, 2**63 - 1), default=0)
     sampler.set_defaults(func=_sampler)
 
+
+def _add_vision(steps: Steps) -> None:
     vision = steps.add_parser("vision", help="a small tower before the checkpoint, on drawings; resumable")
     vision.add_argument("--checkpoint", default=DEFAULT, help="the text checkpoint that learns to see")
     vision.add_argument("--out", type=Path, default=Path("runs/vision"), help="folder for log.jsonl and state.pt")
@@ -251,6 +272,8 @@ def _add_steps(parser: argparse.ArgumentParser) -> None:
     vision.add_argument("--seed", type=whole(0, 2**63 - 1), default=0)
     vision.set_defaults(func=_vision)
 
+
+def _add_export(steps: Steps) -> None:
     export = steps.add_parser("export", help="a saved state → adapter.safetensors and adapter_config.json")
     export.add_argument("--run", type=Path, default=DEFAULT_RUN, help="folder of the run")
     export.add_argument("--out", type=Path, default=DEFAULT_ADAPTER)
