@@ -413,6 +413,7 @@ def nonsense(chance: random.Random, number: int, functions: list[int]) -> tuple[
         "/gradio_api/run/predict",
         "/gradio_api/upload",
         "/gradio_api/component_server",
+        "/file",
         "/gradio_api/reset",
         "/gradio_api/cancel",
         "/gradio_api/mcp/",

@@ -1,12 +1,12 @@
 """Files made from an untrusted trace."""
 
-import base64
 import json
 from itertools import count
 from types import SimpleNamespace
 
 import pytest
 
+from nemodiff.errors import NemodiffError
 from nemodiff.trace.events import Trace
 from tests.helpers.engines import sent
 from tests.helpers.traces import trace_of
@@ -20,16 +20,19 @@ TRACE = json.dumps(trace_of({"1": "a", "2": "<b>"}, [1, 2, 1]))
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_format_is_made(kind):
-    made = json.loads(make(f"{kind}\n{TRACE}"))
-    assert len(base64.b64decode(made["data"])) > 100
-    assert made["ending"] == FORMATS[kind].ending
+    form, made = make(kind, TRACE)
+    assert len(made) > 100
+    assert form is FORMATS[kind]
 
 
-@pytest.mark.parametrize("asked", ["", "html", "html\n{}", f"exe\n{TRACE}", f"html\n{TRACE[:-9]}", None, 7])
+@pytest.mark.parametrize(
+    "asked", [("", ""), ("html", ""), ("html", "{}"), ("exe", TRACE), ("html", TRACE[:-9]), (None, TRACE), ("html", 7)]
+)
 def test_anything_else_is_one_sentence(asked):
-    error = json.loads(make(asked))["error"]
-    assert error.endswith(".")
-    assert "\n" not in error
+    with pytest.raises(NemodiffError) as error:
+        make(*asked)
+    assert str(error.value).endswith(".")
+    assert "\n" not in str(error.value)
 
 
 def test_two_are_made_at_once_and_a_third_is_told_to_come_back_at_once(monkeypatch):
@@ -38,18 +41,20 @@ def test_two_are_made_at_once_and_a_third_is_told_to_come_back_at_once(monkeypat
 
     with files.making(), files.making(), monkeypatch.context() as patch:
         patch.setattr(Trace, "from_json", never)  # what cannot be drawn is not read either
-        assert json.loads(make(f"html\n{TRACE}"))["error"] == "Others' files are being made: try again in a minute."
-    assert "data" in json.loads(make(f"html\n{TRACE}"))
+        with pytest.raises(NemodiffError, match="^Others' files are being made: try again in a minute.$"):
+            make("html", TRACE)
+    assert make("html", TRACE)[1]
 
 
 @pytest.mark.parametrize("kind", ["gif", *(kind for kind in ("webm", "mp4") if kind in FORMATS)])
 def test_a_picture_that_takes_too_long_is_ended_with_a_sentence(kind, monkeypatch):
     seconds = count(0, 25)  # a look at the clock takes 25 s
     monkeypatch.setattr(files, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
-    error = json.loads(make(f"{kind}\n{TRACE}"))["error"]
-    assert error == "To draw this run took longer than 60 s, so it was ended: try a shorter run."
+    with pytest.raises(NemodiffError) as error:
+        make(kind, TRACE)
+    assert str(error.value) == "To draw this run took longer than 60 s, so it was ended: try a shorter run."
     monkeypatch.undo()
-    assert "data" in json.loads(make(f"{kind}\n{TRACE}"))  # its place is free again
+    assert make(kind, TRACE)[1]  # its place is free again
 
 
 class Page:
@@ -57,12 +62,12 @@ class Page:
 
     def __init__(self, **settings):
         self.settings = Settings(**settings)
-        self.page = build.build(None, self.settings, desk=Desk(self.settings))
+        self.desk = Desk(self.settings)
+        self.page = build.build(None, self.settings, desk=self.desk)
         self.visitor = SimpleNamespace(session_hash="s", client=None, headers={})
 
     def ask(self, name, *values):
-        stage = next(one for one in self.page.blocks.values() if getattr(one, "elem_id", "") == "stage-host")
-        functions = {one.fn.__name__: one.fn for one in self.page.fns.values() if one.fn} | {"make": stage.make}
+        functions = {one.fn.__name__: one.fn for one in self.page.fns.values() if one.fn}
         return functions[name](*sent(name, values), self.visitor)
 
 
@@ -74,10 +79,12 @@ def words(figure):
 def test_files_charts_and_opened_traces_count_in_the_visitors_rate():
     page = Page(visitor_rate=3)
     rate = "You started 3 within a minute, as many as one may: wait a little."
-    assert "data" in json.loads(page.ask("make", f"html\n{TRACE}"))
+    admit = lambda: page.desk.count(page.visitor)  # noqa: E731
+    assert make("html", TRACE, admit)
     assert "Tokens over forwards" in page.ask("draw", TRACE)[1].layout.title.text
-    assert "error" in json.loads(page.ask("make", "html\n{"))  # what cannot be read was work, too
-    assert json.loads(page.ask("make", f"html\n{TRACE}"))["error"] == rate
+    for text, says in (("{", "is not a trace"), (TRACE, rate)):  # what cannot be read was work, too
+        with pytest.raises(NemodiffError, match=says):
+            make("html", text, admit)
     assert words(page.ask("draw", TRACE)[0]) == rate
 
 
@@ -94,7 +101,7 @@ def test_charts_that_cannot_be_drawn_say_why_and_do_not_stay_the_last_runs():
 def test_opening_a_trace_takes_a_place_and_counts(tmp_path, monkeypatch):
     path = tmp_path / "trace.json"
     path.write_text(TRACE, encoding="utf-8")
-    monkeypatch.setattr(build, "uploaded", lambda _: True)
+    monkeypatch.setattr(watch, "uploaded", lambda _: True)
     page = Page(visitor_rate=2)
     with files.making(), files.making():
         assert "Others' files" in json.loads(page.ask("open_trace", {"path": str(path)}))["error"]

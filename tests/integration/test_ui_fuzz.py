@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from nemodiff.engine.local import Engine
-from nemodiff.errors import RequestError, TraceError
+from nemodiff.errors import NemodiffError, RequestError, TraceError
 from nemodiff.evaluate.sweep_results import Results
 from nemodiff.pictures import MAX_SIDE, open_picture
 from nemodiff.request import Request
@@ -131,9 +131,10 @@ def test_a_trajectory_is_read_or_refused_in_a_sentence(text: str) -> None:
 @settings(fuzz, max_examples=40)
 @given(text=texts(TRACE), kind=st.sampled_from(["html", "trajectory", "exe", ""]))
 def test_a_file_is_made_or_refused_in_a_sentence(text: str, kind: str) -> None:
-    made = json.loads(files.make(f"{kind}\n{text}"))
-    if "error" in made:
-        a_sentence(made["error"])
+    try:
+        files.make(kind, text)
+    except NemodiffError as error:
+        a_sentence(wire.explain(error))
 
 
 @settings(fuzz, max_examples=40)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import tempfile
 import threading
@@ -11,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nemodiff.errors import TraceError
 from nemodiff.trace.events import Trace
@@ -18,7 +18,6 @@ from ui.render.gif import gif
 from ui.render.replay import replay_html
 from ui.render.trajectory import trajectory
 from ui.render.video import MEDIA, endings, video
-from ui.wire import explain, pack
 
 #: Raises TraceError when what is being made has taken too long.
 GoOn = Callable[[], None]
@@ -83,19 +82,14 @@ def making() -> Iterator[GoOn]:
         _making.release()
 
 
-def make(asked: str, admit: Callable[[], object] = lambda: None) -> str:
-    """A file from "kind, newline, text of a trace", which is untrusted: {ending, media, data (base64)} or {error}.
+def make(kind: Any, text: Any, admit: Callable[[], object] = lambda: None) -> tuple[Format, bytes]:
+    """A file of the kind, made of the text of a trace, both untrusted. Raises NemodiffError.
 
     admit: counts the file for its visitor; raises a NemodiffError when there were too many.
     """
-    try:
-        kind, _, text = asked.partition("\n") if isinstance(asked, str) else ("", "", "")
-        if kind not in FORMATS:
-            raise TraceError(f"There is no such file format: choose {', '.join(FORMATS)}.")
-        admit()
-        form = FORMATS[kind]
-        with making() as go_on:
-            data = form.make(Trace.from_json(text), go_on)
-        return pack({"ending": form.ending, "media": form.media, "data": base64.b64encode(data).decode()})
-    except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
-        return pack({"error": explain(error)})
+    if not isinstance(kind, str) or kind not in FORMATS or not isinstance(text, str):
+        raise TraceError(f"There is no such file format: choose {', '.join(FORMATS)}.")
+    admit()
+    form = FORMATS[kind]
+    with making() as go_on:
+        return form, form.make(Trace.from_json(text), go_on)

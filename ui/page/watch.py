@@ -219,15 +219,12 @@ class Watch:
     # What is drawn and made of traces.
 
     def _server_functions(self) -> list[Callable[..., Any]]:
-        """What the stage's code calls. Gradio marks these, which a method does not let it."""
-
-        def make(asked: str, visitor: gr.Request) -> str:
-            return files.make(asked, lambda: self._desk.count(visitor))
+        """What the stage's code calls. Gradio marks it, which a method does not let it."""
 
         def opened(path: str, visitor: gr.Request) -> str:  # what was dropped on the stage
             return str(self.open_trace({"path": str(path)}, visitor))
 
-        return [make, opened]
+        return [opened]
 
     def draw(self, event: gr.EventData, visitor: gr.Request) -> list[Any]:
         trace = event._data

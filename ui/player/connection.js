@@ -18,7 +18,8 @@ class Connection {
     this.fetch = window.fetch.bind(window);
     window.fetch = (input, options) => this.watch(input, options);
     const { root = "" } = window.gradio_config || {};
-    this.address = `${new URL(root, location.href).pathname.replace(/\/$/, "")}/resync`;
+    this.root = new URL(root, location.href).pathname.replace(/\/$/, "");
+    this.page = newName(); // whose files are counted
   }
 
   /** What the server has of a run, by its id or ticket, from an event on; null when it does not answer. */
@@ -28,7 +29,7 @@ class Connection {
     let timer = setTimeout(() => abort.abort(), LATE);
     try {
       const headers = { "Content-Type": "application/json" };
-      const answer = await this.fetch(this.address, { method: "POST", body, headers, cache: "no-store", signal: abort.signal });
+      const answer = await this.fetch(`${this.root}/resync`, { method: "POST", body, headers, cache: "no-store", signal: abort.signal });
       clearTimeout(timer);
       timer = setTimeout(() => abort.abort(), WHOLE);
       return answer.ok ? await answer.json() : null;
@@ -37,6 +38,16 @@ class Connection {
     } finally {
       clearTimeout(timer);
     }
+  }
+
+  /** A file of a kind that the server makes of a trace's text: {blob, ending}, or {error}. */
+  async file(kind, trace) {
+    const body = JSON.stringify({ kind, trace, page: this.page });
+    const headers = { "Content-Type": "application/json" };
+    const answer = await this.fetch(`${this.root}/file`, { method: "POST", body, headers, cache: "no-store" });
+    if (!answer.ok) return answer.json();
+    const [, ending] = answer.headers.get("Content-Disposition").match(/"nemodiff\.(.*)"/);
+    return { blob: await answer.blob(), ending };
   }
 
   /** End Gradio's streams, all or those that have said nothing for so many ms: what waits for them fails. */

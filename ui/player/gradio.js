@@ -6,7 +6,7 @@ const stage = mount(root, {
   resync: (run) => connection.ask(run),
   ended: (ticket, how) => asking?.ended(ticket, how),
   formats: props.formats,
-  make: (kind, trace) => server.make(`${kind}\n${trace}`), // one argument is all that a server function gets
+  make: (kind, trace) => connection.file(kind, trace),
   branch: ({ token, prefix }) => {
     const { head } = stage.log;
     const given = head.request?.answer_ids || []; // a branch of a branch begins with what that one was given

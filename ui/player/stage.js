@@ -3,7 +3,7 @@
 const REST = 100; // ms
 
 /** hooks.resync(run) → promise of a full payload of a live run; hooks.ended(ticket, how): what was asked for has ended; hooks.open() → ask the viewer for a trace file;
- * hooks.make(kind, trace) → promise of a file, of the kinds in hooks.formats; hooks.branch: see Inspector; hooks.light: see Light. All may be
+ * hooks.make(kind, trace) → promise of {blob, ending} or {error}, of the kinds in hooks.formats; hooks.branch: see Inspector; hooks.light: see Light. All may be
  * missing: a stage needs no server. Returns {ingest, seek, expect, wait, unwait, stopping, lost, found, fail, kept, transport, log}. */
 function mount(root, hooks = {}) {
   let log = null;
@@ -239,9 +239,9 @@ function mount(root, hooks = {}) {
     menu.busy(`Making ${name}…`);
     setText(announce, `${name} is being made.`);
     try {
-      const file = JSON.parse(await hooks.make(item.dataset.make, JSON.stringify(log.toTrace())));
+      const file = await hooks.make(item.dataset.make, JSON.stringify(log.toTrace()));
       if (file.error) say(file.error);
-      else download(await (await fetch(`data:${file.media};base64,${file.data}`)).blob(), file.ending);
+      else download(file.blob, file.ending);
       setText(announce, file.error ? "" : `${name} was saved.`);
     } catch (error) {
       console.error(error);

@@ -9,6 +9,7 @@ import signal
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
@@ -23,9 +24,10 @@ from ui import api
 from ui.live import metrics
 from ui.live.desk import Desk
 from ui.live.fair_queue import Line
-from ui.page import build
+from ui.page import build, files
 from ui.server.guard import HEADERS, Guard
 from ui.settings import Settings
+from ui.wire import explain
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +72,24 @@ def extras(desk: Desk, settings: Settings) -> dict[str, Any]:
         text = await run_in_threadpool(desk.resync, name, after)
         return Response(text, media_type="application/json", headers={"cache-control": "no-store"})
 
-    routes = [Route("/health", health), Route("/resync", resync, methods=["POST"])]
+    async def file(asked: Request) -> Response:
+        """A file made of a trace: {"kind", "trace": its text, "page": a name of the page's own}; 422 and one sentence
+        where it cannot be made."""
+        try:
+            data: dict[str, Any] = json.loads(await asked.body())
+            kind, trace, name = (data.get(key) for key in ("kind", "trace", "page"))
+        except (ValueError, AttributeError, RecursionError):
+            return JSONResponse({"error": "The request is not of the form that this address takes."}, 400)
+        visitor = SimpleNamespace(client=asked.client, headers=asked.headers, session_hash=name)
+        try:
+            form, made = await run_in_threadpool(files.make, kind, trace, lambda: desk.count(visitor))
+        except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
+            return JSONResponse({"error": explain(error)}, 422)
+        headers = {"content-disposition": f'attachment; filename="nemodiff.{form.ending}"', "cache-control": "no-store"}
+        return Response(made, media_type=form.media, headers=headers)
+
+    posts = {"/resync": resync, "/file": file}
+    routes = [Route("/health", health), *(Route(path, post, methods=["POST"]) for path, post in posts.items())]
     routes += [Route("/metrics", numbers)] if settings.metrics else []
     return {
         "routes": routes,
