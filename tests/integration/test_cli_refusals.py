@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nemodiff import command
-from nemodiff.bench import examples
+from nemodiff.cli import bench
 from nemodiff.cli import train as training
 from nemodiff.cli.main import main
 from nemodiff.command import JsonLines
@@ -73,15 +73,15 @@ VALUES = {
     "graphs": None,
     "texts": None,
 }
-KINDS = {kind.name: kind for kind in examples.KINDS}
+KINDS = {kind.name: kind for kind in bench.KINDS}
 UNUSED = [
     (kind.name, option)
-    for kind in examples.KINDS
-    for option in sorted({name for other in examples.KINDS for name in other.uses} - set(kind.uses))
+    for kind in bench.KINDS
+    for option in sorted({name for other in bench.KINDS for name in other.uses} - set(kind.uses))
 ]
 
 
-def asked(kind: examples.Kind) -> list[str]:
+def asked(kind: bench.Kind) -> list[str]:
     return [
         "bench",
         *([] if kind.option is None else [command.flag(kind.option)]),
@@ -102,6 +102,32 @@ def test_a_bench_refuses_what_it_does_not_use(kind: str, option: str, capsys: py
 
 
 @pytest.mark.usefixtures("no_run")
+@pytest.mark.parametrize(
+    "line", [["bench", "cpu", "--results", "x"], ["bench", "shape"], ["bench", "vision", "--peer", "llama-cpp"]]
+)
+def test_a_bench_by_its_name_knows_its_own_options_alone(line: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(line)
+    assert left.value.code == 2 and "usage: nemodiff bench" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("named", "flagged"),
+    [
+        (["cpu", "--dtype", "int8"], ["--cpu", "--dtype", "int8"]),
+        (["--dtype", "int8", "cpu"], ["--cpu", "--dtype", "int8"]),
+        (["shape", "tiny", "--context", "9"], ["--shape", "tiny", "--context", "9"]),
+        (["quality"], ["--quality"]),
+    ],
+)
+def test_a_bench_by_its_name_is_the_bench_by_its_flag(named: list[str], flagged: list[str]) -> None:
+    parser = argparse.ArgumentParser()
+    bench.add_parser(parser.add_subparsers())
+    both = [vars(parser.parse_args(["bench", *line])) for line in (named, flagged)]
+    assert both[0] | {"name": None} == both[1]
+
+
+@pytest.mark.usefixtures("no_run")
 def test_two_benches_at_once_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert refused(capsys, ["bench", "--cpu", "--perplexity"]) == (
         "bench --cpu and bench --perplexity are benches of their own: choose one."
@@ -111,11 +137,11 @@ def test_two_benches_at_once_are_refused(capsys: pytest.CaptureFixture[str]) -> 
 def test_every_option_of_bench_is_used_by_a_bench() -> None:
     """So that a new one cannot be ignored by all of them."""
     parser = argparse.ArgumentParser()
-    examples.add_parser(parser.add_subparsers())
+    bench.add_parser(parser.add_subparsers())
     args = vars(parser.parse_args(["bench"]))
-    benches = {kind.option for kind in examples.KINDS if kind.option}
-    assert set(args) - benches - {"func"} == {name for kind in examples.KINDS for name in kind.uses}
-    assert all(args[name] is None for kind in examples.KINDS for name in kind.uses)
+    benches = {kind.option for kind in bench.KINDS if kind.option}
+    assert set(args) - benches - {"func", "name"} == {name for kind in bench.KINDS for name in kind.uses}
+    assert all(args[name] is None for kind in bench.KINDS for name in kind.uses)
 
 
 @pytest.mark.usefixtures("no_run")
@@ -323,7 +349,7 @@ def _parsers() -> Iterator[tuple[list[str], list[argparse.Action]]]:
         for action in nested:
             for word, child in action.choices.items():
                 yield from walk(child, [*words, word])
-        if not nested:
+        if not nested or words == ["bench"]:
             yield words, [one for one in parser._actions if one.option_strings and one.dest != "help"]
 
     yield from walk(found[0], [])
