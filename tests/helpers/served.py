@@ -24,7 +24,7 @@ LEAKS = re.compile(r"Traceback|File \\?\"|\.py\b|site-packages|/root|/home|/usr/
 @contextlib.contextmanager
 def serving(engine: Any, **options: Any) -> Iterator[tuple[str, Desk]]:
     """The address of a public page (one proxy in front of it) with an engine, and its desk."""
-    settings = Settings(port=free_port(), proxies=1, **options)
+    settings = Settings().model_copy(update={"port": free_port(), "proxies": 1, **options})
     desk = Desk(settings)
     page = build.build(engine, settings, desk=desk)
     launch.launch(page, desk, settings, prevent_thread_lock=True, quiet=True)
