@@ -97,7 +97,7 @@ class Desk:
         work: Callable[[Ticket], Generator[T, None, None]],
         names: Sequence[str] = (),
         replaces: str = "",
-    ) -> Iterator[T | Place]:
+    ) -> Generator[T | Place, None, None]:
         """Wait for the visitor's turn, then yield what `work` yields; closing it leaves the line.
 
         names: what `halt` knows the ticket by. replaces: a name whose tickets are halted first. The place goes back

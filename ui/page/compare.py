@@ -6,6 +6,7 @@ import html
 import json
 import time
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -131,16 +132,18 @@ class Compare:
         name = _name(visitor)
         yield [_status("going", WAITING), *_unchanged()]
         # Pressed twice, it begins anew with what was measured.
-        for message in self._desk.take(visitor, lambda ticket: self._measure(plan, earlier, ticket), (name,), name):
-            match message:
-                case Waiting(sentence):
-                    yield [_status("going", sentence), *_unchanged()]
-                case Refused(sentence):
-                    yield [_status("error", sentence), *_unchanged()]
-                case Finished():
-                    yield [_status("idle", ""), *_unchanged()]
-                case list():
-                    yield message
+        measure = lambda ticket: self._measure(plan, earlier, ticket)  # noqa: E731
+        with closing(self._desk.take(visitor, measure, (name,), name)) as messages:
+            for message in messages:
+                match message:
+                    case Waiting(sentence):
+                        yield [_status("going", sentence), *_unchanged()]
+                    case Refused(sentence):
+                        yield [_status("error", sentence), *_unchanged()]
+                    case Finished():
+                        yield [_status("idle", ""), *_unchanged()]
+                    case list():
+                        yield message
 
     def _measure(self, plan: Plan, earlier: Any, ticket: Ticket) -> Generator[list[Any], None, None]:
         try:

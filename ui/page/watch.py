@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -186,8 +187,9 @@ class Watch:
 
     def _run(self, request: Request, visitor: gr.Request, ticket: str) -> Iterator[str]:
         behind = backlog.behind(self._page, visitor.session_hash)
-        for message in self._desk.run(request, visitor, self.engine, ticket=ticket, behind=behind):
-            yield from packed(message, ticket)
+        with closing(self._desk.run(request, visitor, self.engine, ticket=ticket, behind=behind)) as messages:
+            for message in messages:
+                yield from packed(message, ticket)
 
     def speed_of_light(self, event: gr.EventData, visitor: gr.Request) -> Iterator[str]:
         ticket, asked = tickets.ticket_of(event._data)
@@ -200,16 +202,17 @@ class Watch:
             return
         names = tickets.names(ticket, visitor.session_hash)
         search = lambda _: oracle.stream(self._checkpoints, asked, seconds, runs)  # noqa: E731
-        for message in self._desk.take(visitor, search, names):
-            match message:
-                case Waiting():
-                    yield oracle.progress(asked)
-                case Refused(sentence):
-                    yield oracle.refusal(asked, sentence)
-                case str():
-                    yield message
-                case Finished():
-                    pass  # Stop was pressed, which the stage knows
+        with closing(self._desk.take(visitor, search, names)) as messages:
+            for message in messages:
+                match message:
+                    case Waiting():
+                        yield oracle.progress(asked)
+                    case Refused(sentence):
+                        yield oracle.refusal(asked, sentence)
+                    case str():
+                        yield message
+                    case Finished():
+                        pass  # Stop was pressed, which the stage knows
 
     def stop(self, event: gr.EventData) -> None:
         for name in tickets.names_of(event._data):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import gradio as gr
@@ -46,17 +47,19 @@ class Switch:
             yield [gr.skip(), *same]  # for Gradio a generator that yields nothing has emptied the fields
             return
         before = checkpoints.engine
-        for message in self._desk.take(visitor, lambda _: checkpoints.swap(session), (_name(visitor),)):
-            match message:
-                case Waiting():
-                    state = checkpoints.waits(session)
-                case Refused(sentence):
-                    state = checkpoints.state(error=sentence)
-                case Finished():
-                    state = checkpoints.state()
-                case str():
-                    state = message
-            yield [state, *(checkpoints.defaults.values() if checkpoints.engine is not before else same)]
+        swap = lambda _: checkpoints.swap(session)  # noqa: E731
+        with closing(self._desk.take(visitor, swap, (_name(visitor),))) as messages:
+            for message in messages:
+                match message:
+                    case Waiting():
+                        state = checkpoints.waits(session)
+                    case Refused(sentence):
+                        state = checkpoints.state(error=sentence)
+                    case Finished():
+                        state = checkpoints.state()
+                    case str():
+                        state = message
+                yield [state, *(checkpoints.defaults.values() if checkpoints.engine is not before else same)]
 
     def cancel(self, visitor: gr.Request) -> str:
         self._desk.halt(_name(visitor))
