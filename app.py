@@ -43,7 +43,7 @@ def main() -> int:
                     settings.checkpoint,
                     device=settings.device,
                     dtype=settings.dtype,
-                    graphs=settings.graphs and not settings.zero,
+                    graphs="off" if settings.zero else settings.graphs,
                     lazy_sight=not settings.zero,
                     report=lambda line: logger.info(line),
                 )

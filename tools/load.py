@@ -27,7 +27,7 @@ from typing import Any
 
 import httpx
 
-from nemodiff.engine.local import describe_device
+from nemodiff.engine.devices import describe_device
 from nemodiff.examples import EXAMPLES
 from nemodiff.trace.events import MODES
 from tests.helpers.package_index import broken_index

@@ -36,6 +36,12 @@ def _names(value: Any) -> Any:
     return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
 
 
+def _graphs(value: Any) -> Any:
+    """As they are called; 1 and 0 were their names once."""
+    return {"1": "on", "0": "off"}.get(value.lower(), value.lower()) if isinstance(value, str) else value
+
+
+Graphs = Annotated[Literal["auto", "on", "off"], BeforeValidator(_graphs)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
 Device = Annotated[str, StringConstraints(pattern=r"^cpu$|^cuda(:\d{1,2})?$")]
 Address = Annotated[
@@ -83,7 +89,9 @@ class Settings(BaseSettings):
     threads: int | None = variable(
         "NEMODIFF_THREADS", None, "threads that the model uses on a CPU", 1, 1024, said="torch's"
     )
-    graphs: bool = variable("NEMODIFF_GRAPHS", False, "block-shaped forwards in fixed shapes, see below")
+    graphs: Graphs = variable(
+        "NEMODIFF_GRAPHS", "auto", "CUDA graphs on a GPU: auto, on or off, see below", wanted="auto or on or off"
+    )
     serve_url: Address = variable(
         "NEMODIFF_SERVE_URL",
         "",

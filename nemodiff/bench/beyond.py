@@ -170,7 +170,7 @@ def costs(engine: Engine, block_length: int, lengths: Sequence[int]) -> str:
 
     def forward(rows: int, **how: Any) -> float:
         inputs = torch.tensor(tokens[:rows], device=model.device)
-        return milliseconds(lambda: model(inputs, cache, **how), model.device)
+        return milliseconds(lambda: model.forward(inputs, cache, **how), model.device)
 
     measured = [("one token (AR)", 1, forward(1, causal=True))]
     measured.append((f"linear verify, block {block_length}", block_length, forward(block_length, causal=True)))
@@ -218,8 +218,8 @@ def sampler_cost(engine: Engine, sampler: TrainedSampler, block_length: int) -> 
     model = engine.model
     cache = Prefill(model, list(range(CONTEXT)), CONTEXT + block_length).copy_cache("bench")
     inputs = torch.zeros(block_length, dtype=torch.long, device=model.device)
-    forward = milliseconds(lambda: model(inputs, cache, causal=False), model.device)
-    probabilities = model(inputs, cache, causal=False)[1:].float().softmax(-1)
+    forward = milliseconds(lambda: model.forward(inputs, cache, causal=False), model.device)
+    probabilities = model.forward(inputs, cache, causal=False).logits[1:].float().softmax(-1)
     masked = [True] * (block_length - 1)
     score = milliseconds(lambda: sampler.score(probabilities, masked), model.device)
     count = sum(parameter.numel() for parameter in sampler.parameters())

@@ -16,7 +16,8 @@ import torch
 from nemodiff.bench.timing import generate_rate, milliseconds
 from nemodiff.checkpoints.catalogue import fetch_base_gguf
 from nemodiff.decode import Prefill
-from nemodiff.engine.loading import DTYPES, load
+from nemodiff.engine.devices import DTYPES
+from nemodiff.engine.loading import load
 from nemodiff.engine.local import Engine
 from nemodiff.errors import RequestError
 from nemodiff.examples import EXAMPLES, Example
@@ -161,7 +162,7 @@ def _forwards(engine: Engine) -> dict[int, float]:
     cache = Prefill(model, tokens, CONTEXT + max(ROWS)).copy_cache("bench")
 
     def cost(rows: int) -> float:
-        return milliseconds(lambda: model(torch.tensor(tokens[:rows]), cache, causal=True), model.device)
+        return milliseconds(lambda: model.forward(torch.tensor(tokens[:rows]), cache), model.device)
 
     return {rows: cost(rows) for rows in ROWS}
 

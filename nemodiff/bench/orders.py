@@ -80,7 +80,7 @@ def surprise(engine: Engine, prompt: str, tokens: Sequence[int]) -> float:
         return 0.0
     asked = engine.encode(Request(prompt=prompt, max_new_tokens=len(tokens)))
     ids = torch.tensor([*asked, *tokens], device=engine.model.device)
-    logits = engine.model(ids[:-1], engine.model.new_cache(len(ids)), causal=True)[len(asked) - 1 :].float()
+    logits = engine.model.forward(ids[:-1], engine.model.new_cache(len(ids))).logits[len(asked) - 1 :].float()
     return -float(logits.log_softmax(-1).gather(1, ids[len(asked) :, None]).mean())
 
 

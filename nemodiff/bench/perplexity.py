@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import torch
 
-from nemodiff.engine.loading import DTYPES, load
+from nemodiff.engine.devices import DTYPES
+from nemodiff.engine.loading import load
 from nemodiff.engine.local import Engine
 from nemodiff.evaluate.perplexity import perplexity
 from nemodiff.evaluate.quality import tasks

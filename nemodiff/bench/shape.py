@@ -7,7 +7,8 @@ depends on them: that is taken from the published figures and said to be.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,14 @@ from torch import Tensor
 from nemodiff.bench.timing import generate_rate, milliseconds
 from nemodiff.checkpoints.tokenizer import Tokenizer
 from nemodiff.decode.lane import Prefill
-from nemodiff.engine.loading import loaded_dtype, pick_device, pick_dtype
-from nemodiff.engine.local import Defaults, Engine, describe_device
+from nemodiff.engine.devices import describe_device, loaded_dtype, pick_device, pick_dtype, pick_graphs, torch_runner
+from nemodiff.engine.interface import Defaults
+from nemodiff.engine.local import Engine
 from nemodiff.errors import CheckpointError, RequestError
 from nemodiff.model.config import ModelConfig, RopeConfig
 from nemodiff.model.cpu import quantise
-from nemodiff.model.cuda.graphs import StaticForwards
 from nemodiff.model.memory import enough_memory, shortage
-from nemodiff.model.runner import Runner
+from nemodiff.model.runner import ForwardShape, Runner
 from nemodiff.model.transformer import Transformer
 from nemodiff.model.weights import settle_rows, targets_of
 from nemodiff.request import Request
@@ -33,6 +34,8 @@ BLOCK = 32
 LORA_RANK = 128
 #: Positions kept before the forwards that are timed.
 CONTEXT = 512
+#: Causal forwards that are timed besides.
+ROWS = (1, 8, 32, 64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,8 @@ class Costs:
     attention: what ran. token: one row, causal. verify: a block, causal. draft: a block, bidirectional, with the draft
     LoRA. denoise: the same without. tracing: wall time a forward beyond the lane's own clock. ar: tokens/s of this
     engine's AR lane; transformers: of its generate over the same weights, both without the prefill. copies, reads:
-    bytes/s of a copy on the device, read and written, and of a sum. weights: bytes that a forward reads.
+    bytes/s of a copy on the device, read and written, and of a sum. weights: bytes that a forward reads. by_rows:
+    causal forwards of so many rows.
     """
 
     context: int
@@ -100,6 +104,7 @@ class Costs:
     copies: float
     reads: float
     weights: int
+    by_rows: dict[int, float] = field(default_factory=dict)
 
     @property
     def limit(self) -> float:
@@ -114,23 +119,27 @@ def run(
     block: int = BLOCK,
     new_tokens: int = 128,
     context: int = CONTEXT,
-    graphs: bool = False,
+    graphs: str = "auto",
+    say: Callable[[str], None] = lambda line: None,
 ) -> str:
-    """Measure a shape and return the report. Raises CheckpointError when it does not fit, RequestError for settings."""
+    """Measure a shape and return the report. graphs, say: `graphs` and `report` of `nemodiff.load`.
+
+    Raises CheckpointError when it does not fit, RequestError for settings.
+    """
     Request(prompt_ids=(0,), block_length=block, max_new_tokens=new_tokens)
     if new_tokens < 2:
         raise RequestError("There is nothing to time in one token: give --max-new-tokens 2 or more.")
     if not 1 <= context <= 65_536:
         raise RequestError(f"context must be 1 to 65,536 tokens, not {context}.")
     target = pick_device(device)
-    kind = pick_dtype(dtype, target, graphs)
+    kind, graphs = pick_dtype(dtype, target), pick_graphs(graphs, target)
     loaded = loaded_dtype(kind)
     config = SHAPES[name].config()
     count = sum(parameter.numel() for parameter in Transformer(config, "meta").parameters())
-    if reason := shortage(count * loaded.itemsize, target):
+    if reason := shortage(count * loaded.itemsize, target, config=config):
         raise CheckpointError(f"The {name} shape does not fit: {reason}; choose a smaller --shape or another --device.")
     with enough_memory(f"measure the {name} shape"):
-        costs = measure(config, target, kind, block, new_tokens, context, graphs)
+        costs = measure(config, target, kind, block, new_tokens, context, graphs, say)
     return report(name, costs, f"{describe_device(target)} · {str(kind).removeprefix('torch.')}")
 
 
@@ -141,18 +150,17 @@ def measure(
     block: int,
     new_tokens: int,
     context: int = CONTEXT,
-    graphs: bool = False,
+    graphs: str = "auto",
+    say: Callable[[str], None] = lambda line: None,
 ) -> Costs:
-    """Costs of a shape with random weights, in one run on one device. graphs: as for `nemodiff.load`.
+    """Costs of a shape with random weights, in one run on one device. graphs, say: as for `run`.
 
     int8 weights are made of bfloat16 ones, which is what transformers then runs.
     """
     prompt = torch.randint(0, config.vocab_size, (context,), generator=torch.Generator().manual_seed(0))
     model = random_model(config, device, loaded_dtype(dtype))
     theirs = _transformers_rate(model, prompt, new_tokens)
-    if graphs:
-        model.static = StaticForwards(model)
-    runner = quantise(model) if dtype is torch.int8 else model
+    runner = quantise(model) if dtype is torch.int8 else torch_runner(model, graphs, say)
     copies, reads = _bandwidths(device)
     figures = _engine_figures(runner, prompt, block, new_tokens)
     return Costs(context=context, block=block, copies=copies, reads=reads, transformers=theirs, **figures)
@@ -172,16 +180,18 @@ def _engine_figures(model: Runner, prompt: Tensor, block: int, new_tokens: int) 
     lane = recorder.finish("stopped").lanes[0]
     decoding = lane.seconds - lane.prefill_seconds
 
-    cache = Prefill(model, list(ids), len(ids) + block).copy_cache("bench")
+    cache = Prefill(model, list(ids), len(ids) + max(block, *ROWS)).copy_cache("bench")
 
     def forward(rows: int, *, causal: bool, adapter: bool = False) -> float:
         tokens = torch.full((rows,), model.config.mask, device=model.device)
-        return milliseconds(lambda: model(tokens, cache, causal=causal, adapter=adapter), model.device)
+        model.prepare(cache, [ForwardShape(rows, causal, adapter)])
+        return milliseconds(lambda: model.forward(tokens, cache, causal=causal, adapter=adapter), model.device)
 
     return {
         "attention": engine.attention,
         "token": forward(1, causal=True),
         "verify": forward(block, causal=True),
+        "by_rows": {rows: forward(rows, causal=True) for rows in ROWS},
         "draft": forward(block, causal=False, adapter=True),
         "denoise": forward(block, causal=False),
         "tracing": 1000 * (wall - decoding) / lane.forwards,
@@ -258,6 +268,7 @@ def report(name: str, costs: Costs, where: str) -> str:
         (f"{block} tokens, causal (verify, refresh)", c.verify),
         (f"{block} tokens, bidirectional with LoRA (draft)", c.draft),
         (f"{block} tokens, bidirectional (denoise)", c.denoise),
+        *((f"{rows} tokens, causal", ms) for rows, ms in c.by_rows.items() if rows not in (1, block)),
         ("tracing, a forward", c.tracing),
     ]
     lines = [

@@ -13,8 +13,9 @@ import torch
 from nemodiff.bench import beyond, cpu, examples, perplexity, quality, samplers, shape, vision
 from nemodiff.bench.shape import BLOCK, CONTEXT, SHAPES
 from nemodiff.checkpoints.catalogue import DEFAULT
+from nemodiff.cli.options import report
 from nemodiff.command import check_file, flag, refuse_unused, whole
-from nemodiff.engine.loading import DTYPES, pick_dtype
+from nemodiff.engine.devices import DTYPES, GRAPHS, pick_dtype
 from nemodiff.errors import RequestError
 from nemodiff.request import DRAFTS
 
@@ -85,7 +86,7 @@ def _add_settings(add: Callable[..., object]) -> None:
     add("--draft", choices=DRAFTS, help="how self-speculation drafts")
     add("--dtype", help="float32, bfloat16 or int8")
     add("--device", help="cpu or cuda")
-    add("--graphs", action="store_true", default=None, help="forwards of fixed shapes, as CUDA graphs on a GPU")
+    add("--graphs", nargs="?", const="on", choices=GRAPHS, help="CUDA graphs on a GPU: auto (default), on or off")
     add("--texts", action="store_true", default=None, help="print every answer too")
     add("--context", type=int, help=f"for --shape: tokens before those that it times ({CONTEXT})")
     add("--peer", choices=cpu.PEERS, help="for --cpu: AR of this engine too, where installed")
@@ -115,7 +116,7 @@ def main(args: argparse.Namespace) -> int:
 
 def _shape(args: argparse.Namespace) -> None:
     settings = (args.block_length, args.max_new_tokens, args.context, args.graphs)
-    print(shape.run(args.shape, args.device, args.dtype, *settings))
+    print(shape.run(args.shape, args.device, args.dtype, *settings, say=report))
 
 
 def _dtypes(args: argparse.Namespace) -> tuple[str, ...]:
@@ -180,7 +181,7 @@ def _quality(args: argparse.Namespace) -> None:
 def _examples(args: argparse.Namespace) -> None:
     settings = ("max_new_tokens", "block_length", "threshold", "draft")
     decoding = {name: getattr(args, name) for name in settings}
-    where = {"device": args.device, "dtype": args.dtype, "graphs": args.graphs}
+    where = {"device": args.device, "dtype": args.dtype, "graphs": args.graphs, "report": report}
     for part in examples.run(args.checkpoint, decoding, texts=args.texts, **where):
         print(part)
 
@@ -189,8 +190,8 @@ _WHERE = {"device": None, "dtype": None}
 _LENGTHS = {"max_new_tokens": 128, "block_length": None}
 _OF = {"checkpoint": DEFAULT, **_WHERE}
 KINDS = (
-    Kind(None, _examples, {**_OF, **_LENGTHS, "threshold": None, "draft": DRAFTS[0], "graphs": False, "texts": False}),
-    Kind("shape", _shape, {**_WHERE, **_LENGTHS, "block_length": BLOCK, "context": CONTEXT, "graphs": False}),
+    Kind(None, _examples, {**_OF, **_LENGTHS, "threshold": None, "draft": DRAFTS[0], "graphs": "auto", "texts": False}),
+    Kind("shape", _shape, {**_WHERE, **_LENGTHS, "block_length": BLOCK, "context": CONTEXT, "graphs": "auto"}),
     Kind("quality", _quality, {**_OF, "workers": 2, "per_family": 1, "prompts": 60, "results": None}),
     Kind("vision", _vision, {**_OF, "scenes": 24, "results": None}),
     Kind("samplers", _samplers, {**_OF, "block_length": None}),

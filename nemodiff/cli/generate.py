@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nemodiff import command
 from nemodiff.cli import options
+from nemodiff.engine.devices import GRAPHS
 from nemodiff.engine.loading import load
 from nemodiff.errors import RequestError
 from nemodiff.evaluate.agreement import speed_up
@@ -28,7 +29,14 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--mode", choices=[*MODES, "all"], default="all")
     options.add_settings(parser)
     options.add_model(parser)
-    parser.add_argument("--graphs", action="store_true", help="forwards of fixed shapes, as CUDA graphs on a GPU")
+    parser.add_argument(
+        "--graphs",
+        nargs="?",
+        const="on",
+        default="auto",
+        choices=GRAPHS,
+        help="CUDA graphs on a GPU: auto (where they pass the check on loading), on or off",
+    )
     parser.add_argument("--trace", type=Path, help="also write the trace to this file")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(func=main)

@@ -6,6 +6,7 @@ from nemodiff.decode.lane import Guesses, LaneRun, Prefill, Seen, Settings, sync
 from nemodiff.decode.quadratic import layouts as quadratic_layouts
 from nemodiff.decode.race import race
 from nemodiff.decode.self_speculation import self_speculation
+from nemodiff.decode.shapes import shapes
 
 DECODERS = {"ar": autoregressive, "diffusion": diffusion, "self-speculation": self_speculation}
 
@@ -21,5 +22,6 @@ __all__ = [
     "quadratic_layouts",
     "race",
     "self_speculation",
+    "shapes",
     "synchronise",
 ]

@@ -28,13 +28,18 @@ def accept(lane: LaneRun, draft: Guesses | None, verified: Guesses, index: int) 
     q = (draft.logits / lane.settings.temperature).softmax(-1)
     tokens = list(verified.tokens)
     end_of_thinking = lane.settings.thinking[1] if lane.settings.thinking else None
+    given = torch.tensor(draft.tokens, device=p.device)[:, None]
+    # One copy to the host for all drafts: what both distributions give them.
+    shares = torch.stack((p[: len(given)].gather(1, given), q.gather(1, given)))[..., 0].tolist()
     standing = 0
     for row, token in enumerate(draft.tokens):
+        verifier, drafter = shares[0][row], shares[1][row]
         forced = lane.forced(index + row, 1) if end_of_thinking not in tokens[:row] else None
         if forced:
             # The verifier is sure of </think> here: p is 1 at it, and so is the residual.
             p[row] = torch.nn.functional.one_hot(torch.tensor(forced[1]), p.shape[-1]).to(p)
-        if stands(p[row], q[row], token, lane.noise.uniform("accept", index + row)):
+            verifier = float(token == forced[1])
+        if stands(verifier, drafter, lane.noise.uniform("accept", index + row)):
             tokens[row] = token
             standing += 1
             continue
@@ -58,9 +63,9 @@ def matches(draft: list[int], verified: list[int]) -> int:
     return count
 
 
-def stands(p: Tensor, q: Tensor, token: int, uniform: float) -> bool:
-    """Whether `token`, drawn from q [vocab], stands before p [vocab]: with probability min(1, p / q)."""
-    return uniform * float(q[token]) < float(p[token])
+def stands(p: float, q: float, uniform: float) -> bool:
+    """Whether a token, drawn where it had probability q, stands where it has p: with probability min(1, p / q)."""
+    return uniform * q < p
 
 
 def residual(p: Tensor, q: Tensor) -> Tensor:

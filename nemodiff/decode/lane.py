@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +15,6 @@ from torch import Tensor
 from nemodiff.decode.noise import Noise
 from nemodiff.decode.tree_plan import MOST_ROWS
 from nemodiff.errors import RequestError
-from nemodiff.model.cuda.graphs import StaticCache
 from nemodiff.model.layout import Layout
 from nemodiff.model.output import Best, Output
 from nemodiff.model.runner import Runner
@@ -28,6 +26,9 @@ from nemodiff.trace.events import Event, Position
 MOST_ALTERNATIVES = 20
 #: Tokens of a prompt that one forward takes, by the device: a few seconds on a slow CPU.
 PIECE = {"cpu": 512, "cuda": 4096}
+
+#: Devices from which a forward's alternatives come in one copy with its tokens, inside the clock.
+TOGETHER = {"cuda"}
 
 #: Probabilities [rows, vocab] → a figure a row [rows], for a sampler to rank by.
 Measure = Callable[[Tensor], Tensor]
@@ -128,7 +129,7 @@ class Prefill:
         seen: Seen | None = None,
         paused: bool = False,
     ) -> None:
-        self.cache, self._static = model.new_cache(capacity), model.static
+        self.cache, self._model = model.new_cache(capacity), model
         self.image_ms = seen.ms if seen else None
         self.ms = 0.0
         self.output: Output
@@ -150,7 +151,7 @@ class Prefill:
                 self.ms += (time.perf_counter() - begin) * 1000
                 yield
                 begin = time.perf_counter()
-            self.output = model.run(piece, self.cache, causal=True, rows=slice(-1, None), few=MOST_ALTERNATIVES)
+            self.output = model.forward(piece, self.cache, rows=slice(-1, None), few=MOST_ALTERNATIVES)
             self.cache.keep(len(piece))
             synchronise(model.device)
         self.ms += (time.perf_counter() - begin) * 1000
@@ -161,11 +162,8 @@ class Prefill:
         return self.output.logits
 
     def copy_cache(self, lane: str) -> Any:
-        if self._static:
-            return self._static.lane_cache(lane, self.cache)
-        cache = copy.copy(self.cache)
-        cache.keys, cache.values = self.cache.keys.clone(), self.cache.values.clone()
-        return cache
+        """A lane's own cache after the prompt."""
+        return self._model.lane_cache(self.cache, lane)
 
 
 class LaneRun:
@@ -204,17 +202,12 @@ class LaneRun:
         """Run token ids after the kept cache and read `rows` of the logits; the first read row predicts answer
         position `index`. Bidirectional forwards never propose the mask itself, nor the token of `barred` (row, token)
         in its row; causal ones force </think> where the thinking budget ends."""
-        self.prepare(len(tokens), causal=causal, adapter=adapter)
+        few = 0 if measure or barred else 1  # a measure wants all probabilities, `barred` other tokens than the best
 
         def run() -> Output:
-            return self.run(tokens, causal=causal, adapter=adapter, rows=rows)
+            return self.run(tokens, causal=causal, adapter=adapter, rows=rows, few=few)
 
         return self._read(run, index, causal=causal, measure=measure, barred=barred)
-
-    def prepare(self, rows: int, *, causal: bool, adapter: bool = False) -> None:
-        """Make what a static forward of this shape needs, where there are such: before the clock runs."""
-        if isinstance(self.cache, StaticCache):
-            self.cache.prepare(rows, causal=causal, adapter=adapter)
 
     def run(
         self,
@@ -224,13 +217,14 @@ class LaneRun:
         adapter: bool = False,
         layout: Layout | None = None,
         rows: slice = slice(None),
-        few: int = 0,
+        few: int = 1,
     ) -> Output:
         """One forward over token ids after the kept cache: `rows` of what it says, with at least the `few` best tokens
-        of each where the runner reads them. To be called inside `timed`."""
+        of each where the runner reads them; none where `few` is 0 or noise chooses. To be called inside `timed`."""
         self.forwards += 1
-        inputs, few = torch.tensor(tokens, device=self.model.device), max(few, self.settings.alternatives)
-        return self.model.run(inputs, self.cache, causal=causal, adapter=adapter, layout=layout, rows=rows, few=few)
+        few = max(few, self.settings.alternatives) if few and not self.settings.temperature else 0
+        inputs = torch.tensor(tokens, device=self.model.device)
+        return self.model.forward(inputs, self.cache, causal=causal, adapter=adapter, layout=layout, rows=rows, few=few)
 
     def denoise(
         self,
@@ -330,14 +324,18 @@ class LaneRun:
         chosen = [probabilities.gather(-1, tokens[:, None])[:, 0]]
         if measure:
             chosen.append(measure(probabilities))
-        # One copy to the host for all figures of the forward; it also waits for the device.
-        figures = torch.stack([tokens.double(), *(part.double() for part in chosen)]).tolist()
+        # One copy to the host for all figures of the forward; it also waits for the device. From a GPU the alternatives
+        # come with it: another copy for them would cost more.
+        count = self.settings.alternatives if logits.device.type in TOGETHER else 0
+        kept = _largest(probabilities, count) if count else []
+        figures = torch.stack([tokens.double(), *(part.double() for part in chosen), *kept]).tolist()
         self._refuse_nan(figures[1], index)
+        most = len(kept) // 2
         return Guesses(
             tokens=[int(token) for token in figures[0]],
             confidence=figures[1],
             measured=figures[2] if measure else [],
-            top=[],
+            top=_ranked(figures[len(figures) - 2 * most :], most) if most else [],
             output=output,
             made=(logits, probabilities),
         )
@@ -374,6 +372,8 @@ class LaneRun:
     def explain(self, guesses: Guesses) -> Guesses:
         """The guesses with their alternatives: for the viewer, outside the clock."""
         count = self.settings.alternatives
+        if guesses.top:
+            return guesses
         if guesses.made is None and guesses.output.best is not None:
             return replace(guesses, top=_pairs(guesses.output.best, count))
         return replace(guesses, top=_top(guesses.probabilities, count))
@@ -394,6 +394,20 @@ def _top(probabilities: Tensor, count: int) -> list[list[tuple[int, float]]]:
     """The `count` most probable (token, probability) pairs of every row [rows, vocab], best first."""
     if not count:
         return [[] for _ in range(probabilities.shape[0])]
+    kept = _largest(probabilities, count)
+    return _ranked(torch.stack(kept).tolist(), len(kept) // 2)
+
+
+def _largest(probabilities: Tensor, count: int) -> list[Tensor]:
+    """Of every row of probabilities [rows, vocab]: the most probable token, the second and so on, then what they have;
+    each float64 [rows]."""
     values, tokens = largest(probabilities, min(count, probabilities.shape[-1]))
-    ids, ps = torch.stack([tokens.double(), values.double()]).tolist()  # one copy to the host
-    return [[(int(token), p) for token, p in zip(*row, strict=True)] for row in zip(ids, ps, strict=True)]
+    return [*tokens.double().unbind(1), *values.double().unbind(1)]
+
+
+def _ranked(columns: list[list[float]], count: int) -> list[list[tuple[int, float]]]:
+    """(token, probability) pairs of every row, of what `_largest` gave as plain values."""
+    tokens, values = list(zip(*columns[:count], strict=True)), list(zip(*columns[count:], strict=True))
+    return [
+        [(int(token), value) for token, value in zip(*row, strict=True)] for row in zip(tokens, values, strict=True)
+    ]

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nemodiff.model.cuda import noise as device_noise
+
 #: token: the answer's own draw, the same in every mode. draft: drafts that do not share it. accept, residual:
 #: speculative sampling's test of a draft, and the draw that replaces it.
 _PURPOSES = {"token": 0, "draft": 1, "accept": 2, "residual": 3}
@@ -32,9 +34,22 @@ class Noise:
     def gumbel(self, purpose: str, places: Iterable[int], like: Tensor) -> Tensor:
         """Gumbel noise [places, vocab] on the device of `like` [rows, vocab].
 
-        argmax(logits / T + noise) draws from softmax(logits / T).
+        argmax(logits / T + noise) draws from softmax(logits / T). A GPU draws the same numbers by itself, where it can.
         """
-        return torch.stack([self._row(purpose, place, like.shape[-1]) for place in places]).to(like.device)
+        places, size = list(places), like.shape[-1]
+        missing = [place for place in dict.fromkeys(places) if (purpose, place) not in self._made]
+        kernel = device_noise.compiled(like.device)[0] if self._seed < _TORCH_SEEDS and missing else None
+        drawn: Iterable[Tensor]
+        if kernel is not None:
+            seeds = [self._torch_seed(purpose, place) for place in missing]
+            drawn = device_noise.draw(seeds, size, like.device, kernel)
+        else:
+            drawn = [self._drawn(purpose, place, size).to(like.device) for place in missing]
+        made = [self._made.get((purpose, place)) for place in places]  # before keeping new ones lets old ones go
+        fresh = dict(zip(missing, drawn, strict=True))
+        for place, row in fresh.items():
+            self._keep((purpose, place), row)
+        return torch.stack([fresh[place] if row is None else row for place, row in zip(places, made, strict=True)])
 
     def uniform(self, purpose: str, place: int) -> float:
         """A number in [0, 1)."""
@@ -42,13 +57,13 @@ class Noise:
             return float(self._philox(purpose, place).random())
         return float(torch.rand((), generator=self._generator(purpose, place)))
 
-    def _row(self, purpose: str, place: int, size: int) -> Tensor:
-        key = (purpose, place)
-        if key not in self._made:
-            while len(self._made) >= _KEPT:
-                del self._made[next(iter(self._made))]
-            self._made[key] = self._exponential(purpose, place, size).log_().neg_()
-        return self._made[key]
+    def _keep(self, key: tuple[str, int], row: Tensor) -> None:
+        while len(self._made) >= _KEPT:
+            del self._made[next(iter(self._made))]
+        self._made[key] = row
+
+    def _drawn(self, purpose: str, place: int, size: int) -> Tensor:
+        return self._exponential(purpose, place, size).log_().neg_()
 
     def _exponential(self, purpose: str, place: int, size: int) -> Tensor:
         """Numbers above 0 [size], exponentially distributed, in fp32."""
@@ -61,5 +76,7 @@ class Noise:
         return np.random.Generator(np.random.Philox([self._seed, _PURPOSES[purpose], place]))
 
     def _generator(self, purpose: str, place: int) -> torch.Generator:
-        seed = self._seed * 1_000_003 + place + _PURPOSES[purpose] * _APART
-        return torch.Generator().manual_seed(seed % 2**63)
+        return torch.Generator().manual_seed(self._torch_seed(purpose, place))
+
+    def _torch_seed(self, purpose: str, place: int) -> int:
+        return (self._seed * 1_000_003 + place + _PURPOSES[purpose] * _APART) % 2**63

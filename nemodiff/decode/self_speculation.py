@@ -42,7 +42,6 @@ def linear(lane: LaneRun) -> Generator[Event, None, None]:
 
 
 def _verify(lane: LaneRun, block: list[int], draft: Guesses, index: int) -> tuple[int, Guesses]:
-    lane.prepare(len(block), causal=True)
     with lane.timed():
         verified = lane.choose(lane.run(block), index, causal=True)
         standing, verified = accept(lane, draft, verified, index)

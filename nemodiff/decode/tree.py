@@ -127,12 +127,14 @@ def _drafts(lane: LaneRun, group: Output, index: int) -> Drafts:
         tokens, probabilities = group.best.tokens, group.best.probabilities
     else:
         logits = group.logits.to(torch.float32, copy=True)
-        logits[:, lane.model.config.mask] = -torch.inf
         if temperature:
+            logits[:, lane.model.config.mask] = -torch.inf
             logits /= temperature
             if lane.settings.acceptance == "match":
                 logits += lane.noise.gumbel("token", range(index, index + len(logits)), logits)
-        probabilities, tokens = largest(logits.softmax(-1), min(BRANCHES, logits.shape[-1]))
+        shares = logits.softmax(-1)
+        shares[:, lane.model.config.mask] = 0  # out of the choice, yet in the sum
+        probabilities, tokens = largest(shares, min(BRANCHES, logits.shape[-1]))
     ranked = zip(tokens[:, :BRANCHES].tolist(), probabilities[:, :BRANCHES].tolist(), strict=True)
     return [list(zip(*row, strict=True)) for row in ranked]
 

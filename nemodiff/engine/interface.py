@@ -52,13 +52,14 @@ class Defaults:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a request must keep to. static: the model runs fixed shapes. trained: a trained sampler came with it."""
+    """What a request must keep to. trained: a trained sampler came with it. exact_trees: `exact` holds for drafts in a
+    tree, too."""
 
     vocab_size: int
     context_length: int
     mask_token_id: int | None
-    static: bool
     trained: bool
+    exact_trees: bool = True
 
 
 class Events(Generator[Event, None, None]):
@@ -185,10 +186,6 @@ class EngineInterface(ABC):
             raise RequestError(f"{self.checkpoint} has no mask token, so it decodes in mode ar only.")
         if request.sampler == "trained" and not bounds.trained:
             raise RequestError(f"{self.checkpoint} has no trained sampler: choose confidence, entropy or fixed.")
-        if request.draft != "linear" and bounds.static:  # they know plain blocks only
-            raise RequestError(
-                f"draft {request.draft} does not run on static shapes: load the checkpoint without graphs."
-            )
         return tokens
 
     def _prompt(self, request: Request) -> list[int]:
@@ -214,6 +211,11 @@ class EngineInterface(ABC):
         """The request with this checkpoint's defaults in place of None."""
         return self.defaults.fill(request)
 
+    def exact_for(self, request: Request) -> bool:
+        """Whether self-speculation's text is AR's in a run of this request, as far as rounding goes."""
+        trees = request.draft == "tree" and "self-speculation" in request.modes
+        return self.exact and (self.bounds.exact_trees or not trees)
+
     def recorder(self, request: Request) -> Recorder:
         """A Recorder for this request: its trace has everything but events."""
         filled = self.fill(request)
@@ -222,7 +224,7 @@ class EngineInterface(ABC):
             tokenizer=self.tokenizer.name,
             device=self.device,
             dtype=self.dtype,
-            exact=self.exact,
+            exact=self.exact_for(filled),
             versions=self.versions,
             request=filled.to_json(),
             special=self.tokenizer.special_ids,

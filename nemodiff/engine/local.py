@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import math
-import os
 import platform
 import threading
 import time
@@ -18,12 +17,12 @@ import torch
 
 from nemodiff import samplers
 from nemodiff.checkpoints.tokenizer import Tokenizer
-from nemodiff.decode import DECODERS, LaneRun, Prefill, Seen, Settings, quadratic_layouts, race, synchronise
+from nemodiff.decode import DECODERS, LaneRun, Prefill, Seen, Settings, quadratic_layouts, race, shapes, synchronise
 from nemodiff.decode.speed_of_light import BUDGET, speed_of_light
+from nemodiff.engine.devices import describe_device
 from nemodiff.engine.interface import Bounds, Defaults, EngineInterface, Events
 from nemodiff.engine.sight import Sight
 from nemodiff.errors import CheckpointError, RequestError
-from nemodiff.model.cpu import CpuModel
 from nemodiff.model.layout import Layout
 from nemodiff.model.memory import enough_memory, peak, reset_peak
 from nemodiff.model.row_costs import row_costs
@@ -68,11 +67,12 @@ class Engine(EngineInterface):
         self.dtype = model.dtype_name
         self.device = describe_device(model.device)
         #: Which attention runs in block-shaped forwards; prompts always run torch's SDPA.
-        self.attention = _attention(model)
+        self.attention = model.attention
         self.versions = {
             "python": platform.python_version(),
             "torch": version("torch"),
             "transformers": version("transformers"),
+            "attention": self.attention,
         }
         self._lock = threading.Lock()
         self._ended = _Ended()
@@ -134,13 +134,13 @@ class Engine(EngineInterface):
             config.vocab_size,
             config.context_length,
             config.mask_token_id,
-            static=self.model.static is not None,
             trained=self.sampler is not None,
+            exact_trees=self.model.exact_trees,
         )
 
     @property
     def exact(self) -> bool:
-        return self.model.exact and (self.model.static is None or self.model.static.exact)
+        return self.model.exact
 
     def _prompt(self, request: Request) -> list[int]:
         if not (request.images and self.sees):
@@ -267,7 +267,9 @@ class Engine(EngineInterface):
         prompt, settings = self.encode(request), self._settings(self.fill(request))
         with self._taken(prompt, settings, request) as model:
             prefill = yield from self._prefill(model, prompt, settings, request)
-            yield LaneRun(mode, model, prefill, settings)
+            lane = LaneRun(mode, model, prefill, settings)
+            model.prepare(lane.cache, shapes(mode, model, settings))
+            yield lane
 
     @contextmanager
     def _taken(self, prompt: list[int], settings: Settings, request: Request) -> Iterator[Runner]:
@@ -319,7 +321,10 @@ class Engine(EngineInterface):
         self, model: Runner, prompt: list[int], settings: Settings, request: Request
     ) -> Generator[Event | None, None, None]:
         prefill = yield from self._prefill(model, prompt, settings, request)
-        yield from race({mode: DECODERS[mode](LaneRun(mode, model, prefill, settings)) for mode in request.modes})
+        lanes = {mode: LaneRun(mode, model, prefill, settings) for mode in request.modes}
+        for mode, lane in lanes.items():
+            model.prepare(lane.cache, shapes(mode, model, settings))
+        yield from race({mode: DECODERS[mode](lane) for mode, lane in lanes.items()})
 
     def generate(self, request: Request, on_event: Callable[[Event], Any] | None = None) -> Trace:
         trace = super().generate(request, on_event)
@@ -376,35 +381,10 @@ class Engine(EngineInterface):
         if settings.draft == "tree":
             row_costs(model)
         seeing = model is not self._model
-        shapes = {rows for rows in layouts if (seeing, rows) not in self._warm}
-        if shapes:
+        cold = {rows for rows in layouts if (seeing, rows) not in self._warm}
+        if cold:
             cache = model.new_cache(settings.most_rows)
-            for rows in sorted(shapes):
+            for rows in sorted(cold):
                 tokens = torch.zeros(rows, dtype=torch.long, device=model.device)
-                model(tokens, cache, causal=True, layout=layouts[rows])
-            self._warm |= {(seeing, rows) for rows in shapes}
-
-
-def _attention(model: Runner) -> str:
-    if isinstance(model, CpuModel):
-        return f"kernels of our own, {model.kernels.tile.name}"
-    if model.static:
-        return f"{model.static.attention}, static shapes" + (", CUDA graphs" if model.device.type == "cuda" else "")
-    return "fixed-shape products" if model.exact else "SDPA"
-
-
-def describe_device(device: torch.device) -> str:
-    """A name a reader can compare by: the GPU's, or the CPU's with torch's thread count."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    return f"{_cpu_name()} · {threads} thread{'s' if threads != 1 else ''}"
-
-
-def _cpu_name() -> str:
-    if os.path.exists("/proc/cpuinfo"):
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip() + " CPU"
-    return f"{platform.processor() or platform.machine()} CPU"
+                model.forward(tokens, cache, layout=layouts[rows])
+            self._warm |= {(seeing, rows) for rows in cold}

@@ -19,7 +19,7 @@ def perplexity(model: Runner, texts: Iterable[tuple[list[int], int]]) -> float:
     loss, count = 0.0, 0
     for tokens, given in texts:
         cache = model.new_cache(len(tokens))
-        logits = model(torch.tensor(tokens, device=model.device), cache, causal=True)[given - 1 : -1].float()
+        logits = model.forward(torch.tensor(tokens, device=model.device), cache).logits[given - 1 : -1].float()
         wanted = torch.tensor(tokens[given:], device=model.device)
         loss += float(-logits.log_softmax(-1).gather(-1, wanted[:, None]).sum())
         count += len(wanted)

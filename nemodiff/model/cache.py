@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -21,9 +22,6 @@ class KVCache:
     not kept: the next forward overwrites them.
     """
 
-    #: Whether block-shaped forwards over it have fixed shapes (see static.py).
-    static = False
-
     def __init__(
         self, config: ModelConfig, capacity: int, device: torch.device, dtype: torch.dtype, whole: bool = False
     ) -> None:
@@ -36,9 +34,11 @@ class KVCache:
         self.values = torch.zeros(shape, device=device, dtype=dtype)
         self.length = 0
 
-    def run(self, tokens: Tensor, *, causal: bool, adapter: bool = False) -> Tensor:
-        """Logits of a static forward over token ids; only caches that are `static` have such."""
-        raise NotImplementedError
+    def copy(self) -> KVCache:
+        """Another cache with the same content."""
+        other = copy.copy(self)
+        other.keys, other.values = self.keys.clone(), self.values.clone()
+        return other
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
         """Store keys and values [rows, kv_heads, head_dim] after the kept length, without keeping them."""

@@ -10,9 +10,13 @@ from pathlib import Path
 import torch
 
 from nemodiff.errors import CheckpointError, NemodiffError
+from nemodiff.model.config import ModelConfig
 
 #: Weights are not all: caches, activations and logits come on top.
 HEADROOM = 1.1
+#: On a GPU: tokens of a lane that are reckoned with, rows of logits in all recorded forwards and on their way, and what
+#: lanes and buffers take of the weights' size where no more is known of a model.
+LANE, LOGIT_ROWS, GPU_SHARE = 4096, 512, 0.25
 
 
 def free_memory(device: torch.device) -> int:
@@ -36,12 +40,29 @@ def peak(device: torch.device) -> int | None:
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
-def shortage(weights: int, device: torch.device, freed: int = 0) -> str | None:
-    """Why a model of `weights` bytes does not fit `device` once `freed` bytes more are free; None when it does."""
-    needed, free = int(weights * HEADROOM), free_memory(device) + freed
+def shortage(weights: int, device: torch.device, freed: int = 0, config: ModelConfig | None = None) -> str | None:
+    """Why a model of `weights` bytes does not fit `device` once `freed` bytes more are free; None when it does.
+
+    config: whose lanes and buffers are worked out for a GPU; without one they are a share of the weights.
+    """
+    beside, free = int(weights * (HEADROOM - 1)), free_memory(device) + freed
+    told = ""
+    if device.type == "cuda":
+        beside = lanes_bytes(config, weights) if config else int(weights * GPU_SHARE)
+        told = f" ({weights / 1e9:.1f} GB of weights, the rest for three lanes of {LANE:,} tokens and buffers)"
+    needed = weights + beside
     if needed <= free:
         return None
-    return f"it needs about {needed / 1e9:.1f} GB of memory on {device.type}, and {free / 1e9:.1f} GB are free"
+    return f"it needs about {needed / 1e9:.1f} GB of memory on {device.type}{told}, and {free / 1e9:.1f} GB are free"
+
+
+def lanes_bytes(config: ModelConfig, weights: int, itemsize: int = 2) -> int:
+    """What a model takes on a GPU beside its weights: the prompt's cache and three lanes' of LANE tokens, logits of the
+    recorded forwards and what they compute on the way, and a part for the libraries' own buffers. itemsize: of a key.
+    """
+    cache = 2 * config.num_layers * config.num_kv_heads * config.head_dim * itemsize * LANE
+    logits = LOGIT_ROWS * config.vocab_size * 4
+    return 4 * cache + logits + int(weights * 0.03)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """What the CPU kernels read off rows of logits; the mask is never among the tokens of bidirectional rows.
+    """What a runner read off rows of logits, on the host; the mask is never among the tokens of bidirectional rows.
 
     tokens: int64 [rows, few], the most probable first, the first of equals; logits: theirs, float32. log_sums: float32
     [rows], the logarithm of the sum of all exponentials: exp(logits - log_sums) are probabilities.
@@ -34,7 +35,7 @@ class Best:
 
     def probability(self, logits: Tensor, row: int, token: int) -> float:
         """Of any token of a row; logits: the rows' [rows, vocab]."""
-        return float((logits[row, token] - self.log_sums[row]).exp())
+        return math.exp(float(logits[row, token]) - float(self.log_sums[row]))
 
 
 @dataclass(frozen=True, slots=True)

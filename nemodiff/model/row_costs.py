@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from weakref import WeakKeyDictionary
 
 import torch
 
 from nemodiff.model.layout import tree
-from nemodiff.model.runner import Runner
+from nemodiff.model.runner import ForwardShape, Runner
 
 #: Row counts that are measured, times each; the costs between them lie on lines.
 COUNTS, _TIMES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64), 3
@@ -20,11 +20,16 @@ _known: WeakKeyDictionary[Runner, RowCosts] = WeakKeyDictionary()
 
 
 class RowCosts:
-    """Milliseconds of a forward by its rows: `measured` at `counts`, ascending, and on lines between and beyond."""
+    """Milliseconds of a forward by its rows: `measured` at `counts`, ascending, and on lines between and beyond.
 
-    def __init__(self, counts: Sequence[int], measured: Sequence[float]) -> None:
+    padded: to which of these rows are filled up, where a runner does so.
+    """
+
+    def __init__(
+        self, counts: Sequence[int], measured: Sequence[float], padded: Callable[[int], int] = lambda rows: rows
+    ) -> None:
         self._table = [0.0]
-        for rows in range(1, counts[-1] + 1):
+        for rows in map(padded, range(1, counts[-1] + 1)):
             right = bisect_left(counts, rows)
             left = max(right - 1, 0)
             step = (measured[right] - measured[left]) / max(counts[right] - counts[left], 1)
@@ -41,7 +46,7 @@ class RowCosts:
 def row_costs(model: Runner) -> RowCosts:
     """A model's costs, measured at the first call: about a second for a small model on a CPU."""
     if model not in _known:
-        _known[model] = RowCosts(COUNTS, _measure(model))
+        _known[model] = RowCosts(COUNTS, _measure(model), model.padded)
     return _known[model]
 
 
@@ -49,18 +54,20 @@ def row_costs(model: Runner) -> RowCosts:
 def _measure(model: Runner) -> list[float]:
     """Milliseconds at every one of COUNTS, the fastest of a few: half of the rows are verified, half are masks. More
     rows never count for less."""
-    cache = model.new_cache(_CONTEXT + COUNTS[-1])
-    model(torch.zeros(_CONTEXT, dtype=torch.long, device=model.device), cache, causal=True)
-    cache.keep(_CONTEXT)
+    prompt = model.new_cache(_CONTEXT + COUNTS[-1])
+    model.forward(torch.zeros(_CONTEXT, dtype=torch.long, device=model.device), prompt)
+    prompt.keep(_CONTEXT)
+    cache = model.lane_cache(prompt, "costs")
     measured: list[float] = []
     for count in COUNTS:
         plain = (count + 1) // 2
         layout = tree((-1, *range(plain - 1)), (0,), count - plain, model.device)
         inputs = torch.zeros(count, dtype=torch.long, device=model.device)
+        model.prepare(cache, [ForwardShape(count, adapter=True, layout=layout)])
         took = []
         for _ in range(_TIMES):
             begin = time.perf_counter()
-            model.run(inputs, cache, causal=True, adapter=True, layout=layout, few=1)
+            model.forward(inputs, cache, adapter=True, layout=layout, few=1)
             if model.device.type == "cuda":
                 torch.cuda.synchronize(model.device)
             took.append((time.perf_counter() - begin) * 1000)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nemodiff.model.attention import FixedShape, Rotary, Rotation, attend, attend_fixed
-from nemodiff.model.cache import KVCache
+from nemodiff.model.cache import CHUNK, KVCache
 from nemodiff.model.config import ModelConfig
 from nemodiff.model.cuda.row_shapes import BLOCK_ROWS, RowShapes
 from nemodiff.model.layout import Layout
 from nemodiff.model.output import Output
+from nemodiff.model.runner import ForwardShape, Logits
 
 if TYPE_CHECKING:
-    from nemodiff.model.cuda.graphs import StaticForwards
     from nemodiff.model.vision import Vision
 
 #: Writes keys and values [rows, kv_heads, head_dim] of a layer, then attends with queries [rows, heads, head_dim]:
@@ -68,8 +68,9 @@ class Layer(nn.Module):
         self.draft_lora: tuple[Tensor, Tensor] | None = None
 
 
-class Transformer(nn.Module):
-    """Decoder-only transformer over one sequence. Weights are frozen; training adds its own low-rank factors.
+class Transformer(Logits, nn.Module):
+    """Decoder-only transformer over one sequence, run in eager torch: a `Runner`. Weights are frozen; training adds its
+    own low-rank factors.
 
     exact: block-shaped forwards run in fixed shapes, so that a token's logits are the same to the last bit whether it
     is decoded alone or verified in a block; without it, natural shapes.
@@ -96,8 +97,6 @@ class Transformer(nn.Module):
         #: Tower and projector of a checkpoint that sees.
         self.vision: Vision | None = None
         self._rotary: Rotary | None = None
-        #: Caches and forwards of fixed shapes for the lanes, where they were asked for.
-        self.static: StaticForwards | None = None
         self.requires_grad_(False)
 
     @property
@@ -129,6 +128,25 @@ class Transformer(nn.Module):
         """Memory of the draft LoRA, in bytes."""
         return sum(factor.nbytes for layer in self.layers for factor in layer.draft_lora or ())
 
+    @property
+    def attention(self) -> str:
+        """What computes block-shaped forwards, in words."""
+        return "fixed-shape products" if self.exact else "SDPA"
+
+    @property
+    def exact_trees(self) -> bool:
+        return self.exact
+
+    def padded(self, layout_rows: int) -> int:
+        return layout_rows
+
+    def lane_cache(self, cache: KVCache, lane: str) -> KVCache:
+        """A copy of a prompt's cache."""
+        return cache.copy()
+
+    def prepare(self, cache: KVCache, shapes: Iterable[ForwardShape]) -> None:
+        """Nothing is made ahead."""
+
     def new_cache(self, capacity: int) -> KVCache:
         """An empty cache for `capacity` positions."""
         cache = KVCache(self.config, capacity, self.device, self.cache_dtype)
@@ -156,34 +174,24 @@ class Transformer(nn.Module):
         inputs: Tensor,
         cache: KVCache,
         *,
-        causal: bool,
-        adapter: bool = False,
-        last: bool = False,
+        causal: bool = True,
         layout: Layout | None = None,
-    ) -> Tensor:
-        """Run `inputs` after the cache's kept length and write, not keep, their keys and values.
+        adapter: bool = False,
+        rows: slice = slice(None),
+        few: int = 0,
+    ) -> Output:
+        """Run `inputs` after the cache's kept length and write, not keep, their keys and values (see `Runner`).
 
-        inputs: token ids [rows] (int64) or embeddings [rows, hidden]. causal: each row sees what is before it; else
-        all rows see each other. adapter: the draft LoRA is on. last: logits of the last row only. layout: positions
-        and visibility of the rows in place of `causal`; such a forward is block-shaped whatever its rows, and its
-        first `layout.plain` rows run without the adapter.
-        Returns logits [rows or 1, vocab] in the model's dtype.
+        A forward with a layout is block-shaped whatever its rows. Returns logits in the model's dtype, and no tokens
+        read off them.
         """
-        if (
-            cache.static
-            and layout is None
-            and not inputs.is_floating_point()
-            and len(inputs) <= BLOCK_ROWS
-            and not last
-        ):
-            return cache.run(inputs, causal=causal, adapter=adapter)
         x = inputs if inputs.is_floating_point() else self.embeddings(inputs)
-        rows, start, config = x.shape[0], cache.length, self.config
-        block = self.exact and (rows <= BLOCK_ROWS or layout is not None) and not cache.static
+        count, start, config = x.shape[0], cache.length, self.config
+        block = self.exact and (count <= BLOCK_ROWS or layout is not None) and cache.chunk == CHUNK
         shapes = self.rows if block else None
-        attention = self._attention(cache, rows, causal, block, layout)
+        attention = self._attention(cache, count, causal, block, layout)
         rotary = self.rotary(cache.capacity)
-        rotation = rotary.at(start, rows) if layout is None else rotary.at_each(start + layout.positions)
+        rotation = rotary.at(start, count) if layout is None else rotary.at_each(start + layout.positions)
 
         def write_and_attend(queries: Tensor, keys: Tensor, values: Tensor, layer: int) -> Tensor:
             cache.write(layer, keys, values)
@@ -191,27 +199,9 @@ class Transformer(nn.Module):
 
         plain = layout.plain if layout else 0
         x = self.run_layers(x, rotation, write_and_attend, shapes, adapter=adapter, plain=plain)
-        if last and not block:
-            x = x[-1:]
-        logits = self.head.normed(x, self.norm, config.rms_norm_eps, shapes)
-        return logits[rows - 1 : rows] if last and block else logits[:rows]
-
-    def run(
-        self,
-        inputs: Tensor,
-        cache: KVCache,
-        *,
-        causal: bool,
-        adapter: bool = False,
-        layout: Layout | None = None,
-        rows: slice = slice(None),
-        few: int = 0,
-    ) -> Output:
-        """`forward` as decoding asks for it (see `Runner`): `rows` of the logits."""
-        # Static forwards know no `last`; elsewhere it spares a prompt the head of its other rows.
-        last = rows == slice(-1, None) and not cache.static
-        logits = self(inputs, cache, causal=causal, adapter=adapter, last=last, layout=layout)
-        return Output(logits[rows])
+        if not block:  # a prompt's other rows need no head
+            return Output(self.head.normed(x[rows], self.norm, config.rms_norm_eps, shapes))
+        return Output(self.head.normed(x, self.norm, config.rms_norm_eps, shapes)[:count][rows])
 
     def run_layers(
         self,
@@ -221,11 +211,12 @@ class Transformer(nn.Module):
         shapes: RowShapes | None,
         *,
         adapter: bool,
-        plain: int = 0,
+        plain: int | Tensor = 0,
     ) -> Tensor:
         """Hidden states [padded rows, hidden] after the last layer, not normed; x: input embeddings [rows, hidden].
 
-        shapes: what the rows are padded to. adapter: the draft LoRA is on, but for the first `plain` rows.
+        shapes: what the rows are padded to. adapter: the draft LoRA is on, but for the first `plain` rows; as a tensor
+        [padded rows, 1] it says for each row whether it goes without.
         """
         rows, config = x.shape[0], self.config
         rotated = config.num_heads + config.num_kv_heads
@@ -244,7 +235,10 @@ class Transformer(nn.Module):
             x = layer.o.added(x, mixed, shapes)
             if adapter and layer.draft_lora is not None:
                 a, b = layer.draft_lora
-                x[plain:] += F.linear(F.linear(mixed[plain:], a), b)
+                if isinstance(plain, Tensor):
+                    x += F.linear(F.linear(mixed, a), b).masked_fill(plain, 0)
+                else:
+                    x[plain:] += F.linear(F.linear(mixed[plain:], a), b)
             gate, up = layer.gate_up.normed(x, layer.post_norm, config.rms_norm_eps, shapes).chunk(2, dim=-1)
             x = layer.down.added(x, F.silu(gate).mul_(up), shapes)
         return x

@@ -50,7 +50,7 @@ class _Block:
         """Top-1 tokens and their probabilities of positions 1 … B - 1, of which `known` are committed."""
         config = self._model.config
         tokens = [self._seed, *(config.mask_token_id if token is None else token for token in known)]
-        logits = self._model(torch.tensor(tokens, device=self._model.device), self._cache, causal=False)
+        logits = self._model.forward(torch.tensor(tokens, device=self._model.device), self._cache, causal=False).logits
         probabilities = logits[slice(0, -1) if config.shift_logits else slice(1, None)].float().softmax(-1)
         probabilities[:, config.mask_token_id] = 0
         confidence, best = probabilities.max(-1)
@@ -122,5 +122,5 @@ def trajectories(
         if end < len(target) or target[-1] in ends:
             return
         inputs = torch.tensor([newest, *target], device=engine.model.device)
-        newest = int(engine.model(inputs, cache, causal=True)[-1].argmax())
+        newest = int(engine.model.forward(inputs, cache).logits[-1].argmax())
         cache.keep(block_length)

@@ -269,3 +269,16 @@ def test_a_phone_shows_everything_without_sideways_scrolling(browser: Browser, a
     assert wide == []
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     context.close()
+
+
+def test_an_inexact_run_says_how_many_tokens_are_ars(page: Page, tmp_path: Path) -> None:
+    texts = {str(i): f"w{i} " for i in range(1, 7)}
+    data = trace_of(texts, [1, 2, 3, 4, 5], exact=False)
+    verdict = page.locator('[data-lane="self-speculation"] .verdict')
+    load(page, tmp_path / "same.json", data)
+    expect(page.locator("#stage .where")).to_contain_text("fast, inexact")
+    expect(verdict).to_have_text("✓ fast, inexact: identical to AR, 5 of 5 tokens")
+    apart = trace_of(texts, [1, 2, 3, 4, 6], exact=False)
+    data["lanes"][1] = apart["lanes"][1]
+    load(page, tmp_path / "apart.json", data)
+    expect(verdict).to_have_text("≠ fast, inexact: the first 4 of 5 tokens are AR's")

@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from nemodiff.checkpoints.tokenizer import Tokenizer
 from nemodiff.engine.local import Defaults, Engine
 from nemodiff.model.cpu import CpuModel, int8_obstacle, quantise
+from nemodiff.model.cuda.graph_runner import GraphRunner
 from nemodiff.model.transformer import Transformer
 from nemodiff.model.weights import load_model
 from nemodiff.samplers.trained import SamplerConfig, TrainedSampler, principal_components, save_sampler
@@ -55,6 +56,11 @@ def write_llama(model: LlamaForCausalLM, folder: Path, **config) -> Path:
         "block_size": 8,
     }
     return write_folder(folder, tensors, data | config)
+
+
+def with_graphs(engine: Engine) -> Engine:
+    """The same model behind another engine, in forwards of fixed shapes: on a CPU nothing asks for them."""
+    return Engine(engine.checkpoint, GraphRunner(engine.model), engine.tokenizer, engine.defaults, engine.sampler)
 
 
 def write_chat(folder: Path, endless: bool = False) -> Path:

@@ -21,7 +21,7 @@ from nemodiff.cli import bench
 from nemodiff.cli import train as training
 from nemodiff.cli.main import main
 from nemodiff.command import JsonLines
-from nemodiff.engine import loading
+from nemodiff.engine import devices, loading
 from nemodiff.errors import CheckpointError, RequestError
 
 NOBODY = "~no_such_user_here/x"
@@ -265,7 +265,7 @@ def test_odd_names_are_no_folders_anywhere(monkeypatch: pytest.MonkeyPatch) -> N
 def test_int8_where_it_cannot_run_is_a_sentence_before_the_run(
     kind: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, no_run: None
 ) -> None:
-    monkeypatch.setattr("nemodiff.engine.loading.int8_obstacle", lambda device: "this CPU has no VNNI")
+    monkeypatch.setattr("nemodiff.engine.devices.int8_obstacle", lambda device: "this CPU has no VNNI")
     said = refused(capsys, ["bench", kind, "--dtype", "int8"])
     assert said == "This CPU has no VNNI: choose float32 or bfloat16."
     assert "Unknown dtype" in refused(capsys, ["bench", kind, "--dtype", "int9"])
@@ -395,8 +395,9 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Commands that reach an engine get one that does nothing, in an empty folder."""
 
     def load(name: str = "", **how: Any) -> Engine:
-        target = loading.pick_device(how.get("device"))
-        loading.pick_dtype(how.get("dtype"), target, how.get("graphs", False))
+        target = devices.pick_device(how.get("device"))
+        devices.pick_dtype(how.get("dtype"), target)
+        devices.pick_graphs(how.get("graphs", "auto"), target)
         if name not in ("made", "") and not name.startswith("smollm2"):
             raise CheckpointError("Unknown checkpoint.")
         return Engine()

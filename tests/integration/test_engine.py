@@ -9,7 +9,7 @@ import torch
 
 import nemodiff
 from nemodiff.decode.race import race
-from nemodiff.engine.loading import pick_device
+from nemodiff.engine.devices import pick_device
 from nemodiff.errors import CheckpointError, RequestError
 from nemodiff.request import Request
 from nemodiff.trace.events import MODES, Event

@@ -86,7 +86,7 @@ def test_a_prompt_of_one_piece_is_read_as_ever_and_a_long_one_nearly_so(llama_en
     model = llama_engine.model
     for prompt in (LONG[:9], LONG[:64], LONG):
         cache = model.new_cache(len(prompt))
-        whole = model(torch.tensor(prompt), cache, causal=True, last=True)
+        whole = model(torch.tensor(prompt), cache, causal=True, rows=slice(-1, None))
         pieced = Prefill(model, list(prompt), len(prompt))
         if len(prompt) <= 64:
             assert torch.equal(pieced.logits, whole)

@@ -57,7 +57,7 @@ class Scripted:
     def __init__(self, lane, offset):
         self._run, self._offset = lane.run, offset
 
-    def __call__(self, tokens, *, causal, adapter=False, layout=None, rows=slice(None)):
+    def __call__(self, tokens, *, causal, adapter=False, layout=None, rows=slice(None), few=1):
         output = self._run(tokens, causal=causal, adapter=adapter, layout=layout, rows=rows)
         if causal:
             return output

@@ -14,7 +14,7 @@ def alone(model, prompt: list[int], count: int) -> list[int]:
     cache = model.new_cache(len(prompt) + count)
     tokens, inputs = [], torch.tensor(prompt)
     while len(tokens) < count and END not in tokens:
-        logits = model(inputs, cache, causal=True, last=True)
+        logits = model(inputs, cache, causal=True, rows=slice(-1, None))
         cache.keep(len(inputs))
         tokens.append(int(logits[-1].argmax()))
         inputs = torch.tensor(tokens[-1:])

@@ -118,7 +118,7 @@ def test_where_both_do_not_fit_a_failed_load_goes_back(folders, monkeypatch) -> 
     monkeypatch.setattr("nemodiff.engine.loading.load_model", fail_once)
     monkeypatch.setattr(
         "nemodiff.engine.loading.shortage",
-        lambda needed, device, freed=0: None if freed or not old.weight_bytes else "it is full",
+        lambda needed, device, freed=0, config=None: None if freed or not old.weight_bytes else "it is full",
     )
     state = switch(page, second)[-1]
     assert state["error"] == "second has gone bad." and state["running"]["checkpoint"] == "first"
@@ -271,12 +271,12 @@ def test_further_checkpoints_come_from_the_environment(monkeypatch) -> None:
     assert Settings.from_environment().checkpoints == ("here/one", "owner/two")
 
 
-def test_fixed_shapes_are_kept_when_switching(folders, monkeypatch) -> None:
+def test_graphs_are_asked_for_when_switching(folders, monkeypatch) -> None:
     monkeypatch.setenv("NEMODIFF_GRAPHS", "1")
     changed = {"device": "cpu", "checkpoint": str(folders[0]), "choose": True}
     settings = Settings.from_environment().model_copy(update=changed)
     page = Checkpoints(nemodiff.load(str(folders[1]), device="cpu"), settings)
-    assert switch(page, folders[0])[-1]["running"]["attention"] == "SDPA, static shapes"
+    assert "CUDA graphs need a GPU" in switch(page, folders[0])[-1]["error"]
 
 
 def test_without_an_engine_the_header_says_why() -> None:

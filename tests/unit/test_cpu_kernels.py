@@ -133,7 +133,7 @@ def test_every_tile_computes_the_same_bits(models):
         for tile in TILES_HERE:
             model = models[kind, tile]
             cache = prefilled(model, ids_of(70))
-            made.append(model.run(ids_of(9, 1), cache, causal=False, adapter=True, few=5))
+            made.append(model.forward(ids_of(9, 1), cache, causal=False, adapter=True, few=5))
         for other in made[1:]:
             assert torch.equal(other.logits, made[0].logits)
             assert torch.equal(other.best.log_sums, made[0].best.log_sums)
@@ -159,14 +159,14 @@ def test_a_row_has_the_same_bits_alone_and_in_any_block(models, kind, tile, prom
         torch.set_num_threads(1)
         cache, alone = model.new_cache(len(ids)), []
         for token in ids[: prompt + total]:
-            alone.append(model.run(token[None], cache, causal=True, few=3))
+            alone.append(model.forward(token[None], cache, causal=True, few=3))
             cache.keep(1)
         torch.set_num_threads(threads)
         cache, place = model.new_cache(len(ids)), prompt
-        together = [model.run(ids[:prompt], cache, causal=True, few=3)]
+        together = [model.forward(ids[:prompt], cache, causal=True, few=3)]
         cache.keep(prompt)
         for rows, kept in blocks:
-            together.append(model.run(ids[place : place + rows], cache, causal=True, few=3)[:kept])
+            together.append(model.forward(ids[place : place + rows], cache, causal=True, few=3)[:kept])
             cache.keep(kept)
             place += kept
     finally:
@@ -221,13 +221,13 @@ def test_rows_of_a_quadratic_layout_are_those_of_small_forwards(models, tile):
     model = models["nvidia", tile]
     ids, layout = ids_of(64), groups(3, 4, again=False)
     rows = torch.cat((ids[60:], torch.full((layout.rows - 4,), MASK)))
-    output = model.run(rows, prefilled(model, ids[:60]), causal=True, adapter=True, layout=layout, few=2)
+    output = model.forward(rows, prefilled(model, ids[:60]), causal=True, adapter=True, layout=layout, few=2)
     cache = prefilled(model, ids[:60])
     for index, token in enumerate(ids[60:]):
         assert torch.equal(output.logits[index], model(token[None], cache, causal=True)[0])
         cache.keep(1)
         group = slice(4 + 4 * index, 8 + 4 * index)
-        alone = model.run(torch.full((4,), MASK), cache, causal=False, adapter=True, few=2)
+        alone = model.forward(torch.full((4,), MASK), cache, causal=False, adapter=True, few=2)
         assert torch.equal(output.logits[group], alone.logits)
         assert torch.equal(output.best.tokens[group], alone.best.tokens)
     assert not torch.equal(alone.logits, model(torch.full((4,), MASK), cache, causal=False))
@@ -239,7 +239,7 @@ def test_the_best_tokens_are_read_off_the_logits(models, tile):
     ids = ids_of(40)
     for causal in (True, False):
         cache = prefilled(model, ids)
-        output = model.run(ids_of(12, 2), cache, causal=causal, few=20)
+        output = model.forward(ids_of(12, 2), cache, causal=causal, few=20)
         logits = output.logits.clone()
         torch.testing.assert_close(output.best.log_sums, logits.logsumexp(-1))
         if not causal:
@@ -247,7 +247,7 @@ def test_the_best_tokens_are_read_off_the_logits(models, tile):
         values, tokens = logits.sort(dim=-1, descending=True, stable=True)
         assert torch.equal(output.best.tokens, tokens[:, :20])
         assert torch.equal(output.best.logits, values[:, :20])
-        part = model.run(ids_of(12, 2), cache, causal=causal, rows=slice(3, 7), few=2)
+        part = model.forward(ids_of(12, 2), cache, causal=causal, rows=slice(3, 7), few=2)
         assert torch.equal(part.logits, output.logits[3:7])
         assert torch.equal(part.best.tokens, output.best.tokens[3:7, :2])
 
@@ -258,8 +258,8 @@ def test_the_mask_is_passed_over_where_it_would_be_the_best(folders):
     floats.embed.weight.data[MASK] *= 50
     model = CpuModel(floats, compiled_kernels())
     cache = prefilled(model, ids_of(30))
-    causal = model.run(ids_of(30, 4), cache, causal=True, few=2)
-    both = model.run(ids_of(30, 4), cache, causal=False, few=2)
+    causal = model.forward(ids_of(30, 4), cache, causal=True, few=2)
+    both = model.forward(ids_of(30, 4), cache, causal=False, few=2)
     assert (causal.best.tokens[:, 0] == MASK).any() and (both.logits.argmax(-1) == MASK).any()
     assert not (both.best.tokens == MASK).any()
 

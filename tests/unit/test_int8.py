@@ -91,13 +91,13 @@ def test_what_the_kernels_read_off_the_logits_is_what_torch_reads(llama_folder, 
     model = load_as(llama_folder, torch.int8)
     engine = Engine("llama", model, Tokenizer(llama_folder), Defaults())
     request = Request(prompt_ids=drawn(30, 1), modes=(mode,), max_new_tokens=24, block_length=6, ignore_eos=True)
-    read, run = engine.generate(request).lanes[0], model.run
+    read, run = engine.generate(request).lanes[0], model.forward
 
     def unread(*values, **more):
         output = run(*values, **more)
         return type(output)(output.logits)
 
-    model.run = unread
+    model.forward = unread
     made = engine.generate(request).lanes[0]
     assert made.tokens == read.tokens
     for one, other in zip(read.events, made.events, strict=True):
@@ -118,7 +118,7 @@ def test_thinking_ends_where_its_budget_does(nvidia_folder):
     assert lane.tokens[5] == 77 or 77 in lane.tokens[:5]
     position = lane.events[lane.tokens.index(77)].positions[0]
     ids = torch.tensor([*request.prompt_ids, *lane.tokens[: lane.tokens.index(77)]])
-    probabilities = model(ids, model.new_cache(64), causal=True, last=True).softmax(-1)
+    probabilities = model(ids, model.new_cache(64), causal=True, rows=slice(-1, None)).softmax(-1)
     assert position.confidence == pytest.approx(float(probabilities[0, 77]), rel=1e-4)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Generator, Iterator
@@ -18,6 +19,7 @@ from nemodiff.settings import offered
 from ui.settings import Settings
 from ui.wire import explain, pack
 
+logger = logging.getLogger("ui.models")
 #: Seconds between two looks at a fetch.
 PAUSE = 0.25
 #: Visitors of whom it is remembered what they fetched; the ones that came longest ago are forgotten first.
@@ -188,7 +190,12 @@ class Checkpoints:
     def _load(self, name: str, replacing: EngineInterface | None = None) -> EngineInterface:
         settings = self._settings
         return nemodiff.load(
-            name, device=settings.device, dtype=settings.dtype, graphs=settings.graphs, replacing=replacing
+            name,
+            device=settings.device,
+            dtype=settings.dtype,
+            graphs=settings.graphs,
+            report=logger.info,
+            replacing=replacing,
         )
 
     def _go_back(self) -> None:

@@ -148,10 +148,14 @@ class LaneView {
     const mixed = request.ar_weight < 1;
     const drawn = !mixed && request.temperature > 0 && request.acceptance === "sampling";
     const same = this.mode === "self-speculation" && !mixed && !drawn; // as AR's text by design
-    const lossless = same ? "lossless: " : "";
+    const inexact = same && log.head.exact === false; // its forwards round otherwise than AR's: near ties may part them
+    const lossless = inexact ? "fast, inexact: " : same ? "lossless: " : "";
     if (differs || (done && comparison.first !== null)) {
       const lead = same ? "not lossless: " : this.mode !== "self-speculation" ? "" : drawn ? "distributed as AR's, drawn apart: " : "verifier mixed: ";
-      setText(this.verdict, `≠ ${lead}first differs from AR at token ${comparison.first}`);
+      const text = inexact
+        ? `≠ fast, inexact: the first ${comparison.first} of ${n} tokens are AR's`
+        : `≠ ${lead}first differs from AR at token ${comparison.first}`;
+      setText(this.verdict, text);
       setData(this.verdict, "same", same || this.mode !== "self-speculation" ? "no" : null);
     } else if (n === 0) {
       setText(this.verdict, "");

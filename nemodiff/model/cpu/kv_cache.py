@@ -20,9 +20,6 @@ class CpuCache:
     writes after the kept `length`; what is not kept is overwritten by the next one.
     """
 
-    #: Forwards over it have no fixed shapes (see static.py).
-    static = False
-
     def __init__(self, config: ModelConfig, capacity: int) -> None:
         self.capacity = padded(max(capacity, 1))
         size = 2 * padded_half(config.head_dim)

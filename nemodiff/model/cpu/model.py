@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import threading
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,10 +19,10 @@ from nemodiff.model.cpu.plan import ALL, CAUSAL, COUNTER_BYTES, HEAD_CHUNK, LIST
 from nemodiff.model.cpu.team import MOST_THREADS, team_of, thread_count
 from nemodiff.model.layout import Layout
 from nemodiff.model.output import Best, Output
+from nemodiff.model.runner import ForwardShape, Logits
 
 if TYPE_CHECKING:
     from nemodiff.model.cpu.build import Kernels
-    from nemodiff.model.cuda.graphs import StaticForwards
     from nemodiff.model.transformer import Matrix, Transformer
     from nemodiff.model.vision import Vision
 
@@ -31,7 +32,7 @@ PIECE = 256
 _STEPS_A_LAYER, _STEPS_BESIDE = 12, 6
 
 
-class CpuModel:
+class CpuModel(Logits):
     """A decoder with int8 weights, 14-bit activations and float32 in between, on the CPU.
 
     It takes the weights out of `model` (float32 or bfloat16, on the CPU) layer by layer; what stays of that one is its
@@ -39,7 +40,6 @@ class CpuModel:
     """
 
     exact: bool = True
-    static: StaticForwards | None = None
 
     def __init__(self, model: Transformer, kernels: Kernels) -> None:
         config = self.config = model.config
@@ -77,6 +77,25 @@ class CpuModel:
         """An empty cache for `capacity` positions."""
         return CpuCache(self.config, capacity)
 
+    @property
+    def attention(self) -> str:
+        """What computes forwards, in words."""
+        return f"kernels of our own, {self.kernels.tile.name}"
+
+    @property
+    def exact_trees(self) -> bool:
+        return self.exact
+
+    def padded(self, layout_rows: int) -> int:
+        return layout_rows
+
+    def lane_cache(self, cache: CpuCache, lane: str) -> CpuCache:
+        """A copy of a prompt's cache."""
+        return cache.copy()
+
+    def prepare(self, cache: CpuCache, shapes: Iterable[ForwardShape]) -> None:
+        """Nothing is made ahead."""
+
     def embeddings(self, tokens: Tensor) -> Tensor:
         """Input embeddings [rows, hidden] of token ids [rows], float32."""
         x = F.embedding(tokens, self.embed.weight).float()
@@ -84,28 +103,14 @@ class CpuModel:
             x = torch.where((tokens == self.config.mask_token_id)[:, None], self.mask_embedding, x)
         return x
 
-    def __call__(
+    def forward(
         self,
         inputs: Tensor,
         cache: CpuCache,
         *,
-        causal: bool,
-        adapter: bool = False,
-        last: bool = False,
+        causal: bool = True,
         layout: Layout | None = None,
-    ) -> Tensor:
-        """Logits [rows or 1, vocab], float32; the arguments are `Transformer.forward`'s."""
-        rows = slice(-1, None) if last else slice(None)
-        return self.run(inputs, cache, causal=causal, adapter=adapter, layout=layout, rows=rows).logits
-
-    def run(
-        self,
-        inputs: Tensor,
-        cache: CpuCache,
-        *,
-        causal: bool,
         adapter: bool = False,
-        layout: Layout | None = None,
         rows: slice = slice(None),
         few: int = 1,
     ) -> Output:
@@ -129,12 +134,12 @@ class CpuModel:
 
     def profile(self, inputs: Tensor, cache: CpuCache, *, causal: bool, adapter: bool = False) -> dict[str, float]:
         """Where the time of one forward goes, in milliseconds: products, attention, rest (norms, quantising, reading
-        the logits) and Python. Its arguments are `run`'s; at most PIECE rows."""
+        the logits) and Python. Its arguments are `forward`'s; at most PIECE rows."""
         times = torch.zeros(len(self._tables["counters"]) + 1, dtype=torch.long)
         self._plan.times = times.data_ptr()
         try:
             begin = time.perf_counter()
-            self.run(inputs, cache, causal=causal, adapter=adapter)
+            self.forward(inputs, cache, causal=causal, adapter=adapter)
             total = 1000 * (time.perf_counter() - begin)
         finally:
             self._plan.times = 0

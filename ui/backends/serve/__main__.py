@@ -105,7 +105,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-replicas", type=_count, metavar="N", help="at most so many: more than --replicas scales")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="cuda gives every replica a GPU")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "int8"))
-    parser.add_argument("--graphs", action="store_true", help="fixed shapes, see docs/operating.md")
+    parser.add_argument(
+        "--graphs", nargs="?", const="on", default="auto", choices=("auto", "on", "off"), help="see docs/gpu.md"
+    )
     parser.add_argument(
         "--threads", type=_count, metavar="N", help="of a replica, on a CPU; cores are shared out if not"
     )
