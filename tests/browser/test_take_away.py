@@ -12,12 +12,13 @@ from playwright.sync_api import Browser, Page, expect
 from nemodiff.trace.events import Trace
 from tests.helpers.browser import take_away
 from ui import player
+from ui.page.watch import CHARTS
 
 
 def test_charts_are_drawn_of_the_run_on_the_page_and_move_its_cursor(page: Page) -> None:
     page.get_by_text("Charts of this run").click()
     plots = page.locator("#charts .js-plotly-plot")
-    expect(plots).to_have_count(5)
+    expect(plots).to_have_count(len(CHARTS))
     expect(plots.first.locator(".main-svg").first).to_be_visible()
     before = page.locator("#stage").get_attribute("data-cursor")
     assert before != "1"
