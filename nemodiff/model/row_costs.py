@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -12,8 +13,12 @@ import torch
 from nemodiff.model.layout import tree
 from nemodiff.model.runner import ForwardShape, Runner
 
-#: Row counts that are measured, times each; the costs between them lie on lines.
-COUNTS, _TIMES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64), 3
+#: Row counts that are measured; the costs between them lie on lines.
+COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+#: Rounds over all of them. A moment in which the machine was busy with something else then spoils no count.
+_ROUNDS = 6
+#: Best tokens that are read off every row, as a tree's forward asks for.
+_FEW = 10
 #: Positions kept before them.
 _CONTEXT = 64
 _known: WeakKeyDictionary[Runner, RowCosts] = WeakKeyDictionary()
@@ -58,18 +63,16 @@ def _measure(model: Runner) -> list[float]:
     model.forward(torch.zeros(_CONTEXT, dtype=torch.long, device=model.device), prompt)
     prompt.keep(_CONTEXT)
     cache = model.lane_cache(prompt, "costs")
-    measured: list[float] = []
-    for count in COUNTS:
-        plain = (count + 1) // 2
-        layout = tree((-1, *range(plain - 1)), (0,), count - plain, model.device)
-        inputs = torch.zeros(count, dtype=torch.long, device=model.device)
+    layouts = [tree((-1, *range((count + 1) // 2 - 1)), (0,), count // 2, model.device) for count in COUNTS]
+    for count, layout in zip(COUNTS, layouts, strict=True):
         model.prepare(cache, [ForwardShape(count, adapter=True, layout=layout)])
-        took = []
-        for _ in range(_TIMES):
+    fastest = [math.inf] * len(COUNTS)
+    for _ in range(_ROUNDS):
+        for place, (count, layout) in enumerate(zip(COUNTS, layouts, strict=True)):
+            inputs = torch.zeros(count, dtype=torch.long, device=model.device)
             begin = time.perf_counter()
-            model.forward(inputs, cache, adapter=True, layout=layout, few=1)
+            model.forward(inputs, cache, adapter=True, layout=layout, few=_FEW)
             if model.device.type == "cuda":
                 torch.cuda.synchronize(model.device)
-            took.append((time.perf_counter() - begin) * 1000)
-        measured.append(max(min(took), measured[-1] if measured else 0.0))
-    return measured
+            fastest[place] = min(fastest[place], 1000 * (time.perf_counter() - begin))
+    return [max(fastest[: place + 1]) for place in range(len(COUNTS))]
