@@ -22,6 +22,7 @@ from nemodiff.cli import train as training
 from nemodiff.cli.main import main
 from nemodiff.command import JsonLines
 from nemodiff.engine import devices, loading
+from nemodiff.engine.interface import Defaults
 from nemodiff.errors import CheckpointError, RequestError
 
 NOBODY = "~no_such_user_here/x"
@@ -330,7 +331,7 @@ class Engine:
     """Enough of an engine for every command to begin with."""
 
     checkpoint, device, dtype, exact, sees, sampler = "made", "CPU", "float32", True, True, None
-    defaults = SimpleNamespace(block_length=8, threshold=0.9)
+    defaults = Defaults()
     model = SimpleNamespace(config=SimpleNamespace(vocab_size=9))
 
     def __getattr__(self, name: str) -> Any:
