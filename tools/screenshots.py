@@ -18,6 +18,7 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from nemodiff.checkpoints.catalogue import DEFAULT
 from tests.helpers.browser import FLAGS, PATIENCE, ROOT, find_chromium, running, take_away
+from ui.page.watch import CHARTS
 
 expect.set_options(timeout=PATIENCE)
 
@@ -103,7 +104,7 @@ def take(browser: Browser, address: str, folder: Path) -> None:
         save(replay, folder / "replay.png", full_page=True)
         replay.context.close()
     page.get_by_text("Charts of this run").click()
-    expect(page.locator("#charts .js-plotly-plot")).to_have_count(5)
+    expect(page.locator("#charts .js-plotly-plot")).to_have_count(len(CHARTS))
     expect(page.locator("#charts .js-plotly-plot .main-svg").last).to_be_visible()
     save(page.locator("#charts"), folder / "charts.png")
     sweep(page)

@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 from nemodiff.trace.events import Trace
 from tests.helpers.browser import PATIENCE, SCHEMES, ask, findings
 from tests.helpers.traces import trace_of
+from ui.page.watch import CHARTS
 from ui.render.replay import replay_html
 
 Axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="it comes with requirements-dev.txt").Axe
@@ -40,7 +41,7 @@ def test_the_page_after_a_run(themed: Page, scheme: str) -> None:
     stage.locator(".howto summary").click()
     themed.locator("#more").get_by_role("button").first.click()
     themed.get_by_text("Charts of this run").click()
-    expect(themed.locator("#charts .js-plotly-plot")).to_have_count(5)
+    expect(themed.locator("#charts .js-plotly-plot")).to_have_count(len(CHARTS))
     stage.locator('[data-lane="self-speculation"] .t[data-index="1"]').click()
     expect(stage.locator(".pin")).to_be_visible()
     assert findings(themed) == []

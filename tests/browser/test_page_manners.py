@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.helpers.browser import PATIENCE, fill_field
 from tests.helpers.traces import trace_of
+from ui.page.watch import CHARTS
 
 expect.set_options(timeout=PATIENCE)
 
@@ -138,7 +139,7 @@ def test_a_phone_shows_charts_whole_and_nothing_lies_over_them(browser: Browser,
     expect(page.locator("#stage")).to_have_attribute("data-state", "replay", timeout=PATIENCE)
     page.get_by_text("Charts of this run").click()
     plots = page.locator("#charts .js-plotly-plot")
-    expect(plots).to_have_count(5, timeout=PATIENCE)
+    expect(plots).to_have_count(len(CHARTS), timeout=PATIENCE)
     expect(plots.last.locator(".main-svg").first).to_be_visible(timeout=PATIENCE)
     for plot in plots.all():
         expect(plot.locator(".modebar")).to_be_hidden()
