@@ -50,8 +50,21 @@ class Kind(Protocol):
         """Whether a field of the page may hold this, in range or not."""
 
 
+class _Numeric:
+    """What whole and other numbers share."""
+
+    __slots__ = ()
+
+    def write(self, value: Any) -> str:
+        whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+        return str(int(value)) if whole else str(value)
+
+    def is_like(self, value: Any) -> bool:
+        return value is None or (type(value) in (int, float) and abs(value) <= 2**63)
+
+
 @dataclass(frozen=True, slots=True)
-class Whole:
+class Whole(_Numeric):
     """Whole numbers from low to high."""
 
     low: int
@@ -73,15 +86,9 @@ class Whole:
         except ValueError:
             raise ValueError("a whole number") from None
 
-    def write(self, value: Any) -> str:
-        return _written(value)
-
-    def is_like(self, value: Any) -> bool:
-        return _is_number(value)
-
 
 @dataclass(frozen=True, slots=True)
-class Number:
+class Number(_Numeric):
     """Numbers from low to high. step: of the page's field."""
 
     low: float
@@ -106,12 +113,6 @@ class Number:
             return float(text)
         except ValueError:
             raise ValueError("a number") from None
-
-    def write(self, value: Any) -> str:
-        return _written(value)
-
-    def is_like(self, value: Any) -> bool:
-        return _is_number(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,15 +366,6 @@ def _default(setting: Setting) -> str:
 def _help(setting: Setting) -> str:
     uses = f" ({setting.of[0]} {' or '.join(setting.of[1])})" if setting.of else ""
     return f"{setting.help}{uses}"
-
-
-def _written(value: Any) -> str:
-    whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
-    return str(int(value)) if whole else str(value)
-
-
-def _is_number(value: Any) -> bool:
-    return value is None or (type(value) in (int, float) and abs(value) <= 2**63)
 
 
 if __name__ == "__main__":

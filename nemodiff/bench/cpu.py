@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from nemodiff.bench.timing import generate_rate, milliseconds
+from nemodiff.bench.timing import generate_rate, milliseconds, timed_ar
 from nemodiff.checkpoints.catalogue import fetch_base_gguf
 from nemodiff.decode import Prefill
 from nemodiff.engine.devices import DTYPES
@@ -112,14 +111,7 @@ def _request(example: Example, new_tokens: int, block_length: int | None, **more
 def _measure(engine: Engine, prompts: Sequence[Example], new_tokens: int, block_length: int | None) -> Costs:
     single = _request(prompts[0], new_tokens, block_length, modes=("ar",), ignore_eos=True)
     engine.generate(_request(prompts[0], 4, block_length))  # so that nothing is set up while it is timed
-    recorder, begin = engine.recorder(single), 0.0
-    for event in engine.stream(single):
-        recorder.add(event)
-        if event.phase == "prefill":
-            begin = time.perf_counter()
-    wall = time.perf_counter() - begin
-    ar = recorder.finish("stopped").lanes[0]
-    decoding = ar.seconds - ar.prefill_seconds
+    ar, wall, decoding = timed_ar(engine, single)
     pairs = {}
     for example in prompts:
         both = _request(example, new_tokens, block_length, modes=("ar", "self-speculation"), alternatives=0)
@@ -142,13 +134,18 @@ def _prefill(engine: Engine) -> float:
     return 1000 * PREFILL / min(Prefill(engine.model, tokens, PREFILL).ms for _ in range(3))
 
 
+def _context(model: Runner) -> tuple[list[int], Any]:
+    """Tokens, and a cache that keeps them, with room for the most rows."""
+    tokens = [token % model.config.vocab_size for token in range(CONTEXT)]
+    return tokens, Prefill(model, tokens, CONTEXT + max(ROWS)).copy_cache("bench")
+
+
 def _parts(engine: Engine) -> dict[int, dict[str, float]] | None:
     """The forward of median length of 21, split, for every row count."""
     model = engine.model
     if not isinstance(model, CpuModel):
         return None
-    tokens = [token % model.config.vocab_size for token in range(CONTEXT)]
-    cache = Prefill(model, tokens, CONTEXT + max(ROWS)).copy_cache("bench")
+    tokens, cache = _context(model)
     parts = {}
     for rows in ROWS:
         made = [model.profile(torch.tensor(tokens[:rows]), cache, causal=True) for _ in range(21)]
@@ -158,8 +155,7 @@ def _parts(engine: Engine) -> dict[int, dict[str, float]] | None:
 
 def _forwards(engine: Engine) -> dict[int, float]:
     model = engine.model
-    tokens = [token % model.config.vocab_size for token in range(CONTEXT)]
-    cache = Prefill(model, tokens, CONTEXT + max(ROWS)).copy_cache("bench")
+    tokens, cache = _context(model)
 
     def cost(rows: int) -> float:
         return milliseconds(lambda: model.forward(torch.tensor(tokens[:rows]), cache), model.device)

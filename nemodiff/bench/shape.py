@@ -6,7 +6,6 @@ depends on them: that is taken from the published figures and said to be.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nemodiff.bench.timing import generate_rate, milliseconds
+from nemodiff.bench.timing import generate_rate, milliseconds, timed_ar
 from nemodiff.checkpoints.tokenizer import Tokenizer
 from nemodiff.decode.lane import Prefill
 from nemodiff.engine.devices import describe_device, loaded_dtype, pick_device, pick_dtype, pick_graphs, torch_runner
@@ -171,15 +170,7 @@ def _engine_figures(model: Runner, prompt: Tensor, block: int, new_tokens: int) 
     ids = tuple(prompt.tolist())
     request = Request(prompt_ids=ids, modes=("ar",), max_new_tokens=new_tokens, block_length=block, ignore_eos=True)
     engine.generate(replace(request, max_new_tokens=2))  # so that nothing is set up while it is timed
-    recorder, begin = engine.recorder(request), 0.0
-    for event in engine.stream(request):
-        recorder.add(event)
-        if event.phase == "prefill":
-            begin = time.perf_counter()
-    wall = time.perf_counter() - begin
-    lane = recorder.finish("stopped").lanes[0]
-    decoding = lane.seconds - lane.prefill_seconds
-
+    lane, wall, decoding = timed_ar(engine, request)
     cache = Prefill(model, list(ids), len(ids) + max(block, *ROWS)).copy_cache("bench")
 
     def forward(rows: int, *, causal: bool, adapter: bool = False) -> float:

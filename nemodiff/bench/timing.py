@@ -12,11 +12,26 @@ from torch import Tensor
 
 from nemodiff.decode.lane import synchronise
 from nemodiff.engine.interface import EngineInterface
+from nemodiff.request import Request
+from nemodiff.trace.events import Lane
 
 
 def exactness(engine: EngineInterface) -> str:
     """What the head of a table says of a token's logits alone and in a block."""
     return "exact" if engine.exact else "not exact"
+
+
+def timed_ar(engine: EngineInterface, request: Request) -> tuple[Lane, float, float]:
+    """One AR run: (its lane, seconds of wall time after the prefill, model seconds after the prefill). What the first
+    has beyond the second is what tracing costs."""
+    recorder, begin = engine.recorder(request), 0.0
+    for event in filter(None, engine.stream(request)):
+        recorder.add(event)
+        if event.phase == "prefill":
+            begin = time.perf_counter()
+    wall = time.perf_counter() - begin
+    lane = recorder.finish("stopped").lanes[0]
+    return lane, wall, lane.seconds - lane.prefill_seconds
 
 
 def milliseconds(call: Callable[[], object], device: torch.device) -> float:

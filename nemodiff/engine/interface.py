@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -133,11 +133,6 @@ class EngineInterface(ABC):
     @abstractmethod
     def close(self) -> None:
         """Give back what the engine holds; further requests may be refused."""
-
-    def light(self, asked: str, seconds: float) -> Iterator[str | None] | None:
-        """A search for the ceiling of a run that is made elsewhere: the messages of `ui.live.oracle`, None where
-        nothing has come for a moment. None where this process has to make it."""
-        return None
 
     @property
     def weight_bytes(self) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -29,6 +28,7 @@ from nemodiff.model.weights import lora_names
 from nemodiff.training.data import DRAFT_WAYS, Batch, Mixture
 from nemodiff.training.dual_stream import Backbone, Span, Stream, attend, final_norm, glu, norm, rotary
 from nemodiff.training.joint import to_device
+from nemodiff.training.progress import log_figures, save_state
 
 #: Tokens of each side's best that the two distributions are compared over, and at which temperature.
 TOP, TEMPERATURE = 200, 3.0
@@ -287,8 +287,7 @@ class Run:
             "step": self.step,
             "seconds": self.seconds,
         }
-        torch.save(state, self.out / "state.new")
-        os.replace(self.out / "state.new", self.out / "state.pt")
+        save_state(self.out, state)
 
     def train(self, report: Callable[[str], None] = print) -> None:
         """Train until the minutes, those before a resumption included, are over."""
@@ -302,10 +301,7 @@ class Run:
             self.step += 1
             self.seconds += clock() - began
             if self.step % 10 == 0:
-                line = json.dumps({"step": self.step, "seconds": round(self.seconds, 1), **figures})
-                with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
-                    file.write(line + "\n")
-                report(line)
+                log_figures(self.out, {"step": self.step, "seconds": round(self.seconds, 1), **figures}, report)
             if time.monotonic() - saved > 60 * self.settings.save_minutes:
                 self.save()
                 saved = time.monotonic()

@@ -22,6 +22,7 @@ from nemodiff.training.data import Batch, Mixture
 from nemodiff.training.dual_stream import Backbone
 from nemodiff.training.lora import Lora, export_adapter
 from nemodiff.training.objective import Figures, base_distribution, joint_loss
+from nemodiff.training.progress import log_figures, save_state
 from nemodiff.training.watch import GROUPS, Watch, watched_prompts
 
 
@@ -177,7 +178,7 @@ class Trainer:
         }
 
     def save(self) -> None:
-        """Write the state beside the old one and then in its place, so that a stopped run never leaves half a file."""
+        """Write the state: see `save_state`."""
         state = {
             "settings": asdict(self.settings),
             "values": self.lora.values,
@@ -189,8 +190,7 @@ class Trainer:
             "targets": self.targets,
             "seconds": self.seconds,
         }
-        torch.save(state, self.out / "state.new")
-        os.replace(self.out / "state.new", self.out / "state.pt")
+        save_state(self.out, state)
 
     def run(self) -> None:
         """Train until the time is up."""
@@ -232,9 +232,7 @@ class Trainer:
                     "rate": round(rate(self.step, self.seconds / total, settings.warmup), 4),
                     **line,
                 }
-                with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(line) + "\n")
-                print(json.dumps(line), flush=True)
+                log_figures(self.out, line, lambda text: print(text, flush=True))
                 if time.monotonic() - saved > settings.save_minutes * 60:
                     self.save()
                     saved = time.monotonic()

@@ -12,7 +12,6 @@ Three steps, since two cores see far too few answers to learn to see from them:
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import time
@@ -44,6 +43,7 @@ from nemodiff.training.data import Sequence, noisy_copy, pack
 from nemodiff.training.dual_stream import Backbone, forward
 from nemodiff.training.lora import Lora, export_adapter
 from nemodiff.training.objective import loss_of
+from nemodiff.training.progress import log_figures, save_state
 
 IMAGE, BREAK, END = 7, 8, 9
 TOWER = VisionConfig(
@@ -267,8 +267,7 @@ class Run:
             "heads": self.heads.state_dict(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
         }
-        torch.save(state, self.out / "state.tmp")
-        (self.out / "state.tmp").rename(self.out / "state.pt")
+        save_state(self.out, state)
 
     def _restore(self, state: dict) -> None:
         self.steps, self.seconds, self.before = state["steps"], state["seconds"], state["before"]
@@ -307,10 +306,7 @@ class Run:
                 figures = self.step(name, self.seconds[name] / (60 * minutes))
                 self.seconds[name] += time.monotonic() - began
                 if self.steps[name] % 20 == 0:
-                    line = json.dumps({"part": name, "step": self.steps[name], **figures})
-                    with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
-                        file.write(line + "\n")
-                    report(line)
+                    log_figures(self.out, {"part": name, "step": self.steps[name], **figures}, report)
                 if time.monotonic() - saved > 60 * self.settings.save_minutes:
                     self.save()
                     saved = time.monotonic()

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
+from nemodiff.engine.interface import EngineInterface
+from nemodiff.request import Request
+from nemodiff.trace.events import Lane
 from tests.helpers.checkpoints import MASK, VOCABULARY
 
 
 def prompt_ids(seed: int, length: int = 12) -> tuple[int, ...]:
     return tuple(torch.randint(0, VOCABULARY, (length,), generator=torch.Generator().manual_seed(seed)).tolist())
+
+
+def speculation_beside_ar(engine: EngineInterface, kind: str, seed: int, **asked: Any) -> Lane:
+    """The self-speculation lane of a run whose text, and why it ended, are AR's. kind: of checkpoint; "nvidia" gets a
+    prompt of 60 tokens."""
+    prompt = prompt_ids(seed, 60 if kind == "nvidia" else 9)
+    ar, speculation = engine.generate(
+        Request(prompt_ids=prompt, modes=("ar", "self-speculation"), seed=seed, **asked)
+    ).lanes
+    assert speculation.tokens == ar.tokens
+    assert speculation.finish == ar.finish
+    return speculation
 
 
 class Obvious:

@@ -11,7 +11,7 @@ from nemodiff.model.layout import groups
 from nemodiff.request import Request
 from nemodiff.trace.events import Trace
 from tests.helpers.checkpoints import DTYPES, EOS, MASK, load_as, open_engine, random_llama, write_llama
-from tests.helpers.reference import Obvious, prompt_ids
+from tests.helpers.reference import Obvious, prompt_ids, speculation_beside_ar
 
 KINDS = ("aligned", "shifted", "nvidia")
 
@@ -135,20 +135,17 @@ def run(engine, **more):
 )
 @pytest.mark.parametrize("kind", KINDS)
 def test_its_text_is_ars(engines, kind, seed, block_length, count, temperature, acceptance, adapter):
-    trace = run(
+    speculation = speculation_beside_ar(
         engines[kind],
-        prompt_ids=prompt_ids(seed, 60 if kind == "nvidia" else 9),
-        modes=("ar", "self-speculation"),
+        kind,
+        seed,
+        draft="quadratic",
         max_new_tokens=count,
         block_length=block_length,
         temperature=temperature,
         acceptance=acceptance,
         adapter=adapter,
-        seed=seed,
     )
-    ar, speculation = trace.lanes
-    assert speculation.tokens == ar.tokens
-    assert speculation.finish == ar.finish
     lengths = speculation.acceptance_lengths
     assert all(1 <= length <= block_length for length in lengths)
     assert 1 + sum(lengths) == len(speculation.tokens)

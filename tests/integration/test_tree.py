@@ -17,7 +17,7 @@ from nemodiff.model.row_costs import COUNTS, RowCosts, row_costs
 from nemodiff.request import Request
 from nemodiff.trace.events import Trace
 from tests.helpers.checkpoints import DTYPES, MASK, load_as, open_engine, random_llama, write_llama
-from tests.helpers.reference import prompt_ids
+from tests.helpers.reference import prompt_ids, speculation_beside_ar
 
 KINDS = ("aligned", "shifted", "nvidia")
 
@@ -208,20 +208,17 @@ def run(engine, **more):
 )
 @pytest.mark.parametrize("kind", KINDS)
 def test_its_text_is_ars(engines, kind, seed, rows, count, temperature, acceptance, adapter):
-    trace = run(
+    speculation = speculation_beside_ar(
         engines[kind],
-        prompt_ids=prompt_ids(seed, 60 if kind == "nvidia" else 9),
-        modes=("ar", "self-speculation"),
+        kind,
+        seed,
+        draft="tree",
         max_new_tokens=count,
         rows=rows,
         temperature=temperature,
         acceptance=acceptance,
         adapter=adapter,
-        seed=seed,
     )
-    ar, speculation = trace.lanes
-    assert speculation.tokens == ar.tokens
-    assert speculation.finish == ar.finish
     assert sum(speculation.acceptance_lengths) == len(speculation.tokens) - 1
     assert speculation.nfe == 1 + speculation.forwards
     for event in speculation.events[1:]:

@@ -11,7 +11,7 @@ from nemodiff.request import Request
 from nemodiff.trace.events import MODES
 from tests.helpers.checkpoints import EOS, MASK, open_engine, random_llama, write_llama
 from tests.helpers.official import random_ministral
-from tests.helpers.reference import Obvious, prompt_ids
+from tests.helpers.reference import Obvious, prompt_ids, speculation_beside_ar
 
 
 @pytest.fixture(scope="module")
@@ -80,19 +80,15 @@ def test_diffusion_equals_the_obvious_loop(kind, order, request, seed, block_len
 @pytest.mark.parametrize("kind", ["llama", "nvidia"])
 def test_self_speculation_equals_ar(kind, request, seed, block_length, count, temperature, adapter):
     engine = request.getfixturevalue(f"{kind}_engine")
-    trace = run(
+    speculation = speculation_beside_ar(
         engine,
-        prompt_ids=prompt_ids(seed, 60 if kind == "nvidia" else 9),
-        modes=("ar", "self-speculation"),
+        kind,
+        seed,
         max_new_tokens=count,
         block_length=block_length,
         temperature=temperature,
         adapter=adapter,
-        seed=seed,
     )
-    ar, speculation = trace.lanes
-    assert speculation.tokens == ar.tokens
-    assert speculation.finish == ar.finish
     lengths = speculation.acceptance_lengths
     assert all(1 <= length <= block_length for length in lengths)
     assert 1 + sum(lengths) == len(speculation.tokens)

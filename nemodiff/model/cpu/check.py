@@ -52,7 +52,7 @@ def multiply(kernels: Kernels, weight: Tensor, steps: Tensor) -> Tensor:
     """
     rows, panel = len(steps), kernels.tile.panel
     packed = PackedMatrix(weight, panel, kernels.tile.together)
-    if kernels.tile.together == 4:
+    if kernels.tile.planes:
         high = (steps + 64) >> 7
         steps = torch.cat((steps - 128 * high, high), 1).to(torch.int8)
     steps, ones, out = steps.contiguous(), torch.ones(rows), torch.empty(rows, panel)

@@ -261,7 +261,7 @@ class CpuModel(Logits):
         plan.banned = plan.mask
         plan.mask_embedding = 0 if self.mask_embedding is None else self._hold_norm(self.mask_embedding)
         plan.panel, plan.tile_rows, plan.tile_queries = tile.panel, tile.rows, tile.queries
-        plan.planes = tile.together == 4
+        plan.planes = tile.planes
         plan.width, plan.eps = config.hidden_size, config.rms_norm_eps
         plan.query_factor = config.head_dim**-0.5
         counters = torch.zeros((config.num_layers * _STEPS_A_LAYER + _STEPS_BESIDE) * COUNTER_BYTES // 8 + 8).long()

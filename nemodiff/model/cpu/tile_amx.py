@@ -14,7 +14,20 @@ from typing import TYPE_CHECKING
 
 from llvmlite import ir
 
-from nemodiff.model.cpu.tile_ir import FLOAT, I8, I32, I64, VOID, call, load, loop, offset, prefetch, splat, store
+from nemodiff.model.cpu.tile_ir import (
+    FLOAT,
+    I8,
+    I32,
+    I64,
+    VOID,
+    call,
+    load,
+    loop,
+    offset,
+    prefetch,
+    splat,
+    store_scaled,
+)
 
 if TYPE_CHECKING:
     from nemodiff.model.cpu.tiles import Tile
@@ -80,10 +93,8 @@ def define_amx_product(module: ir.Module, tile: Tile) -> None:
             places = (offset(builder, sums, plane[vector], tile.rows * line) for plane in (_LOW, _HIGH))
             low, above = (load(builder, offset(builder, place, row, line), whole, 64) for place in places)
             total = builder.add(low, builder.shl(above, ir.Constant(whole, [7] * lanes)))
-            value = builder.fmul(builder.fmul(builder.sitofp(total, kind), columns[vector]), row_scale)
             address = offset(builder, offset(builder, out, row, out_row), vector, line)
-            old = builder.select(keep, load(builder, address, kind, 4), ir.Constant(kind, [0.0] * lanes))
-            store(builder, builder.fadd(old, value), address)
+            store_scaled(builder, total, (columns[vector], row_scale), keep, address)
         return []
 
     loop(builder, rows, 1, [], finish)

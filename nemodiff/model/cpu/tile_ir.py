@@ -68,3 +68,13 @@ def prefetch(builder: ir.IRBuilder, address: ir.Value) -> None:
     """Ask for a line of memory that will be read, into the second level of the cache."""
     pointer = builder.inttoptr(address, I8.as_pointer())
     call(builder, "llvm.prefetch.p0", VOID, pointer, *(ir.Constant(I32, value) for value in (0, 2, 1)))
+
+
+def store_scaled(
+    builder: ir.IRBuilder, total: ir.Value, scales: tuple[ir.Value, ir.Value], keep: ir.Value, address: ir.Value
+) -> None:
+    """Store int32 sums as floats times both scales, in this order; plus what stands at the address, where `keep`."""
+    kind = scales[0].type
+    value = builder.fmul(builder.fmul(builder.sitofp(total, kind), scales[0]), scales[1])
+    old = builder.select(keep, load(builder, address, kind, 4), ir.Constant(kind, [0.0] * kind.count))
+    store(builder, builder.fadd(old, value), address)

@@ -12,7 +12,22 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from nemodiff.model.cpu.tile_amx import define_amx_product
-from nemodiff.model.cpu.tile_ir import FLOAT, I8, I16, I32, I64, VOID, call, load, loop, offset, prefetch, splat, store
+from nemodiff.model.cpu.tile_ir import (
+    FLOAT,
+    I8,
+    I16,
+    I32,
+    I64,
+    VOID,
+    call,
+    load,
+    loop,
+    offset,
+    prefetch,
+    splat,
+    store,
+    store_scaled,
+)
 
 #: Lanes of attention's vectors: keys of a block, and dimensions of a value that are added at once.
 _LANES = 16
@@ -45,6 +60,11 @@ class Tile:
     def panel(self) -> int:
         return self.lanes * self.vectors
 
+    @property
+    def planes(self) -> bool:
+        """Whether a quantised row is two planes of int8."""
+        return self.together == 4
+
 
 _AMX = ("amx-tile", "amx-int8", "amx-bf16", "amx-fp16", "amx-complex", "amx-tf32", "amx-fp8", "amx-movrs", "amx-avx512")
 _VNNI = ("avx512vnni", "avxvnni", "avxvnniint8", "avxvnniint16", "avx10.1", "avx10.2", "avx10.1-512", "avx10.2-512")
@@ -70,7 +90,7 @@ def define_tiles(module: ir.Module, tile: Tile, fused: bool) -> None:
 
     fused: whether the machine multiplies and adds floats in one rounding step; where not, in two.
     """
-    if tile.together == 4:
+    if tile.planes:
         define_amx_product(module, tile)
     else:
         products = [_product(module, tile, rows) for rows in range(1, tile.rows + 1)]
@@ -169,10 +189,7 @@ def _product(module: ir.Module, tile: Tile, rows: int) -> ir.Function:
         row_scale = splat(builder, load(builder, offset(builder, step_scales, row, 4), FLOAT, 4), lanes)
         for vector in range(vectors):
             address = offset(builder, offset(builder, out, row, out_row), vector, 4 * lanes)
-            value = builder.sitofp(totals[row * vectors + vector], kind)
-            value = builder.fmul(builder.fmul(value, columns[vector]), row_scale)
-            old = builder.select(keep, load(builder, address, kind, 4), ir.Constant(kind, [0.0] * lanes))
-            store(builder, builder.fadd(old, value), address)
+            store_scaled(builder, totals[row * vectors + vector], (columns[vector], row_scale), keep, address)
     builder.ret_void()
     return function
 
