@@ -1,10 +1,19 @@
-"""nemodiff: one set of weights, three ways to decode. `load` a checkpoint, `stream` or `generate` a Request."""
+"""nemodiff: one set of weights, three ways to decode. `load` a checkpoint, `stream` or `generate` a Request.
 
-from nemodiff.engine.loading import load, obstacles
-from nemodiff.engine.local import Engine
-from nemodiff.errors import CheckpointError, NemodiffError, RequestError, TraceError
-from nemodiff.request import Request
-from nemodiff.trace.events import Event, Position, Trace
+What is named here is imported when it is first used: a trace can be recorded, read and shown where there is no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nemodiff.engine.loading import load, obstacles
+    from nemodiff.engine.local import Engine
+    from nemodiff.errors import CheckpointError, NemodiffError, RequestError, TraceError
+    from nemodiff.request import Request
+    from nemodiff.trace.events import Event, Position, Trace
 
 __all__ = [
     "CheckpointError",
@@ -19,3 +28,22 @@ __all__ = [
     "load",
     "obstacles",
 ]
+
+_MODULES = {
+    "nemodiff.engine.loading": ("load", "obstacles"),
+    "nemodiff.engine.local": ("Engine",),
+    "nemodiff.errors": ("CheckpointError", "NemodiffError", "RequestError", "TraceError"),
+    "nemodiff.request": ("Request",),
+    "nemodiff.trace.events": ("Event", "Position", "Trace"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(module), name)
+    raise AttributeError(f"module 'nemodiff' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

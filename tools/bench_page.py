@@ -24,10 +24,10 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from nemodiff.engine.local import Defaults
 from nemodiff.request import Request
+from nemodiff.trace import player
 from nemodiff.trace.events import MODES, SCHEMA, Event, Trace
 from nemodiff.trace.recorder import Recorder
 from tests.helpers.browser import FLAGS, find_chromium
-from ui import player
 from ui.page import build
 from ui.settings import Settings
 

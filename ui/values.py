@@ -9,13 +9,12 @@ from gradio.utils import get_upload_folder
 
 from nemodiff.errors import RequestError, SettingError
 from nemodiff.settings import offered
+from nemodiff.trace.values import MAX_WHOLE
 
 #: The value of a body that is no JSON, which Gradio refuses.
 UNREAD = object()
 #: A Request's settings as the page calls them.
 NAMES = {"modes": "modes", **{setting.name: setting.label for setting in offered("page")}}
-#: The page's numbers come through JavaScript, which holds no larger whole number exactly.
-MAX_WHOLE = 2**53 - 1
 
 
 def worded(error: Exception) -> Exception:
@@ -34,16 +33,6 @@ def whole(name: str, value: Any) -> int | None:
     if isinstance(value, float) and not value.is_integer():
         raise RequestError(f"{name} must be a whole number, not {value}.")
     return int(value)
-
-
-def for_browser(trace: dict[str, Any]) -> dict[str, Any]:
-    """A trace's JSON as a browser may read and write it: a seed that it would round is a text there, which
-    `Trace.from_json` takes for the number again."""
-    request = trace["request"]
-    seed = request.get("seed")
-    if type(seed) is not int or seed <= MAX_WHOLE:
-        return trace
-    return trace | {"request": request | {"seed": str(seed)}}
 
 
 def new_tokens(value: Any, most: int) -> int:

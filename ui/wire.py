@@ -9,7 +9,7 @@ from typing import Any
 
 from nemodiff.errors import NemodiffError
 from nemodiff.trace.events import Trace
-from ui.values import for_browser
+from nemodiff.trace.values import for_browser
 
 logger = logging.getLogger(__name__)
 

@@ -14,12 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from nemodiff import files
 from nemodiff.cache_folder import cache_folder
 from nemodiff.checkpoints import hub
 from nemodiff.errors import CheckpointError
 from nemodiff.model.weights import read_json, weight_files
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets" / "checkpoints"
+ASSETS = files.folder("assets/checkpoints")
 DEFAULT = "smollm2-135m-tri"
 #: What was once a checkpoint of its own, and which one it is now: links and traces still say it.
 RENAMED = {"smollm2-135m-tri-vision": DEFAULT}

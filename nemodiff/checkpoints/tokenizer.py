@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from nemodiff.errors import CheckpointError, RequestError, shown
+from nemodiff.trace.token_texts import token_texts
 
 #: How control tokens look: <|im_end|>, </s>, [INST]. Others that are added to vocabularies are spaces or words.
 _MARKUP = re.compile(r"<.*>|\[.*\]", re.DOTALL)
-_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 #: Characters for private use, more than a prompt may have: one that it does not hold marks where it is cut.
 _PRIVATE = range(0xF0000, 0x10FFFE)
 
@@ -23,6 +23,7 @@ class Tokenizer:
         self.name = folder.name
         self.folder = folder
         self._hf = None
+        self._texts: Callable[[int], str | bytes] | None = None
         #: The token that ends an answer, as far as the tokenizer knows.
         self.eos_id: int | None = None
         if (folder / "tokenizer.json").is_file():
@@ -48,9 +49,7 @@ class Tokenizer:
             self._backend = self._hf.backend_tokenizer
             self._backend.no_truncation()
             self._backend.no_padding()
-            #: A vocabulary of SentencePiece: "▁" is a space, <0x0A> a byte.
-            self._pieces = bool(getattr(self._backend.model, "byte_fallback", False))
-            self._bytes = _byte_alphabet()
+            self._texts = token_texts(self._hf)
 
     @property
     def available(self) -> bool:
@@ -136,23 +135,7 @@ class Tokenizer:
 
     def token_text(self, token: int) -> str | bytes:
         """The exact text of one id; its bytes when they are no complete UTF-8."""
-        if self._hf is None:
-            return f"[{token}]"
-        piece = self._hf.convert_ids_to_tokens(token)
-        if piece is None:
-            return f"[{token}]"
-        if token in self._special:
-            return piece
-        if self._pieces and not _BYTE.fullmatch(piece):
-            return piece.replace("▁", " ")
-        try:
-            raw = bytes.fromhex(piece[3:5]) if self._pieces else bytes(self._bytes[character] for character in piece)
-        except KeyError:  # not a byte-level vocabulary
-            return self._hf.decode([token])
-        try:
-            return raw.decode()
-        except UnicodeDecodeError:
-            return raw
+        return f"[{token}]" if self._texts is None else self._texts(token)
 
 
 def _template(template: Any, name: str) -> str:
@@ -162,11 +145,3 @@ def _template(template: Any, name: str) -> str:
     if template is not None and not isinstance(template, str):
         raise CheckpointError(f"{name}'s chat template cannot be read: it is no text. Fetch the checkpoint again.")
     return template or ""
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """Byte-level BPE writes every byte as one printable character (GPT-2's table); this is the way back."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    alphabet = {chr(byte): byte for byte in printable}
-    others = (byte for byte in range(256) if byte not in set(printable))
-    return alphabet | {chr(256 + i): byte for i, byte in enumerate(others)}

@@ -9,11 +9,15 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from nemodiff.errors import TraceError
 from nemodiff.trace.oracle import Ceiling
 from nemodiff.trace.values import SCHEMA, refuse_constant
+
+if TYPE_CHECKING:
+    from nemodiff.trace.replay import Embedded
 
 MAX_BYTES = 32 * 1024 * 1024
 
@@ -22,6 +26,8 @@ PHASES = ("prefill", "decode", "denoise", "refresh", "draft", "verify")
 STATES = ("masked", "committed", "drafted", "accepted", "rejected", "corrected", "bonus", "seed", "discarded")
 #: Of pictures in a trace from a file: how many, their tokens a side, and characters of a preview.
 MAX_IMAGES, MAX_GRID, MAX_PREVIEW = 16, 1024, 20_000
+#: Characters of a lane's note.
+MAX_NOTE = 300
 #: What may be half of a UTF-16 pair in a JSON file: an escape, or the half itself.
 _HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 _HALF_BYTES = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
@@ -134,6 +140,7 @@ class Lane:
     """All that one mode did. `tokens` are the answer's ids (EOS included), `seconds` model time, prefill included.
 
     peak_memory: most bytes that a GPU had allocated at once during the run, weights and the other lanes included.
+    note: how another engine decodes in this lane, a sentence that the stage shows in place of its own.
     ceiling: of a diffusion lane, where it was asked for (`nemodiff.evaluate.speed_of_light`).
     """
 
@@ -144,6 +151,7 @@ class Lane:
     finish: str | None = None
     peak_memory: int | None = None
     ceiling: Ceiling | None = None
+    note: str = ""
 
     @property
     def seconds(self) -> float:
@@ -182,8 +190,9 @@ class Lane:
         return 1 + phases.count("draft") + phases.count("verify")
 
     def nfe_counts(self) -> list[int | None]:
-        """The same after every event. None for a lane without a prefill: how it was made is not known."""
-        if not self.events or self.events[0].phase != "prefill":
+        """The same after every event. None for a lane of another engine, or without a prefill: how it was made is not
+        known."""
+        if self.note or not self.events or self.events[0].phase != "prefill":
             return [None] * len(self.events)
         counts: list[int | None] = []
         count, blocks = int(self.mode == "self-speculation"), set[int]()
@@ -237,6 +246,8 @@ class Lane:
             data["peak_memory"] = self.peak_memory
         if self.ceiling is not None:
             data["ceiling"] = self.ceiling.to_json()
+        if self.note:
+            data["note"] = self.note
         return data
 
 
@@ -314,6 +325,19 @@ class Trace:
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), ensure_ascii=False, separators=(",", ":"))
+
+    def save(self, path: str | Path) -> None:
+        """Write the trace as a JSON file, which `from_json`, the page and `python -m nemodiff show` read."""
+        Path(path).write_text(self.to_json(), encoding="utf-8")
+
+    def show(self, height: int = 640) -> Embedded:
+        """The replay, for a notebook's cell; `str` of it is an <iframe> to paste into a page. height: in pixels."""
+        from nemodiff.trace import replay  # which draws what is defined here
+
+        return replay.embedded(self, height)
+
+    def _repr_html_(self) -> str:
+        return self.show().html
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Trace:

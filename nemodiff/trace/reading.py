@@ -12,6 +12,7 @@ from nemodiff.trace.events import (
     FINISHES,
     MAX_GRID,
     MAX_IMAGES,
+    MAX_NOTE,
     MAX_PREVIEW,
     MODES,
     PHASES,
@@ -71,7 +72,7 @@ def trace(data: Any) -> Trace:
         dtype=take(data, "dtype", str, "trace", ""),
         exact=None if data.get("exact") is None else take(data, "exact", bool, "trace"),
         versions=_versions(data),
-        request=_request(data),
+        request=request(data),
         recorded=take(data, "recorded", (str, type(None)), "trace", None),
         lanes=lanes,
         vocabulary=short_texts(table(data, "tokens", "trace")),
@@ -109,8 +110,8 @@ _NUMBERS = tuple(setting.name for setting in SETTINGS if isinstance(setting.kind
 _IDS = ("prompt_ids", "answer_ids")
 
 
-def _request(data: dict[str, Any]) -> dict[str, Any]:
-    """The request: what is known of it has its type, and lists are no longer than an answer."""
+def request(data: dict[str, Any]) -> dict[str, Any]:
+    """The request of a trace: what is known of it has its type, and lists are no longer than an answer."""
     request = take(data, "request", dict, "trace")
     if "seed" in request:
         request = request | {"seed": seed_of(request["seed"])}
@@ -170,7 +171,15 @@ def _lane(data: Any, where: str) -> Lane:
         finish=one_of(data, "finish", FINISHES, where, None),
         peak_memory=integer(data, "peak_memory", where, None, high=2**50),
         ceiling=_ceiling(data, where),
+        note=_note(data, where),
     )
+
+
+def _note(data: Any, where: str) -> str:
+    note = take(data, "note", str, where, "")
+    if len(note) > MAX_NOTE:
+        raise broken(f"{where}.note")
+    return note
 
 
 def _ceiling(data: Any, where: str) -> Ceiling | None:

@@ -1,21 +1,24 @@
-"""Events of a run, as they come, into a Trace."""
+"""Events of a run, as they come, into a Trace. Any engine may use this: it needs the standard library alone."""
 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Iterable
+import datetime
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
-from nemodiff.trace.events import KEPT, Event, Lane, Trace
+from nemodiff.trace.events import KEPT, MODES, Event, Lane, Position, Trace
 
 #: Bytes of the longest character in UTF-8.
 _LONGEST = 4
 
 
 class Recorder:
-    """Collects Events into a Trace, while a run goes on or after it.
+    """Collects Events into a Trace, while a run goes on or after it: `add` takes whole Events, `forward` makes them.
 
-    head: a Trace without lanes. decode: ids → text of a finished answer. token_text: id → str, or bytes for a piece
-    of a character; looked up once an id.
+    head: a Trace without lanes; `of_run` makes one. decode: ids → text of a finished answer. token_text: id → str, or
+    bytes for a piece of a character; looked up once an id.
     """
 
     def __init__(
@@ -35,6 +38,87 @@ class Recorder:
         for mode in modes:
             head.lanes.append(Lane(mode))
             self._answers[mode] = {}
+        self._since = dict.fromkeys(self._answers, time.perf_counter())
+
+    @classmethod
+    def of_run(
+        cls,
+        checkpoint: str,
+        modes: str | Iterable[str],
+        token_text: Callable[[int], str | bytes],
+        *,
+        prompt: str = "",
+        special: Iterable[int] = (),
+        device: str = "",
+        dtype: str = "",
+        versions: Mapping[str, str] | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Recorder:
+        """A Recorder for a run of any engine; the lanes' clocks start now.
+
+        modes: "ar", "diffusion" or "self-speculation", or several. token_text: see Recorder. special: ids of control
+        tokens (EOS, the mask): they are no part of the answer's text. settings: what the run was asked for besides, by
+        the names of docs/settings.md, such as {"block_length": 32, "threshold": 0.9}. Raises ValueError for a mode that
+        there is not.
+        """
+        names = [modes] if isinstance(modes, str) else list(modes)
+        if not names or len(set(names)) != len(names) or not set(names) <= set(MODES):
+            raise ValueError(f"modes are {', '.join(MODES)}, each at most once: not {names!r}")
+        request = {**(settings or {}), "prompt": prompt, "modes": names}
+        head = Trace(checkpoint, "", device, dtype, None, dict(versions or {}), request, special=sorted(set(special)))
+        head.recorded = datetime.date.today().isoformat()
+        hidden = frozenset(head.special)
+
+        def decode(tokens: list[int]) -> str:
+            parts = (token_text(token) for token in tokens if token not in hidden)
+            raw = b"".join(part.encode(errors="replace") if isinstance(part, str) else part for part in parts)
+            return raw.decode(errors="replace")
+
+        return cls(head, names, decode, token_text)
+
+    def forward(
+        self,
+        mode: str,
+        phase: str,
+        positions: Iterable[Position] = (),
+        *,
+        ms: float | None = None,
+        start: int | None = None,
+        length: int | None = None,
+        forward: int | None = None,
+        finish: str | None = None,
+        rows: int | None = None,
+    ) -> Event:
+        """Write down one forward of a lane: its number and its clock follow from those before.
+
+        phase: prefill, decode, denoise, refresh, draft or verify. ms: what the forward took; by default the time that
+        has passed since the lane's last event. start, length: its block in the answer, by default from its first
+        position to its last. forward: its number, by default one more than the last one's; a prefill that comes first
+        has 0. finish: eos, length, stopped or time, with a lane's last event.
+        """
+        lane = self.trace[mode]
+        now = time.perf_counter()
+        passed = (now - self._since[mode]) * 1000 if ms is None else ms
+        self._since[mode] = now
+        last = lane.events[-1] if lane.events else None
+        places = list(positions)
+        first = min((place.index for place in places), default=last.start if last else 0) if start is None else start
+        end = max((place.index for place in places), default=first) + 1
+        if forward is None:
+            forward = last.forward + 1 if last else int(phase != "prefill")
+        event = Event(
+            mode,
+            forward,
+            phase,
+            (last.clock_ms if last else 0.0) + max(0.0, passed),
+            first,
+            max(1, end - first) if length is None else length,
+            places,
+            finish,
+            rows,
+        )
+        self.add(event)
+        return event
 
     def add(self, event: Event) -> dict[str, dict[str, str]]:
         """Append an event; returns the token-table entries that it used for the first time, in their JSON form."""
@@ -61,13 +145,22 @@ class Recorder:
             self._close(lane, event.finish)
         return fresh
 
+    def next_forward(self, mode: str) -> int:
+        """The number of a lane's next forward."""
+        events = self.trace[mode].events
+        return events[-1].forward + 1 if events else 1
+
+    def close(self, mode: str, reason: str) -> None:
+        """End a lane. reason: eos, length, stopped or time."""
+        self._close(self.trace[mode], reason)
+
     def text(self, mode: str) -> str:
         """A lane's answer so far, up to its first hole. May be asked from another thread than the one that adds."""
         answer = self._answers[mode].copy()
         return self._readable([answer[i] for i in range(_prefix(answer))])
 
-    def finish(self, reason: str) -> Trace:
-        """Close lanes that did not end by themselves (`reason` stopped or time) and return the trace."""
+    def finish(self, reason: str = "stopped") -> Trace:
+        """Close lanes that did not end by themselves and return the trace. reason: why these ended, see `forward`."""
         for lane in self.trace.lanes:
             if lane.finish is None:
                 self._close(lane, reason)

@@ -8,6 +8,8 @@ from typing import Any
 from nemodiff.errors import TraceError
 
 SCHEMA = "nemodiff.trace/1"
+#: A browser's JavaScript holds no larger whole number exactly.
+MAX_WHOLE = 2**53 - 1
 
 
 def refuse_constant(name: str) -> float:
@@ -60,6 +62,16 @@ def table(data: dict, key: str, where: str) -> dict[int, str]:
 def is_id(text: str) -> bool:
     """Whether a key of a table is a token id: a whole number under 2**31, as the ids of lanes and frames are."""
     return text.isascii() and text.isdigit() and len(text) <= 10 and int(text) < 2**31
+
+
+def for_browser(trace: dict[str, Any]) -> dict[str, Any]:
+    """A trace's JSON as a browser may read and write it: a seed that it would round is a text there, which `seed_of`
+    takes for the number again."""
+    request = trace["request"]
+    seed = request.get("seed")
+    if type(seed) is not int or seed <= MAX_WHOLE:
+        return trace
+    return trace | {"request": request | {"seed": str(seed)}}
 
 
 def seed_of(value: Any) -> Any:

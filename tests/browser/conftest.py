@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from nemodiff.trace import player
 from tests.helpers.browser import FLAGS, PATIENCE, find_chromium, running
 from tests.helpers.checkpoints import write_chat
 from tests.helpers.traces import trace_of
-from ui import player
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright comes with requirements-dev.txt")
 

@@ -9,10 +9,10 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from nemodiff.trace.events import Trace
+from nemodiff.trace.replay import replay_html
 from tests.helpers.browser import PATIENCE, SCHEMES, ask, findings
 from tests.helpers.traces import trace_of
 from ui.page.watch import CHARTS
-from ui.render.replay import replay_html
 
 Axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="it comes with requirements-dev.txt").Axe
 

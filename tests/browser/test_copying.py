@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from ui import player
+from nemodiff.trace import player
 
 #: Words, half a character each of é, a control character, a line of code, EOS.
 TEXTS = {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from playwright.sync_api import Page, expect
 
+from nemodiff.trace import player
 from tests.helpers.browser import PATIENCE, ingest, seek, token
 from tests.helpers.traces import three_lanes
-from ui import player
 
 expect.set_options(timeout=PATIENCE)
 

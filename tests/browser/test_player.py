@@ -6,8 +6,8 @@ import json
 
 from playwright.sync_api import Page, expect
 
+from nemodiff.trace import player
 from tests.helpers.traces import LENGTH, live, long_trace
-from ui import player
 
 
 def ingest(page: Page, data: dict) -> None:

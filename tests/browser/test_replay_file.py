@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from nemodiff.trace.events import Trace
+from nemodiff.trace.replay import replay_html
 from tests.helpers.browser import PATIENCE
 from tests.helpers.traces import trace_of
-from ui.render.replay import replay_html
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright comes with requirements-dev.txt")
 expect = playwright_api.expect

@@ -7,9 +7,9 @@ import json
 import pytest
 from playwright.sync_api import Page, expect
 
+from nemodiff.trace.adapters.trajectory import from_trajectory
 from nemodiff.trace.events import Trace
 from tests.helpers.traces import trace_of
-from ui.render.trajectory import from_trajectory
 
 WORDS = {"1": '{"a"', "2": ":", "3": " 1", "4": "}", "5": "<eos>", "6": " lost", "7": "\n", "8": "Sure"}
 AR, DIFFUSION, SPECULATION = (f'[data-lane="{mode}"]' for mode in ("ar", "diffusion", "self-speculation"))

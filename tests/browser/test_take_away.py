@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
+from nemodiff.trace import player
 from nemodiff.trace.events import Trace
 from tests.helpers.browser import take_away
-from ui import player
 from ui.page.watch import CHARTS
 
 

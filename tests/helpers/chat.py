@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from nemodiff.checkpoints.tokenizer import _byte_alphabet
+from nemodiff.trace.token_texts import byte_alphabet
 from tests.helpers.checkpoints import random_llama, write_llama
 
 #: Ids of the control tokens; bytes follow them.
@@ -27,7 +27,7 @@ def byte_id(byte: int) -> int:
 
 def write_tokenizer(folder: Path, template: str | None = TEMPLATE, **settings) -> Path:
     """tokenizer.json, tokenizer_config.json and chat_template.jinja."""
-    alphabet = {byte: character for character, byte in _byte_alphabet().items()}
+    alphabet = {byte: character for character, byte in byte_alphabet().items()}
     vocabulary = {name: token for token, name in enumerate(SPELT)}
     vocabulary |= {alphabet[byte]: FIRST_BYTE + byte for byte in range(256)}
     tokenizer = Tokenizer(models.BPE(vocabulary, []))

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from nemodiff.errors import RequestError, TraceError
 from nemodiff.evaluate.sweep_results import Results
 from nemodiff.request import Request
-from nemodiff.trace import reading
+from nemodiff.trace import reading, replay
+from nemodiff.trace.adapters.trajectory import from_trajectory
 from nemodiff.trace.events import MODES, Trace
 from nemodiff.trace.reading import MAX_EVENTS, MAX_IDS, MAX_INDEX, MAX_POSITIONS, MAX_TEXT, MAX_TOKENS, MAX_TOP
 from tests.helpers import hostile
 from tests.helpers.hostile import SHAPES, Part, worst
 from ui import wire
 from ui.live import oracle
-from ui.render import charts, frames, replay, trajectory
-from ui.render.trajectory import from_trajectory
+from ui.render import charts, frames, trajectory
 
 #: What is done with a trace: instructions that it may take whatever the trace, and a byte of it.
 WORK: dict[str, tuple[Callable[[Trace], object], int, int]] = {

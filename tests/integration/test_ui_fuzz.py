@@ -25,7 +25,9 @@ from nemodiff.errors import NemodiffError, RequestError, TraceError
 from nemodiff.evaluate.sweep_results import Results
 from nemodiff.pictures import MAX_SIDE, open_picture
 from nemodiff.request import Request
+from nemodiff.trace.adapters.trajectory import from_trajectory
 from nemodiff.trace.events import MODES, Trace
+from nemodiff.trace.opening import read_trace
 from tests.helpers.engines import sent
 from tests.helpers.served import LEAKS, values
 from tests.helpers.traces import trace_of
@@ -34,9 +36,9 @@ from ui.live import branch, oracle
 from ui.live.desk import Desk
 from ui.live.models import Checkpoints
 from ui.live.sweep_run import Plan
-from ui.page import build, files, permalink, traces, watch
+from ui.page import build, files, permalink, watch
 from ui.page.picture_slot import Slot
-from ui.render.trajectory import from_trajectory, trajectory
+from ui.render.trajectory import trajectory
 from ui.server import guard
 from ui.server.guard import Refusal
 from ui.settings import Settings
@@ -103,7 +105,7 @@ def test_a_trace_is_read_or_refused_in_a_sentence(text: str, tmp_path: Path) -> 
     path = tmp_path / "trace.json"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     try:
-        trace = traces.read_trace(path)
+        trace = read_trace(path)
     except TraceError as error:
         a_sentence(str(error))
         return
@@ -116,7 +118,7 @@ def test_a_trace_is_read_or_refused_in_a_sentence(text: str, tmp_path: Path) -> 
 def test_bytes_are_no_trace(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "trace.json").write_bytes(data)
     with pytest.raises(TraceError):
-        traces.read_trace(tmp_path / "trace.json")
+        read_trace(tmp_path / "trace.json")
 
 
 @fuzz

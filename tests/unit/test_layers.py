@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 #: From what everybody needs to what nobody imports. What lies at the top of a package is a layer by itself.
 ORDER = (
-    *("nemodiff.errors", "nemodiff.cache_folder", "nemodiff.json_fields", "nemodiff.settings"),
+    *("nemodiff.errors", "nemodiff.files", "nemodiff.cache_folder", "nemodiff.json_fields", "nemodiff.settings"),
     *("nemodiff.trace", "nemodiff.pictures"),
     *("nemodiff.request", "nemodiff.examples", "nemodiff.command", "nemodiff.samplers", "nemodiff.model"),
     *("nemodiff.decode", "nemodiff.checkpoints", "nemodiff.engine", "nemodiff.tasks", "nemodiff.evaluate"),
@@ -20,7 +20,6 @@ ORDER = (
         "ui.settings",
         "ui.values",
         "ui.signature",
-        "ui.player",
         "ui.wire",
         "ui.render",
         "ui.live",

@@ -12,12 +12,13 @@ from nemodiff.errors import RequestError, SettingError
 from nemodiff.pictures import TooManyPixels
 from nemodiff.request import Request
 from nemodiff.trace.events import Trace
+from nemodiff.trace.replay import replay_html
+from nemodiff.trace.values import MAX_WHOLE
 from tests.helpers.traces import trace_of
 from ui import wire
 from ui.live import branch
 from ui.page import permalink
-from ui.render.replay import replay_html
-from ui.values import MAX_WHOLE, NAMES, check_length, exact_whole, new_tokens, worded
+from ui.values import NAMES, check_length, exact_whole, new_tokens, worded
 
 
 @pytest.mark.parametrize(

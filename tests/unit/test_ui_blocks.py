@@ -8,7 +8,7 @@ import gradio as gr
 import pytest
 
 from nemodiff.errors import RequestError
-from ui import player
+from nemodiff.trace import player
 from ui.page import build
 from ui.settings import Settings
 from ui.values import given, listed, whole

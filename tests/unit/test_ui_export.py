@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from nemodiff.errors import TraceError
+from nemodiff.trace.adapters.trajectory import MAX_BYTES, MAX_FRAMES, from_trajectory
 from nemodiff.trace.events import Event, Position, Trace
+from nemodiff.trace.replay import data_block, replay_html
 from tests.helpers.traces import ar, diffusion, record, speculation
 from ui.render.frames import HOLD_MS
 from ui.render.gif import _palette, gif
-from ui.render.replay import data_block, replay_html
-from ui.render.trajectory import MAX_BYTES, MAX_FRAMES, from_trajectory, trajectory
+from ui.render.trajectory import trajectory
 
 
 @pytest.fixture

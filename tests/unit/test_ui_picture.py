@@ -14,6 +14,7 @@ from nemodiff.examples import PICTURES
 from nemodiff.pictures import Picture, open_picture
 from nemodiff.request import Request
 from nemodiff.trace.events import Trace
+from nemodiff.trace.replay import replay_html
 from tests.helpers.engines import MadeEngine, streamed
 from tests.helpers.engines import messages as stream_messages
 from ui.live import branch, stage
@@ -21,7 +22,6 @@ from ui.live.models import Checkpoints
 from ui.live.run import Runs
 from ui.page import picture_slot
 from ui.page.picture_slot import IMAGES, Slot
-from ui.render.replay import replay_html
 from ui.settings import Settings
 
 

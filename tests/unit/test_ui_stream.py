@@ -11,6 +11,7 @@ import pytest
 from nemodiff.errors import TraceError
 from nemodiff.request import Request
 from nemodiff.trace.events import Event, Position
+from nemodiff.trace.opening import read_trace
 from tests.helpers.engines import WAIT, MadeEngine, messages, streamed
 from ui import wire
 from ui.live import stage
@@ -145,11 +146,11 @@ def test_read_trace_refuses_what_is_too_large_or_damaged(tmp_path: Path) -> None
     path = tmp_path / "trace.json"
     path.write_text("{" * 100, encoding="utf-8")
     with pytest.raises(TraceError, match="larger than"):
-        traces.read_trace(path, limit=50)
+        read_trace(path, limit=50)
     with pytest.raises(TraceError, match="no valid JSON"):
-        traces.read_trace(path)
+        read_trace(path)
     with pytest.raises(TraceError, match="could not be read"):
-        traces.read_trace(tmp_path / "none.json")
+        read_trace(tmp_path / "none.json")
 
 
 def test_recording_skips_what_cannot_be_read(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import gradio as gr
 
 from nemodiff.engine.interface import EngineInterface
-from ui import api, player
+from nemodiff.trace import player
+from ui import api
 from ui.live.desk import Desk
 from ui.live.models import Checkpoints
 from ui.page import checkpoint_menu, compare, picture_slot

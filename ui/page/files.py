@@ -1,4 +1,4 @@
-"""Files made from the trace that a page holds: a replay in one HTML file, a GIF, videos, diffusers' trajectory."""
+"""Files made from the trace that a page holds: a replay (HTML, an iframe), a GIF, videos, diffusers' trajectory."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 
 from nemodiff.errors import TraceError
 from nemodiff.trace.events import Trace
+from nemodiff.trace.replay import replay_html
 from ui.render.gif import gif
-from ui.render.replay import replay_html
 from ui.render.trajectory import trajectory
 from ui.render.video import MEDIA, endings, video
 
@@ -52,6 +52,7 @@ def _trajectory(trace: Trace, go_on: GoOn) -> bytes:
 
 FORMATS = {
     "html": Format("replay.html", "text/html", lambda trace, go_on: replay_html(trace).encode()),
+    "embed": Format("embed.html", "text/html", lambda trace, go_on: str(trace.show()).encode()),
     "gif": Format("gif", "image/gif", _written(gif, "gif")),
     **{ending: Format(ending, MEDIA[ending], _written(video, ending)) for ending in endings()},
     "trajectory": Format("trajectory.json", "application/json", _trajectory),

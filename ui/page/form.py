@@ -14,9 +14,10 @@ from nemodiff.pictures import Picture
 from nemodiff.request import Request
 from nemodiff.settings import Choice, Flag, Number, Setting, Whole, offered
 from nemodiff.trace.events import MODES
+from nemodiff.trace.values import MAX_WHOLE
 from ui.live.models import Checkpoints
 from ui.settings import Settings
-from ui.values import MAX_WHOLE, check_length, exact_whole, given, listed, new_tokens, whole
+from ui.values import check_length, exact_whole, given, listed, new_tokens, whole
 
 MODE_NAMES = (("Autoregressive", "ar"), ("Diffusion", "diffusion"), ("Self-speculation", "self-speculation"))
 #: The page's settings in the order of the table, in which events, links and the browser know them.

@@ -12,7 +12,7 @@ from nemodiff.errors import RequestError
 from nemodiff.request import MAX_PROMPT_CHARACTERS, whole_characters
 from nemodiff.settings import Setting, offered
 from nemodiff.trace.events import MODES
-from ui.values import MAX_WHOLE
+from nemodiff.trace.values import MAX_WHOLE
 
 #: The name of an example picture stands beside the fields: a picture of one's own is in no link.
 PICTURE = "picture"

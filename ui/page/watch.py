@@ -14,8 +14,10 @@ from nemodiff.engine.interface import EngineInterface
 from nemodiff.errors import RequestError, TraceError
 from nemodiff.examples import EXAMPLES
 from nemodiff.request import Request
+from nemodiff.trace import player
 from nemodiff.trace.events import MAX_BYTES, Trace
-from ui import player, wire
+from nemodiff.trace.opening import read_trace
+from ui import wire
 from ui.live import backlog, branch, oracle, tickets
 from ui.live.desk import Desk
 from ui.live.limits import within
@@ -253,7 +255,7 @@ class Watch:
                 raise TraceError("The file was not uploaded to this server: load it again.")
             self._desk.count(visitor)
             with files.making():
-                return wire.replay(traces.read_trace(path))
+                return wire.replay(read_trace(path))
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
             return wire.failure(wire.explain(error))
 

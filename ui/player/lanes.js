@@ -22,6 +22,7 @@ class LaneView {
     this.root = root;
     this.mode = mode;
     this.finish = root.querySelector(".finish");
+    this.usual = root.querySelector(".how").textContent;
     this.figures = {};
     const figures = make("div", "figures");
     for (const [key, label, more] of FIGURES) {
@@ -44,6 +45,12 @@ class LaneView {
     root.append(figures, this.verdict, this.text, this.strip);
     this.history = new History(root, mode);
     this.clear();
+  }
+
+  /** Another engine's lane says itself how it decodes. */
+  explain(note) {
+    const how = this.root.querySelector(".how");
+    setText(how.firstElementChild || how, note || this.usual);
   }
 
   clear() {

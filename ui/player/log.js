@@ -71,6 +71,7 @@ class Lane {
     this.denoised = new Set(); // starts of the blocks that were denoised
     this.finish = null;
     this.closed = null; // what the server said of a finished lane: tokens, text, peak_memory
+    this.note = ""; // how another engine decodes in this lane
     this.ceiling = null; // of a diffusion lane, once it was asked for
     this.seen = { k: -1, cells: [], rejected: null };
   }
@@ -115,10 +116,10 @@ class Lane {
     if (raw.finish) this.finish = raw.finish;
   }
 
-  /** What the released code counts up to an event, as `nemodiff.trace.Lane.nfe` does; null where no prefill tells how
-   * the lane was made. */
+  /** What the released code counts up to an event, as `nemodiff.trace.Lane.nfe` does; null for a lane of another engine,
+   * or where no prefill tells how it was made. */
   counted(event, finish) {
-    if (this.events[0].phase !== "prefill") return null;
+    if (this.note || this.events[0].phase !== "prefill") return null;
     if (this.mode === "ar") return this.kept;
     if (event.phase === "denoise") {
       this.nfe += this.denoised.has(event.start) ? 1 : 2;
@@ -257,6 +258,7 @@ class Log {
       const lane = lanes.find((one) => one.mode === mode);
       if (!lane) continue;
       log.lanes.set(mode, new Lane(mode));
+      log.lanes.get(mode).note = lane.note || "";
       for (const event of lane.events) log.lanes.get(mode).add(event);
       log.lanes.get(mode).ceiling = lane.ceiling || null;
       log.close({ [mode]: { tokens: lane.tokens, text: lane.text, finish: lane.finish, peak_memory: lane.peak_memory } });
@@ -279,6 +281,7 @@ class Log {
       };
       if (lane.closed?.peak_memory != null) data.peak_memory = lane.closed.peak_memory;
       if (lane.ceiling) data.ceiling = lane.ceiling;
+      if (lane.note) data.note = lane.note;
       return data;
     });
     const kept = this.keeps && this.pictures.length ? { image_previews: this.pictures } : {};

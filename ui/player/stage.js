@@ -91,7 +91,10 @@ function mount(root, hooks = {}) {
   function open(next, state, options) {
     log = next;
     inspector.unpin();
-    for (const view of views.values()) view.clear();
+    for (const [mode, view] of views) {
+      view.clear();
+      view.explain(log.lanes.get(mode)?.note);
+    }
     views.get("self-speculation").strip.style.height = stripHeight(log.head.request);
     solo.open(log);
     light.open(log);

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from nemodiff import files
 
-FOLDER = Path(__file__).parent
+FOLDER = files.folder("ui/player")
 STYLE = FOLDER / "stage.css"
 SCRIPTS = (
     "dom.js",
