@@ -33,7 +33,7 @@ def offline(browser: Browser) -> Iterator[Page]:
 
 def text_of(part: Page | FrameLocator, mode: str) -> str:
     return part.locator(f'[data-lane="{mode}"] .text .t[data-index]').evaluate_all(
-        "nodes => nodes.filter(n => n.dataset.state !== 'rejected').map(n => n.textContent).join('')"
+        "all => all.filter(n => !['rejected', 'discarded'].includes(n.dataset.state)).map(n => n.textContent).join('')"
     )
 
 

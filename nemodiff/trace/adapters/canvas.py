@@ -43,7 +43,7 @@ class Canvas:
         now = plain(ids)
         before = self._before or [self._mask] * len(now)
         proposed = now if guesses is None else plain(guesses)
-        sure = [None] * len(now) if confidence is None else plain(confidence)
+        sure: list[float | None] = [None] * len(now) if confidence is None else plain(confidence)
         if not len(before) == len(now) == len(proposed) == len(sure):
             raise ValueError(f"answers of one length are needed, not {[*map(len, (before, now, proposed, sure))]}")
         open_ = [i for i, token in enumerate(before) if token == self._mask]
@@ -51,7 +51,7 @@ class Canvas:
         start = (open_[0] if open_ else len(now) - 1) // size * size
         positions = []
         for i, token in enumerate(now):
-            p = None if sure[i] is None else float(min(1.0, max(0.0, sure[i])))
+            p = None if (chance := sure[i]) is None else min(1.0, max(0.0, float(chance)))
             if token != self._mask and token != before[i]:
                 positions.append(Position(i, token, "committed", p))
             elif token == self._mask and (before[i] != self._mask or start <= i < start + size):

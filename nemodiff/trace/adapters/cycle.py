@@ -35,10 +35,9 @@ def add_cycle(
     had = len(draft) if draft or drafted is None else drafted
     number = recorder.next_forward(MODE)
     length = max(len(draft), len(tokens), 1)
-    block = {"start": start, "length": length, "forward": number}
     if draft:
-        drafted = [_as(one, "drafted") for one in draft]
-        recorder.forward(MODE, "draft", drafted, ms=draft_ms, **block)
+        proposed = [_as(one, "drafted") for one in draft]
+        recorder.forward(MODE, "draft", proposed, ms=draft_ms, start=start, length=length, forward=number)
     verified = [_as(one, "accepted") for one in tokens[:stand]]
     if stand < len(tokens):
         own = tokens[stand]
@@ -48,7 +47,7 @@ def add_cycle(
         verified += [_as(own, "corrected" if stand < had else "bonus")]
         verified += [_as(one, "bonus") for one in tokens[stand + 1 :]]
     verified += [_as(one, "discarded") for one in draft[stand + (stand < len(tokens)) :]]
-    recorder.forward(MODE, "verify", verified, ms=ms, finish=finish, **block)
+    recorder.forward(MODE, "verify", verified, ms=ms, start=start, length=length, forward=number, finish=finish)
 
 
 def _as(position: Position, state: str) -> Position:

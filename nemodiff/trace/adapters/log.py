@@ -30,8 +30,9 @@ _CLOCK = 1e9
 
 def is_log(data: str | bytes) -> bool:
     """Whether a file begins as a log does."""
-    first = data[:4096].partition("\n" if isinstance(data, str) else b"\n")[0]
-    return (SCHEMA in first) if isinstance(first, str) else SCHEMA.encode() in first
+    if isinstance(data, bytes):
+        return SCHEMA.encode() in data[:4096].partition(b"\n")[0]
+    return SCHEMA in data[:4096].partition("\n")[0]
 
 
 def from_log(data: str | bytes) -> Trace:
