@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from functools import partial
 
 try:  # On ZeroGPU this has to come before torch; elsewhere it changes nothing.
     from spaces import GPU as lend
@@ -16,11 +17,25 @@ import nemodiff
 from nemodiff.engine.interface import EngineInterface
 from ui.backends import remote, zero
 from ui.live.desk import Desk
+from ui.live.models import Report
 from ui.page import build
 from ui.server import launch, logs
 from ui.settings import Settings, SettingsError
 
 logger = logging.getLogger("ui.app")
+
+
+def load(settings: Settings, report: Report) -> EngineInterface:
+    """The engine that the settings ask for, on this machine. Raises CheckpointError."""
+    engine: EngineInterface = nemodiff.load(
+        settings.checkpoint,
+        device=settings.device,
+        dtype=settings.dtype,
+        graphs="off" if settings.zero else settings.graphs,
+        lazy_sight=not settings.zero,
+        report=report,
+    )
+    return zero.LentEngine(engine, lend) if settings.zero and lend else engine
 
 
 def main() -> int:
@@ -34,26 +49,19 @@ def main() -> int:
         torch.set_num_threads(settings.threads)
     engine: EngineInterface | None = None
     problem = ""
-    with launch.Meanwhile(settings):
-        try:
-            if settings.serve_url:
-                engine = remote.connect(settings.serve_url)
-            else:
-                engine = nemodiff.load(
-                    settings.checkpoint,
-                    device=settings.device,
-                    dtype=settings.dtype,
-                    graphs="off" if settings.zero else settings.graphs,
-                    lazy_sight=not settings.zero,
-                    report=lambda line: logger.info(line),
-                )
-                if settings.zero and lend:
-                    engine = zero.LentEngine(engine, lend)
-        except nemodiff.CheckpointError as error:
-            problem = str(error)
-            logger.error("%s The page starts without a model and replays recorded runs.", problem)
-        desk = Desk(settings, places=engine.places if engine else 1)
-        page = build.build(engine, settings, problem=problem, desk=desk)
+    behind = None
+    try:
+        if settings.serve_url:
+            engine = remote.connect(settings.serve_url)
+        elif settings.zero:  # there the weights have to be in place before the page opens
+            engine = load(settings, logger.info)
+        else:
+            behind = partial(load, settings)
+    except nemodiff.CheckpointError as error:
+        problem = str(error)
+        logger.error("%s The page starts without a model and replays recorded runs.", problem)
+    desk = Desk(settings, places=engine.places if engine else 1)
+    page = build.build(engine, settings, problem=problem, desk=desk, behind=behind)
     launch.end_gracefully(desk.line, settings.drain)
     launch.launch(page, desk, settings)
     return 0

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from nemodiff import markdown
 from nemodiff.errors import RequestError, SettingError, shown
 
 SAMPLERS = ("confidence", "entropy", "fixed", "trained")
@@ -270,8 +271,8 @@ class Decoding:
         note=": no chat template, control tokens take effect",
         more=True,
     )
-    draft: str = declare(
-        "linear",
+    draft: str | None = declare(
+        None,
         Choice(DRAFTS),
         "how self-speculation drafts: linear (draft, then verify), quadratic (both in one forward) or tree (both in "
         "one forward, over a tree of drafts)",
@@ -346,8 +347,7 @@ def one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
 def table() -> str:
     """SETTINGS as the Markdown table of docs/settings.md."""
     head = ("in a Request, the API and MCP", "option of `generate`", "on the page (in a link)")
-    rows = [(*head, "values", "default", "what it does"), ("---",) * 6, *map(_cells, SETTINGS)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown.table([*head, "values", "default", "what it does"], map(_cells, SETTINGS))
 
 
 def _cells(setting: Setting) -> tuple[str, ...]:

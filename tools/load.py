@@ -29,6 +29,7 @@ import httpx
 
 from nemodiff.engine.devices import describe_device
 from nemodiff.examples import EXAMPLES
+from nemodiff.markdown import head, row
 from nemodiff.trace.events import MODES
 from tests.helpers.package_index import broken_index
 from tests.helpers.replicas import Replicas, free_port
@@ -451,13 +452,13 @@ def main() -> None:
     print(
         f"\n{describe_device(torch.device('cpu'))} · {os.cpu_count()} cores · load before: {os.getloadavg()[0]:.1f}\n"
     )
-    print("| what | seen |\n| --- | --- |", flush=True)
+    print(head(["what", "seen"]), flush=True)
     with tempfile.TemporaryDirectory(prefix="load-") as name:
         folder = Path(name)
         parts = [load(folder, args.visitors, args.minutes)] if args.minutes else []
         for rows in [*parts, *(FAULTS[name](folder) for name in args.faults)]:
             for what, seen in rows:
-                print(f"| {what} | {seen} |", flush=True)
+                print(row([what, seen]), flush=True)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from nemodiff import markdown
 from nemodiff.errors import NemodiffError
 from nemodiff.request import MAX_NEW_TOKENS, MAX_PROMPT_CHARACTERS
 
@@ -236,5 +237,5 @@ VARIABLES = (
 
 def table() -> str:
     """VARIABLES as the Markdown table of the documentation."""
-    rows = [f"| `{one.name}` | {one.default} | {one.what} |" for one in VARIABLES]
-    return "\n".join(["| variable | default | what it does |", "| --- | --- | --- |", *rows])
+    rows = ((f"`{one.name}`", one.default, one.what) for one in VARIABLES)
+    return markdown.table(["variable", "default", "what it does"], rows)

@@ -22,6 +22,7 @@ from nemodiff.evaluate import speed_of_light
 from nemodiff.evaluate.agreement import Totals
 from nemodiff.evaluate.ranking_metrics import auc, calibration_error, recall_at
 from nemodiff.examples import EXAMPLES, Example
+from nemodiff.markdown import head, row, table
 from nemodiff.request import Request
 from nemodiff.samplers.trained import TrainedSampler
 from nemodiff.training.sampler import collect, scores
@@ -125,26 +126,25 @@ def drafts_report(measured: Sequence[Drafts], max_new_tokens: int) -> str:
     by_way = {way: [one for one in measured if (one.draft, one.block_length) == way] for way in ways}
     linear = ways[0]
     kinds = {name: kind for name, kind in KINDS.items() if any(one.example.structured is kind for one in measured)}
-    columns = "acceptance length | TPF | × linear's | × AR | × linear | identical to AR |"
+    columns = ["acceptance length", "TPF", "× linear's", "× AR", "× linear", "identical to AR"]
     lines = [
         f"Self-speculation on the example prompts, at most {max_new_tokens} new tokens; × in model seconds a token, "
         "all prompts of a row together, every way to draft in a race against AR (× linear: one such ratio over the "
         "other).",
         "",
-        f"| prompts | drafts, block | {columns}",
-        "| --- | --- |" + " --- |" * 6,
+        head(["prompts", "drafts, block", *columns]),
     ]
     for name, kind in kinds.items():
         base = [one for one in by_way[linear] if one.example.structured is kind]
         for way, rows in by_way.items():
             chosen = [one for one in rows if one.example.structured is kind]
-            lines.append(f"| {name} | {way[0]}, {way[1]} | {' | '.join(_cells(chosen, base))} |")
+            lines.append(row([name, f"{way[0]}, {way[1]}", *_cells(chosen, base)]))
     quadratic = ways[1:]
     if quadratic:
         best = max(quadratic, key=lambda way: _together(by_way[way])[1])
-        lines += ["", f"| prompt, {best[0]} drafts, block {best[1]} | {columns}", "| --- |" + " --- |" * 6]
-        for one, other in zip(by_way[best], by_way[linear], strict=True):
-            lines.append(f"| {one.example.label} | {' | '.join(_cells([one], [other]))} |")
+        pairs = zip(by_way[best], by_way[linear], strict=True)
+        own = [(one.example.label, *_cells([one], [other])) for one, other in pairs]
+        lines += ["", table([f"prompt, {best[0]} drafts, block {best[1]}", *columns], own)]
     return "\n".join(lines)
 
 
@@ -181,9 +181,8 @@ def costs(engine: Engine, block_length: int, lengths: Sequence[int]) -> str:
         layout = quadratic_layouts(model, length)[length - 1]
         ms = forward(layout.rows, causal=True, adapter=True, layout=layout)
         measured.append((f"quadratic, block {length}", layout.rows, ms))
-    lines = [f"| forward, after {CONTEXT} tokens | rows | ms | × one row |", "| --- | --- | --- | --- |"]
-    lines += [f"| {label} | {rows} | {ms:.1f} | {ms / measured[0][2]:.2f} |" for label, rows, ms in measured]
-    return "\n".join(lines)
+    rows = [(label, count, f"{ms:.1f}", f"{ms / measured[0][2]:.2f}") for label, count, ms in measured]
+    return table([f"forward, after {CONTEXT} tokens", "rows", "ms", "× one row"], rows)
 
 
 def ranking(
@@ -200,17 +199,18 @@ def ranking(
 
 def ranking_table(scores_of: dict[str, torch.Tensor], right: torch.Tensor) -> str:
     """AUC, expected calibration error and recall by precision of every score [n], against bool [n]."""
-    lines = [
-        f"{len(right):,} guesses on the way, {float(right.float().mean()):.0%} of them final",
-        "",
-        "| score | AUC | calibration error | " + " | ".join(f"recall at precision {p:g}" for p in PRECISIONS) + " |",
-        "| --- |" + " --- |" * (2 + len(PRECISIONS)),
+    names = ["score", "AUC", "calibration error", *(f"recall at precision {p:g}" for p in PRECISIONS)]
+    rows = [
+        (
+            name,
+            f"{auc(score, right):.4f}",
+            f"{calibration_error(score, right):.4f}",
+            *(f"{recall_at(score, right, precision):.1%}" for precision in PRECISIONS),
+        )
+        for name, score in scores_of.items()
     ]
-    for name, score in scores_of.items():
-        cells = [f"{auc(score, right):.4f}", f"{calibration_error(score, right):.4f}"]
-        cells += [f"{recall_at(score, right, precision):.1%}" for precision in PRECISIONS]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    said = f"{len(right):,} guesses on the way, {float(right.float().mean()):.0%} of them final"
+    return f"{said}\n\n{table(names, rows)}"
 
 
 def sampler_cost(engine: Engine, sampler: TrainedSampler, block_length: int) -> str:
@@ -238,6 +238,7 @@ def light(engine: Engine, examples: Sequence[Example], lengths: Sequence[int], m
             Request(
                 prompt=example.prompt,
                 modes=("diffusion",),
+                order="best",
                 block_length=length,
                 max_new_tokens=max_new_tokens,
                 alternatives=0,

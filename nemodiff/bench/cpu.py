@@ -20,6 +20,7 @@ from nemodiff.engine.loading import load
 from nemodiff.engine.local import Engine
 from nemodiff.errors import RequestError
 from nemodiff.examples import EXAMPLES, Example
+from nemodiff.markdown import table
 from nemodiff.model.cpu import CpuModel, int8_obstacle
 from nemodiff.model.runner import Runner
 from nemodiff.model.transformer import Transformer
@@ -96,12 +97,13 @@ def run(
         costs.append(_measure(engine, prompts, new_tokens, block_length))
         where = f"{engine.checkpoint} · {engine.device}"
         ids = engine.encode(_request(prompts[0], new_tokens, block_length))
-        block = engine.fill(_request(prompts[0], new_tokens, block_length)).block_length
+        filled = engine.fill(_request(prompts[0], new_tokens, block_length))
     peers: dict[str, Peer] = {}
     if peer and other:
         print(f"{peer} …", file=sys.stderr, flush=True)
         peers[peer] = other(ids, new_tokens)
-    return report(costs, peers, f"{where} · block {block}, greedy, at most {new_tokens} new tokens", notes)
+    drafts = f"{filled.draft} drafts" + ("" if filled.draft == "tree" else f", block {filled.block_length}")
+    return report(costs, peers, f"{where} · {drafts}, greedy, at most {new_tokens} new tokens", notes)
 
 
 def _request(example: Example, new_tokens: int, block_length: int | None, **more: Any) -> Request:
@@ -233,48 +235,14 @@ def _peer(name: str) -> Callable[[list[int], int], Peer]:
 def report(costs: Sequence[Costs], peers: dict[str, Peer], where: str, notes: Sequence[str]) -> str:
     """The figures as markdown: a row a dtype, self-speculation by prompt in the fastest, and what they amount to."""
     fastest = max(costs, key=lambda one: one.ar)
-    counts = " | ".join(f"{rows} rows, ms" for rows in ROWS)
     lines = [
         "\n".join([where, *notes, ""]),
-        f"| dtype | {counts} | 8 ÷ 1 | 16 ÷ 1 | prefill of {PREFILL}, tokens/s | AR, tokens/s | tracing "
-        "| transformers' generate | AR on the prompts below, tokens/s | self-speculation on them, tokens/s | ratio |",
-        f"| --- |{' --- |' * (len(ROWS) + 9)}",
-    ]
-    for one in costs:
-        cells = [
-            one.dtype,
-            *(f"{ms:.1f}" for ms in one.forwards.values()),
-            *(f"{one.forwards[rows] / one.forwards[1]:.2f}" for rows in (8, 16)),
-            f"{one.prefill:.0f}",
-            f"{one.ar:.1f}",
-            f"{one.tracing:.1%}",
-            "" if one.transformers is None else f"{one.transformers:.1f}",
-            f"{one.ar_rate:.1f}",
-            f"{one.speculation_rate:.1f}",
-            f"{one.speculation_rate / max(one.ar_rate, 1e-9):.2f}×",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += [
+        _by_dtype(costs),
         f"\nForwards are causal, after {CONTEXT} tokens. Rates leave the prefill out; those of several "
         "prompts are over all of them together.\n",
-        f"| prompt, {fastest.dtype} | tokens | AR, tokens/s | self-speculation, tokens/s "
-        "| acceptance length | TPF | ratio of tokens/s | identical to AR |",
-        f"| --- |{' --- |' * 7}",
+        _by_prompt(fastest),
+        *(f"\n{_by_part(one.parts)}" for one in costs if one.parts),
     ]
-    for example, (ar, fast) in fastest.speculation.items():
-        lengths = fast.acceptance_lengths or [1]
-        cells = [
-            example.label,
-            str(len(ar.tokens)),
-            f"{rate(ar):.1f}",
-            f"{rate(fast):.1f}",
-            f"{statistics.fmean(lengths):.2f}",
-            f"{fast.tpf or 0:.2f}",
-            f"{rate(fast) / max(rate(ar), 1e-9):.2f}×",
-            "yes" if fast.tokens == ar.tokens else "no",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += [line for one in costs if one.parts for line in _parts_table(one.parts)]
     best = max(costs, key=lambda one: one.speculation_rate)
     said = [f"Our fastest AR ({fastest.dtype}) makes {fastest.ar:.1f} tokens/s"]
     if theirs := [one.transformers for one in costs if one.transformers]:
@@ -293,10 +261,46 @@ def report(costs: Sequence[Costs], peers: dict[str, Peer], where: str, notes: Se
     return "\n".join([*lines, f"{text}."])
 
 
-def _parts_table(parts: dict[int, dict[str, float]]) -> list[str]:
+def _by_dtype(costs: Sequence[Costs]) -> str:
+    names = ["dtype", *(f"{rows} rows, ms" for rows in ROWS), "8 ÷ 1", "16 ÷ 1", f"prefill of {PREFILL}, tokens/s"]
+    names += ["AR, tokens/s", "tracing", "transformers' generate", "AR on the prompts below, tokens/s"]
+    rows = [
+        (
+            one.dtype,
+            *(f"{ms:.1f}" for ms in one.forwards.values()),
+            *(f"{one.forwards[rows] / one.forwards[1]:.2f}" for rows in (8, 16)),
+            f"{one.prefill:.0f}",
+            f"{one.ar:.1f}",
+            f"{one.tracing:.1%}",
+            "" if one.transformers is None else f"{one.transformers:.1f}",
+            f"{one.ar_rate:.1f}",
+            f"{one.speculation_rate:.1f}",
+            f"{one.speculation_rate / max(one.ar_rate, 1e-9):.2f}×",
+        )
+        for one in costs
+    ]
+    return table([*names, "self-speculation on them, tokens/s", "ratio"], rows)
+
+
+def _by_prompt(costs: Costs) -> str:
+    names = [f"prompt, {costs.dtype}", "tokens", "AR, tokens/s", "self-speculation, tokens/s", "acceptance length"]
+    rows = [
+        (
+            example.label,
+            len(ar.tokens),
+            f"{rate(ar):.1f}",
+            f"{rate(fast):.1f}",
+            f"{statistics.fmean(fast.acceptance_lengths or [1]):.2f}",
+            f"{fast.tpf or 0:.2f}",
+            f"{rate(fast) / max(rate(ar), 1e-9):.2f}×",
+            "yes" if fast.tokens == ar.tokens else "no",
+        )
+        for example, (ar, fast) in costs.speculation.items()
+    ]
+    return table([*names, "TPF", "ratio of tokens/s", "identical to AR"], rows)
+
+
+def _by_part(parts: dict[int, dict[str, float]]) -> str:
     names = list(next(iter(parts.values())))
-    lines = [f"\n| where an int8 forward's time goes | {' | '.join(f'{name}, ms' for name in names)} |"]
-    lines.append(f"| --- |{' --- |' * len(names)}")
-    for rows, spent in parts.items():
-        lines.append(f"| {rows} rows | {' | '.join(f'{spent[name]:.2f}' for name in names)} |")
-    return lines
+    rows = [(f"{rows} rows", *(f"{spent[name]:.2f}" for name in names)) for rows, spent in parts.items()]
+    return table(["where an int8 forward's time goes", *(f"{name}, ms" for name in names)], rows)

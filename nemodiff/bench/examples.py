@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from statistics import fmean
 from typing import Any
 
+from nemodiff import markdown
 from nemodiff.bench.timing import exactness
 from nemodiff.engine.loading import load
 from nemodiff.engine.local import Engine
@@ -14,6 +15,11 @@ from nemodiff.evaluate.agreement import Totals, agreement
 from nemodiff.examples import EXAMPLES, Example
 from nemodiff.request import Request
 from nemodiff.trace.events import Trace
+
+COLUMNS = (
+    *("prompt", "AR tokens", "AR tokens/s", "diffusion TPF", "tokens/s", "× AR", "agrees with AR"),
+    *("acceptance length", "self-spec. TPF", "tokens/s", "× AR", "identical to AR"),
+)
 
 
 def run(checkpoint: str, settings: dict[str, Any], *, texts: bool = False, **where: Any) -> Iterator[str]:
@@ -38,26 +44,21 @@ def table(engine: Engine, traces: dict[Example, Trace]) -> str:
         f"{request['draft']} drafts, block {request['block_length']}, threshold {request['threshold']}, greedy, "
         f"at most {request['max_new_tokens']} new tokens"
     )
-    head = (
-        f"{engine.checkpoint} · {engine.device} · {engine.dtype} · {exactness(engine)} · {settings}\n\n"
-        "| prompt | AR tokens | AR tokens/s | diffusion TPF | tokens/s | × AR | agrees with AR | acceptance length | "
-        "self-spec. TPF | tokens/s | × AR | identical to AR |\n"
-        f"| --- |{' --- |' * 11}"
-    )
-    lines = [head, *(_line(example.label, [trace]) for example, trace in traces.items())]
+    where = f"{engine.checkpoint} · {engine.device} · {engine.dtype} · {exactness(engine)} · {settings}"
+    rows = [_cells(example.label, [trace]) for example, trace in traces.items()]
     for name, kind in (("structured", True), ("open-ended", False), ("all", None)):
         chosen = [trace for example, trace in traces.items() if kind is None or example.structured is kind]
-        lines.append(_line(f"**{name}, together**", chosen))
-    return "\n".join(lines)
+        rows.append(_cells(f"**{name}, together**", chosen))
+    return f"{where}\n\n{markdown.table(COLUMNS, rows)}"
 
 
-def _line(label: str, traces: list[Trace]) -> str:
+def _cells(label: str, traces: list[Trace]) -> list[str]:
     ar, diffusion, speculation = (
         Totals.of(trace[mode] for trace in traces) for mode in ("ar", "diffusion", "self-speculation")
     )
     agrees = fmean(agreement(trace["diffusion"], trace["ar"]) for trace in traces)
     same = fmean(trace["self-speculation"].tokens == trace["ar"].tokens for trace in traces)
-    cells = [
+    return [
         label,
         f"{ar.tokens}",
         f"{ar.rate:.1f}",
@@ -71,4 +72,3 @@ def _line(label: str, traces: list[Trace]) -> str:
         f"{speculation.speed_up(ar) or 0:.2f}×",
         f"{same:.0%}",
     ]
-    return "| " + " | ".join(cells) + " |"

@@ -13,6 +13,7 @@ import torch
 from nemodiff.engine.local import Engine
 from nemodiff.evaluate.agreement import agreement, repeated_share, speed_up
 from nemodiff.examples import Example
+from nemodiff.markdown import table
 from nemodiff.request import ORDERS, Request
 from nemodiff.trace.events import Lane
 
@@ -86,21 +87,21 @@ def surprise(engine: Engine, prompt: str, tokens: Sequence[int]) -> float:
 
 def report(found: Sequence[OrderRun], max_new_tokens: int) -> str:
     """Means by setting, for structured and for open-ended prompts, AR's own first."""
-    lines = [
+    said = (
         f"Diffusion on the example prompts, at most {max_new_tokens} new tokens. × AR: model seconds a token, same "
         "process. Agreement: tokens equal to AR's before the first that differs. Repeated: 4-grams that came before. "
-        "Surprise: nats a token of the model's AR pass over the finished text; AR's own text is the reference.",
-        "",
-        "| prompts | block | sampler | order | setting | TPF | × AR | agreement | repeated | surprise |",
-        "| --- |" + " --- |" * 9,
-    ]
+        "Surprise: nats a token of the model's AR pass over the finished text; AR's own text is the reference."
+    )
+    names = ["prompts", "block", "sampler", "order", "setting", "TPF", "× AR", "agreement", "repeated", "surprise"]
+    rows = []
     for name, structured in (("structured", True), ("open-ended", False)):
         mine = [run for run in found if run.example.structured is structured]
         for key in dict.fromkeys((run.block_length, run.sampler, run.order, run.setting) for run in mine):
             runs = [run for run in mine if (run.block_length, run.sampler, run.order, run.setting) == key]
             length, sampler, order, setting = key
             cells = [
-                str(length or ""),
+                name,
+                length or "",
                 sampler,
                 order,
                 f"{setting:g}" if order else "",
@@ -110,5 +111,5 @@ def report(found: Sequence[OrderRun], max_new_tokens: int) -> str:
                 f"{fmean(run.repeated for run in runs):.1%}",
                 f"{fmean(run.surprise for run in runs):.2f}",
             ]
-            lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+            rows.append(cells)
+    return f"{said}\n\n{table(names, rows)}"

@@ -12,6 +12,7 @@ from nemodiff.engine.loading import load
 from nemodiff.engine.local import Engine
 from nemodiff.evaluate.perplexity import perplexity
 from nemodiff.evaluate.quality import tasks
+from nemodiff.markdown import table
 from nemodiff.model.cpu import int8_obstacle
 from nemodiff.request import Request
 from nemodiff.tasks.open_prompts.neutral import NEUTRAL_TEXTS
@@ -38,12 +39,19 @@ def run(checkpoint: str, *, dtypes: Sequence[str] = tuple(DTYPES), texts: int | 
             kinds = _texts(engine, texts)
         figures[dtype] = [perplexity(engine.model, kind) for kind in kinds.values()]
     first = next(iter(figures))
-    head = " | ".join(f"{name} ({len(kind)})" for name, kind in kinds.items())
-    lines = [f"{engine.checkpoint} · {engine.device}\n", f"| dtype | {head} |", f"| --- |{' --- |' * len(kinds)}"]
-    for dtype, row in figures.items():
-        cells = [f"{value:.3f} ({value / base - 1:+.2%})" for value, base in zip(row, figures[first], strict=True)]
-        lines.append(f"| {dtype} | {' | '.join(cells)} |")
-    return "\n".join([*lines, f"\nPerplexity, and its change against {first}.", *notes])
+    names = ["dtype", *(f"{name} ({len(kind)})" for name, kind in kinds.items())]
+    rows = []
+    for dtype, found in figures.items():
+        pairs = zip(found, figures[first], strict=True)
+        rows.append([dtype, *(f"{value:.3f} ({value / base - 1:+.2%})" for value, base in pairs)])
+    return "\n".join(
+        [
+            f"{engine.checkpoint} · {engine.device}\n",
+            table(names, rows),
+            f"\nPerplexity, and its change against {first}.",
+            *notes,
+        ]
+    )
 
 
 def _texts(engine: Engine, count: int | None) -> dict[str, list[tuple[list[int], int]]]:

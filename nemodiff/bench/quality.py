@@ -32,6 +32,7 @@ from nemodiff.evaluate.quality import (
     measure,
     tasks,
 )
+from nemodiff.markdown import table
 from nemodiff.model.cpu import quantise
 from nemodiff.model.weights import load_model
 from nemodiff.tasks.open_prompts.neutral import NEUTRAL_TEXTS
@@ -121,11 +122,9 @@ def tables(results: Sequence[Result], block_length: int, threshold: float) -> li
 
 def by_group(results: Sequence[Result], groups: Iterable[str], block_length: int, threshold: float) -> str:
     """A markdown table with a row for every group that has results: all modes at one setting."""
-    lines = [
-        "| tasks (held out) | n | AR exact | self-speculation: acceptance | TPF | × AR | identical to AR "
-        "| diffusion: TPF | × AR | exact | identical to AR | agrees with AR |",
-        "| --- |" + " --- |" * 11,
-    ]
+    names = ["tasks (held out)", "n", "AR exact", "self-speculation: acceptance", "TPF", "× AR", "identical to AR"]
+    names += ["diffusion: TPF", "× AR", "exact", "identical to AR", "agrees with AR"]
+    lines = []
     for group in groups:
         rows = [one for one in results if one.group == group]
         ar = [one for one in rows if one.mode == "ar"]
@@ -135,9 +134,8 @@ def by_group(results: Sequence[Result], groups: Iterable[str], block_length: int
             [one for one in rows if one.mode == "self-speculation" and one.block_length == block_length], ar
         )
         diffusion = figures([one for one in rows if one.mode == "diffusion" and one.threshold == threshold], ar)
-        cells = [group, str(len(ar)), _share(figures(ar, ar).exact), *_speculation(linear), *_diffusion(diffusion)]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append([group, len(ar), _share(figures(ar, ar).exact), *_speculation(linear), *_diffusion(diffusion)])
+    return table(names, lines)
 
 
 def _speculation(one: Figures) -> list[str]:
@@ -169,42 +167,36 @@ def _full(results: Sequence[Result], mode: str, group: str) -> tuple[list[Result
 
 
 def _blocks(results: Sequence[Result]) -> str:
-    lines = [
-        "| self-speculation, block length | " + " | ".join(map(str, BLOCKS)) + " |",
-        "| --- |" + " --- |" * len(BLOCKS),
-    ]
+    lines = []
     for group in ("instances", "open"):
         rows, ar = _full(results, "self-speculation", group)
         if not ar:
             continue
         each = [figures([one for one in rows if one.block_length == length], ar) for length in BLOCKS]
         lines += [
-            f"| {group}, n {len(ar)}: acceptance | " + " | ".join(f"{one.acceptance or 0:.2f}" for one in each) + " |",
-            f"| {group}: TPF | " + " | ".join(f"{one.tpf:.2f}" for one in each) + " |",
-            f"| {group}: × AR in seconds | " + " | ".join(f"{one.speed_up or 0:.2f}×" for one in each) + " |",
+            (f"{group}, n {len(ar)}: acceptance", *(f"{one.acceptance or 0:.2f}" for one in each)),
+            (f"{group}: TPF", *(f"{one.tpf:.2f}" for one in each)),
+            (f"{group}: × AR in seconds", *(f"{one.speed_up or 0:.2f}×" for one in each)),
         ]
-    return "\n".join(lines)
+    return table(["self-speculation, block length", *map(str, BLOCKS)], lines)
 
 
 def _thresholds(results: Sequence[Result]) -> str:
-    lines = [
-        "| diffusion, threshold | " + " | ".join(f"{bound:g}" for bound in THRESHOLDS) + " |",
-        "| --- |" + " --- |" * len(THRESHOLDS),
-    ]
+    lines: list[tuple[str, ...]] = []
     for group in ("instances", "open"):
         rows, ar = _full(results, "diffusion", group)
         if not ar:
             continue
         each = [figures([one for one in rows if one.threshold == bound], ar) for bound in THRESHOLDS]
-        lines.append(f"| {group}, n {len(ar)}: TPF | " + " | ".join(f"{one.tpf:.2f}" for one in each) + " |")
-        lines.append(f"| {group}: × AR in seconds | " + " | ".join(f"{one.speed_up or 0:.2f}×" for one in each) + " |")
+        lines.append((f"{group}, n {len(ar)}: TPF", *(f"{one.tpf:.2f}" for one in each)))
+        lines.append((f"{group}: × AR in seconds", *(f"{one.speed_up or 0:.2f}×" for one in each)))
         if group != "open":
-            lines.append(f"| {group}: exact | " + " | ".join(_share(one.exact) for one in each) + " |")
+            lines.append((f"{group}: exact", *(_share(one.exact) for one in each)))
         else:
-            lines.append(f"| {group}: repeated 4-grams | " + " | ".join(_share(one.repeated) for one in each) + " |")
-        lines.append(f"| {group}: identical to AR | " + " | ".join(_share(one.identical) for one in each) + " |")
-        lines.append(f"| {group}: agrees with AR | " + " | ".join(_share(one.agreement) for one in each) + " |")
-    return "\n".join(lines)
+            lines.append((f"{group}: repeated 4-grams", *(_share(one.repeated) for one in each)))
+        lines.append((f"{group}: identical to AR", *(_share(one.identical) for one in each)))
+        lines.append((f"{group}: agrees with AR", *(_share(one.agreement) for one in each)))
+    return table(["diffusion, threshold", *(f"{bound:g}" for bound in THRESHOLDS)], lines)
 
 
 def _drift(engine: Engine, results: Sequence[Result], prompts: int) -> str:
@@ -225,17 +217,12 @@ def _drift(engine: Engine, results: Sequence[Result], prompts: int) -> str:
         (f"perplexity of the base's answers to {len(asked)} open prompts", chat),
     ):
         before, after = perplexity(base, texts), perplexity(engine.model, texts)
-        rows.append(f"| {name} | {before:.2f} | {after:.2f} | {after / before - 1:+.1%} |")
+        rows.append((name, f"{before:.2f}", f"{after:.2f}", f"{after / before - 1:+.1%}"))
     before = fmean(map(repeated_share, answers.values()))
     after = fmean(one.repeated for one in results if one.group == "open" and one.mode == "ar")
-    rows.append(f"| repeated 4-grams in AR's answers to them | {before:.1%} | {after:.1%} | {after - before:+.1%} |")
-    return "\n".join(
-        (
-            f"| drift of AR, both in {engine.dtype} | base | this checkpoint | change |",
-            "| --- | --- | --- | --- |",
-            *rows,
-        )
-    )
+    name = "repeated 4-grams in AR's answers to them"
+    rows.append((name, f"{before:.1%}", f"{after:.1%}", f"{after - before:+.1%}"))
+    return table([f"drift of AR, both in {engine.dtype}", "base", "this checkpoint", "change"], rows)
 
 
 def samples(results: Sequence[Result]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from nemodiff.engine.loading import load
 from nemodiff.engine.local import Engine
 from nemodiff.evaluate.ranking_metrics import ENTROPY_BOUNDS, THRESHOLDS, Point, pareto, tpf_at
+from nemodiff.markdown import table
 from nemodiff.training.sampler_run import prompts_of
 
 #: Agreements with serial denoising at which samplers are compared.
@@ -46,18 +47,26 @@ def tables(engine: Engine, points: Sequence[Point], prompts: int, block_length: 
     names = list(dict.fromkeys(point.sampler for point in points[1:]))
     serial = points[0]
     lines = [
-        f"{engine.checkpoint} · {engine.device} · {engine.dtype} · {prompts} held-out prompts, block {block_length}; "
-        f"serial denoising: TPF {serial.tpf:.2f}, {1000 * serial.seconds:.1f} ms a token",
-        "TPF: tokens a forward; a prompt's first token is the prefill's, which counts as no forward.",
+        f"{engine.checkpoint} · {engine.device} · {engine.dtype} · {prompts} held-out prompts, block {block_length}, "
+        f"order best; serial denoising: TPF {serial.tpf:.2f}, {1000 * serial.seconds:.1f} ms a token",
+        "TPF: tokens per forward; a prompt's first token is the prefill's, which counts as no forward.",
         "",
-        "| at an agreement with serial denoising of | " + " | ".join(f"{level:.0%}" for level in LEVELS) + " |",
-        "| --- |" + " --- |" * len(LEVELS),
     ]
+    rows = []
     for name in names:
         reached = [tpf_at(points, name, level) for level in LEVELS]
-        lines.append(f"| {name}: TPF | " + " | ".join("" if tpf is None else f"{tpf:.2f}" for tpf in reached) + " |")
-    lines += ["", "| sampler | setting | TPF | ms a token | agreement | identical |", "| --- |" + " --- |" * 5]
-    for p in points[1:]:
-        cells = [p.sampler, f"{p.setting:g}", f"{p.tpf:.2f}", f"{1000 * p.seconds:.1f}", f"{p.agreement:.1%}"]
-        lines.append("| " + " | ".join([*cells, f"{p.identical:.0%}"]) + " |")
+        rows.append([f"{name}: TPF", *("" if tpf is None else f"{tpf:.2f}" for tpf in reached)])
+    lines += [table(["at an agreement with serial denoising of", *(f"{level:.0%}" for level in LEVELS)], rows), ""]
+    settings = [
+        (
+            p.sampler,
+            f"{p.setting:g}",
+            f"{p.tpf:.2f}",
+            f"{1000 * p.seconds:.1f}",
+            f"{p.agreement:.1%}",
+            f"{p.identical:.0%}",
+        )
+        for p in points[1:]
+    ]
+    lines.append(table(["sampler", "setting", "TPF", "ms a token", "agreement", "identical"], settings))
     return "\n".join(lines)

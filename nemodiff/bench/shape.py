@@ -21,6 +21,7 @@ from nemodiff.engine.devices import describe_device, loaded_dtype, pick_device, 
 from nemodiff.engine.interface import Defaults
 from nemodiff.engine.local import Engine
 from nemodiff.errors import CheckpointError, RequestError
+from nemodiff.markdown import table
 from nemodiff.model.config import ModelConfig, RopeConfig
 from nemodiff.model.cpu import quantise
 from nemodiff.model.memory import enough_memory, shortage
@@ -264,8 +265,10 @@ def report(name: str, costs: Costs, where: str) -> str:
     ]
     lines = [
         f"{name} shape, random weights · {where} · {c.attention} · after {c.context} tokens\n",
-        "| forward | ms | × a 1-token forward |\n| --- | --- | --- |",
-        *(f"| {label} | {ms:.2f} | {ms / c.token:.2f} |" for label, ms in rows),
+        table(
+            ["forward", "ms", "× a 1-token forward"],
+            ((label, f"{ms:.2f}", f"{ms / c.token:.2f}") for label, ms in rows),
+        ),
         f"\nAR {c.ar:.2f} tokens/s, transformers' generate over the same weights as floats {c.transformers:.2f} "
         f"tokens/s, both without the prefill: {c.ar / c.transformers:.2f}×.",
         f"A 1-token forward reads {c.weights / 1e9:.2f} GB of weights. Here a copy moves {c.copies / 1e9:.1f} GB/s and "

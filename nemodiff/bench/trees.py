@@ -13,6 +13,7 @@ from nemodiff.engine.local import Engine
 from nemodiff.evaluate.agreement import speed_up
 from nemodiff.evaluate.drafts import outcomes
 from nemodiff.examples import Example
+from nemodiff.markdown import table
 from nemodiff.request import Request
 from nemodiff.trace.events import Lane
 
@@ -82,13 +83,12 @@ def measure(
 
 def report(found: Sequence[TreeRun], max_new_tokens: int) -> str:
     """Means by way to draft, for structured and for open-ended prompts."""
-    lines = [
+    said = (
         f"Self-speculation on the example prompts, at most {max_new_tokens} new tokens, every way in a race against "
-        "AR; × AR in model seconds a token, the slowest prompt in brackets.",
-        "",
-        "| prompts | drafts | TPF | rows a forward | drafts ready | × AR | expected | got | identical to AR |",
-        "| --- | --- |" + " --- |" * 7,
-    ]
+        "AR; × AR in model seconds a token, the slowest prompt in brackets."
+    )
+    names = ["prompts", "drafts", "TPF", "rows per forward", "drafts ready", "× AR", "expected", "got"]
+    rows = []
     for name, structured in (("structured", True), ("open-ended", False)):
         for way in dict.fromkeys(run.way for run in found):
             runs = [run for run in found if run.way == way and run.example.structured is structured]
@@ -96,6 +96,8 @@ def report(found: Sequence[TreeRun], max_new_tokens: int) -> str:
                 continue
             expected = [run.expected for run in runs if run.expected is not None]
             cells = [
+                name,
+                way,
                 f"{fmean(run.tpf for run in runs):.2f}",
                 f"{fmean(run.rows for run in runs):.1f}",
                 f"{fmean(run.ready for run in runs):.0%}" if expected else "",
@@ -104,8 +106,8 @@ def report(found: Sequence[TreeRun], max_new_tokens: int) -> str:
                 f"{fmean(run.got for run in runs):.2f}",
                 f"{fmean(run.identical for run in runs):.0%}",
             ]
-            lines.append(f"| {name} | {way} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+            rows.append(cells)
+    return f"{said}\n\n{table([*names, 'identical to AR'], rows)}"
 
 
 def calibration(found: Sequence[TreeRun]) -> str:
@@ -115,17 +117,16 @@ def calibration(found: Sequence[TreeRun]) -> str:
         for event in run.lane.events:
             for distance, rank, share, stands in outcomes(event):
                 cells[min(distance, _DISTANCES), min(rank, _RANKS)].append((share, stands))
-    lines = [
-        "Candidates of all trees whose parent stood: said to be so probable / stood so often (how many).",
-        "",
-        "| distance | " + " | ".join(f"rank {rank}" for rank in range(1, _RANKS)) + f" | rank {_RANKS} and on |",
-        "| --- |" + " --- |" * _RANKS,
-    ]
+    rows = []
     for distance in range(1, _DISTANCES + 1):
-        row = []
+        row = [f"{distance}{' and on' if distance == _DISTANCES else ''}"]
         for rank in range(1, _RANKS + 1):
             pairs = cells[distance, rank]
             said, stood = fmean(share for share, _ in pairs or [(0.0, False)]), [stands for _, stands in pairs]
             row.append(f"{said:.2f} / {fmean(stood):.2f} ({len(pairs)})" if pairs else "")
-        lines.append(f"| {distance}{' and on' if distance == _DISTANCES else ''} | {' | '.join(row)} |")
-    return "\n".join(lines)
+        rows.append(row)
+    heading = (
+        "Candidates whose parent was accepted: how probable each was said to be / how often it was accepted (how many)."
+    )
+    names = ["distance", *(f"rank {rank}" for rank in range(1, _RANKS)), f"rank {_RANKS} and on"]
+    return f"{heading}\n\n{table(names, rows)}"

@@ -16,6 +16,7 @@ from nemodiff.command import JsonLines
 from nemodiff.engine.loading import load
 from nemodiff.errors import RequestError
 from nemodiff.evaluate.quality import Result, Task, figures, result_of
+from nemodiff.markdown import table
 from nemodiff.pictures import Picture
 from nemodiff.request import Request
 from nemodiff.tasks.drawings.free_scenes import free_scene
@@ -109,19 +110,19 @@ def _pictures(scenes: int) -> Iterator[tuple[str, int, Scene, list[Question]]]:
 
 def _aims(right: dict[str, list[dict[str, bool]]], refused: list[bool]) -> str:
     """What is aimed at of AR's answers, beside what was measured."""
-    lines = ["| held-out pictures, things placed freely | n | aimed at | AR right |", "| --- |" + " --- |" * 3]
+    rows = []
     for name, (topics, aim) in _AIMS.items():
         answers = [one["ar"] for topic in topics for one in right.get(topic, [])]
         if answers:
-            lines.append(f"| {name} | {len(answers)} | ≥ {aim:.0%} | {fmean(answers):.0%} |")
-    lines.append(f"| known drawings refused | {len(refused)} | ≤ 3% | {fmean(refused):.1%} |")
-    return "\n".join(lines)
+            rows.append((name, len(answers), f"≥ {aim:.0%}", f"{fmean(answers):.0%}"))
+    rows.append(("known drawings refused", len(refused), "≤ 3%", f"{fmean(refused):.1%}"))
+    return table(["held-out pictures, things placed freely", "n", "aimed at", "AR right"], rows)
 
 
 def _right(right: dict[str, list[dict[str, bool]]], topics: Sequence[str]) -> str:
     """Shares of right answers, in whatever words, a topic and mode."""
-    lines = [f"| right answers | n | {' | '.join(MODES)} |", "| --- |" + " --- |" * (1 + len(MODES))]
+    rows = []
     for topic in topics:
         shares = [fmean(answer[mode] for answer in right[topic]) for mode in MODES]
-        lines.append(f"| {topic} | {len(right[topic])} | {' | '.join(f'{share:.0%}' for share in shares)} |")
-    return "\n".join(lines)
+        rows.append((topic, len(right[topic]), *(f"{share:.0%}" for share in shares)))
+    return table(["right answers", "n", *MODES], rows)

@@ -190,7 +190,7 @@ _WHERE = {"device": None, "dtype": None}
 _LENGTHS = {"max_new_tokens": 128, "block_length": None}
 _OF = {"checkpoint": DEFAULT, **_WHERE}
 KINDS = (
-    Kind(None, _examples, {**_OF, **_LENGTHS, "threshold": None, "draft": DRAFTS[0], "graphs": "auto", "texts": False}),
+    Kind(None, _examples, {**_OF, **_LENGTHS, "threshold": None, "draft": None, "graphs": "auto", "texts": False}),
     Kind("shape", _shape, {**_WHERE, **_LENGTHS, "block_length": BLOCK, "context": CONTEXT, "graphs": "auto"}),
     Kind("quality", _quality, {**_OF, "workers": 2, "per_family": 1, "prompts": 60, "results": None}),
     Kind("vision", _vision, {**_OF, "scenes": 24, "results": None}),

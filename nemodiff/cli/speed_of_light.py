@@ -42,7 +42,8 @@ def main(args: argparse.Namespace) -> int:
         raise RequestError(f"--prompts must be from 1 to {len(EXAMPLES)}, not {count}.")
     spread = [EXAMPLES[i * len(EXAMPLES) // count].prompt for i in range(count)]
     prompts = spread if args.prompt is None else [args.prompt]
-    settings: dict[str, Any] = {"modes": ("diffusion",), "max_new_tokens": args.max_new_tokens, "alternatives": 0}
+    settings: dict[str, Any] = {"modes": ("diffusion",), "order": "best", "max_new_tokens": args.max_new_tokens}
+    settings["alternatives"] = 0
     plan = {length: [Request(prompt=one, block_length=length, **settings) for one in prompts] for length in lengths}
     engine = load(args.checkpoint, device=args.device, dtype=args.dtype)
     if not args.json:

@@ -11,6 +11,7 @@ from nemodiff.engine.loading import load
 from nemodiff.errors import RequestError
 from nemodiff.evaluate.sweep import COUNTED, HEADS, Point, cells, sweep
 from nemodiff.examples import EXAMPLES
+from nemodiff.markdown import head, row
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -31,7 +32,7 @@ def main(args: argparse.Namespace) -> int:
     if not args.json:
         print(f"{engine.checkpoint} · {engine.device} · {engine.dtype} · {len(prompts)} prompts\n")
         print(f"{COUNTED}\n")
-        print(f"| {' | '.join(HEADS)} |\n| --- |{' --- |' * (len(HEADS) - 1)}")
+        print(head(HEADS))
     for step in sweep(engine, prompts, block_lengths, thresholds, args.max_new_tokens):
         if sys.stderr.isatty():
             print(f"\r{step.done} of {step.total} runs", end="\r", file=sys.stderr, flush=True)
@@ -48,4 +49,4 @@ def _numbers(text: str, kind: type, name: str) -> list:
 
 
 def _line(point: Point) -> str:
-    return f"| {' | '.join((point.mode, *cells(point)))} |"
+    return row((point.mode, *cells(point)))

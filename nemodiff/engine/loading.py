@@ -22,7 +22,7 @@ from nemodiff.model.memory import shortage
 from nemodiff.model.runner import Runner
 from nemodiff.model.transformer import Transformer
 from nemodiff.model.weights import LORA, check_files, load_draft_lora, load_model, read_config, read_json
-from nemodiff.request import ORDERS
+from nemodiff.request import DRAFTS, ORDERS
 from nemodiff.samplers.trained import TrainedSampler, load_sampler
 
 
@@ -169,8 +169,10 @@ def _configure(files: Files) -> tuple[ModelConfig, Defaults]:
             shift_logits=adapter.flag("shift_logits"),
             block_size=adapter.count("block_size"),
         )
-        order = adapter.get("order") or "best"
-        if order not in ORDERS:
-            raise adapter.off("order", f"it must be {' or '.join(ORDERS)}")
-        defaults = Defaults(threshold=adapter.number("threshold", 0.9, 0, 1), order=order)
+        chosen = {}
+        for name, names in (("order", ORDERS), ("draft", DRAFTS)):
+            chosen[name] = adapter.get(name) or getattr(defaults, name)
+            if chosen[name] not in names:
+                raise adapter.off(name, f"it must be {' or '.join(names)}")
+        defaults = Defaults(threshold=adapter.number("threshold", 0.9, 0, 1), **chosen)
     return config, dataclasses.replace(defaults, block_length=max(2, min(config.block_size, 64)))

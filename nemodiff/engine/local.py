@@ -343,7 +343,7 @@ class Engine(EngineInterface):
             adapter=request.adapter,
             alternatives=request.alternatives,
             thinking=self._thinking(request),
-            draft=request.draft,
+            draft=self.defaults.draft_of(request),
             acceptance=request.acceptance,
             ar_weight=request.ar_weight,
             rows=request.rows,

@@ -88,6 +88,7 @@ def measure(engine: Engine, task: Task, *, block_length: int, threshold: float) 
     """Decode one task in all modes at the given setting; a `full` one at every block length and threshold too."""
     common: dict[str, Any] = {
         "prompt": task.prompt,
+        "draft": "linear",
         "max_new_tokens": MAX_OPEN if task.answer is None else MAX_STRUCTURED,
         "alternatives": 0,
     }

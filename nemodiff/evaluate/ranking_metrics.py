@@ -75,8 +75,10 @@ class Point:
 def pareto(
     engine: Engine, prompts: Sequence[str], samplers: Sequence[str], block_length: int, max_new_tokens: int = 96
 ) -> Iterator[Point]:
-    """Serial denoising of every prompt first (yielded as sampler "serial"), then every sampler at its settings."""
+    """Serial denoising of every prompt first (yielded as sampler "serial"), then every sampler at its settings, all in
+    the released order."""
     common: dict[str, Any] = {
+        "order": "best",
         "modes": ("diffusion",),
         "block_length": block_length,
         "max_new_tokens": max_new_tokens,

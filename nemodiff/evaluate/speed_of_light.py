@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
+from nemodiff import markdown
 from nemodiff.engine.interface import EngineInterface
 from nemodiff.evaluate.agreement import agreement
 from nemodiff.request import Request
@@ -13,17 +14,26 @@ from nemodiff.trace.oracle import Ceiling
 
 _HEAD = """\
 {engine.checkpoint} · {engine.device} · {engine.dtype} · {prompts} prompts, at most {tokens} new tokens; sampler: \
-confidence >= {threshold}
-TPF: tokens a forward; a prompt's first token is the prefill's, which counts as no forward.
-
-| block | serial TPF | sampler TPF | ceiling TPF | sampler / ceiling | ceiling, tokens a denoising forward | \
-simulated forwards a block | searches cut | sampler agrees with serial | seconds |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
+confidence >= {threshold}, order best
+TPF: tokens per forward; a prompt's first token is the prefill's, which counts as no forward.
+"""
+_COLUMNS = (
+    *(
+        "block",
+        "serial TPF",
+        "sampler TPF",
+        "ceiling TPF",
+        "sampler / ceiling",
+        "ceiling, tokens per denoising forward",
+    ),
+    *("simulated forwards per block", "searches cut", "sampler agrees with serial", "seconds"),
+)
 
 
 def heading(engine: EngineInterface, prompts: int, tokens: int, threshold: float | None) -> str:
     """What stands above the lines."""
-    return _HEAD.format(engine=engine, prompts=prompts, tokens=tokens, threshold=threshold)
+    said = _HEAD.format(engine=engine, prompts=prompts, tokens=tokens, threshold=threshold)
+    return f"{said}\n{markdown.head(_COLUMNS)}"
 
 
 def row(engine: EngineInterface, length: int, requests: list[Request], budget: int | None) -> dict[str, float]:
@@ -66,8 +76,13 @@ def _agreement(lane: Lane, ceiling: Ceiling) -> float:
 
 def line(row: dict[str, float]) -> str:
     """A row of the table."""
-    return (
-        f"| {row['block_length']} | {row['serial_tpf']:.2f} | {row['sampler_tpf']:.2f} | {row['ceiling_tpf']:.2f} | "
-        f"{row['share']:.0%} | {row['ceiling_per_denoising']:.2f} | {row['simulated']:.0f} | {row['exhausted']:.0%} | "
-        f"{row['agreement']:.0%} | {row['seconds']:.0f} |"
+    cells = (
+        f"{row['block_length']}",
+        *(f"{row[name]:.2f}" for name in ("serial_tpf", "sampler_tpf", "ceiling_tpf")),
+        f"{row['share']:.0%}",
+        f"{row['ceiling_per_denoising']:.2f}",
+        f"{row['simulated']:.0f}",
+        *(f"{row[name]:.0%}" for name in ("exhausted", "agreement")),
+        f"{row['seconds']:.0f}",
     )
+    return markdown.row(cells)

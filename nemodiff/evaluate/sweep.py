@@ -85,7 +85,7 @@ def sweep(
         {"modes": ("diffusion",), "block_length": length, "threshold": threshold}
         for length in block_lengths
         for threshold in thresholds
-    ] + [{"modes": ("self-speculation",), "block_length": length} for length in block_lengths]
+    ] + [{"modes": ("self-speculation",), "block_length": length, "draft": "linear"} for length in block_lengths]
     common: dict[str, Any] = {"max_new_tokens": max_new_tokens, "alternatives": 0}
     plan = [[Request(prompt=prompt, **setting, **common) for prompt in prompts] for setting in settings]
     first = [Request(prompt=prompt, modes=("ar",), **common) for prompt in prompts]

@@ -268,7 +268,15 @@ def train(settings: Settings, *, resume: bool = False) -> None:
         rendezvous.unlink(missing_ok=True)
 
 
-def export(state_file: Path, folder: Path, *, block_length: int = 8, threshold: float = 0.95) -> Path:
+def export(
+    state_file: Path,
+    folder: Path,
+    *,
+    block_length: int = 8,
+    threshold: float = 0.9,
+    order: str = "leftmost",
+    draft: str = "tree",
+) -> Path:
     """Turn a saved state into a shippable adapter folder: int8 factors with row scales, mask embedding,
     adapter_config.json with the defaults that decoding takes. What the run went on from is told as `before`."""
     from nemodiff.model.weights import load_model
@@ -287,6 +295,8 @@ def export(state_file: Path, folder: Path, *, block_length: int = 8, threshold: 
         "shift_logits": True,
         "block_size": block_length,
         "threshold": threshold,
+        "order": order,
+        "draft": draft,
         "trained": {
             **({"before": before} if before else {}),
             "steps": state["step"],

@@ -16,7 +16,8 @@ from playwright.sync_api import Browser, Page, expect
 from tests.helpers.browser import PATIENCE, ask, metric, running, take_away, wait_for_metric
 from tests.helpers.checkpoints import open_engine
 from tests.helpers.cutting_proxy import CuttingProxy, cutting_proxy
-from tests.helpers.served import free_port, serving
+from tests.helpers.replicas import free_port
+from tests.helpers.served import serving_apart
 from tests.helpers.traces import trace_of
 
 expect.set_options(timeout=PATIENCE)
@@ -53,20 +54,8 @@ def engine(chat_folder: Path) -> Any:
 def served(engine: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("recordings")
     (folder / "made.json").write_text(json.dumps(trace_of({"1": "One", "2": " two"}, [1, 2])), encoding="utf-8")
-    started, ended, found = threading.Event(), threading.Event(), []
-
-    def serve() -> None:  # Playwright keeps an event loop in this thread
-        with serving(engine, recordings=folder, visitor_rate=0, max_new_tokens=400) as (address, desk):
-            found.extend((address, desk))
-            started.set()
-            ended.wait()
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    assert started.wait(PATIENCE / 1000)
-    yield found[0]
-    ended.set()
-    thread.join()
+    with serving_apart(engine, recordings=folder, visitor_rate=0, max_new_tokens=400) as (address, _):
+        yield address
 
 
 @pytest.fixture

@@ -88,9 +88,12 @@ HELD = "() => JSON.stringify(window.nemodiff?.fields)"
 
 
 def _answers(address: str) -> bool:
+    """Whether the page is there and its model's load has ended, well or badly."""
     try:
-        with urllib.request.urlopen(address, timeout=5):
-            return True
+        with urllib.request.urlopen(f"{address}/health", timeout=5) as answer:
+            return bool(answer)
+    except urllib.error.HTTPError as error:
+        return json.loads(error.read())["status"] != "loading"
     except (urllib.error.URLError, OSError):
         return False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,16 +23,38 @@ LEAKS = re.compile(r"Traceback|File \\?\"|\.py\b|site-packages|/root|/home|/usr/
 
 
 @contextlib.contextmanager
-def serving(engine: Any, **options: Any) -> Iterator[tuple[str, Desk]]:
-    """The address of a public page (one proxy in front of it) with an engine, and its desk."""
+def serving(engine: Any, behind: Any = None, **options: Any) -> Iterator[tuple[str, Desk]]:
+    """The address of a public page (one proxy in front of it) with an engine, and its desk. behind: loads the engine
+    behind the open page."""
     settings = Settings().model_copy(update={"port": free_port(), "proxies": 1, **options})
     desk = Desk(settings)
-    page = build.build(engine, settings, desk=desk)
+    page = build.build(engine, settings, desk=desk, behind=behind)
     launch.launch(page, desk, settings, prevent_thread_lock=True, quiet=True)
     try:
         yield f"http://127.0.0.1:{settings.port}", desk
     finally:
         page.close(verbose=False)
+
+
+@contextlib.contextmanager
+def serving_apart(engine: Any, **options: Any) -> Iterator[tuple[str, Desk]]:
+    """As `serving`, from a thread of its own: Playwright keeps an event loop in the test's."""
+    started, ended, found = threading.Event(), threading.Event(), []
+
+    def serve() -> None:
+        with serving(engine, **options) as served:
+            found.append(served)
+            started.set()
+            ended.wait()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        assert started.wait(WAIT)
+        yield found[0]
+    finally:
+        ended.set()
+        thread.join()
 
 
 class Visitor:

@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 #: From what everybody needs to what nobody imports. What lies at the top of a package is a layer by itself.
 ORDER = (
-    *("nemodiff.errors", "nemodiff.files", "nemodiff.cache_folder", "nemodiff.json_fields", "nemodiff.settings"),
+    *("nemodiff.errors", "nemodiff.files", "nemodiff.cache_folder", "nemodiff.json_fields", "nemodiff.markdown"),
+    "nemodiff.settings",
     *("nemodiff.trace", "nemodiff.pictures"),
     *("nemodiff.request", "nemodiff.examples", "nemodiff.command", "nemodiff.samplers", "nemodiff.model"),
     *("nemodiff.decode", "nemodiff.checkpoints", "nemodiff.engine", "nemodiff.tasks", "nemodiff.evaluate"),
@@ -63,6 +64,14 @@ def test_no_import_points_upwards(path: Path) -> None:
     own = layer(modules_of(path))
     upwards = [f"line {line}: {name}" for line, name in imports(path) if layer(name) > own]
     assert not upwards, f"{modules_of(path)} ({ORDER[own]}) imports from above: {'; '.join(upwards)}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=modules_of)
+def test_no_function_is_too_long_to_be_read_at_once(path: Path) -> None:
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    found = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, functions)]
+    lines = {node.name: (node.end_lineno or 0) - node.lineno + 1 for node in found}
+    assert not {name: count for name, count in lines.items() if count >= 80}
 
 
 def test_an_arrow_upwards_would_be_found() -> None:

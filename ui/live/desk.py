@@ -49,6 +49,8 @@ class Desk:
         self._lock = threading.Lock()
         #: The engine that the page runs on now, which /health tells of.
         self.engine: Callable[[], EngineInterface | None] = lambda: None
+        #: Whether the page's first engine is still being loaded.
+        self.loading: Callable[[], bool] = lambda: False
 
     def run(
         self,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import nemodiff
 from nemodiff.checkpoints.catalogue import CATALOGUE, current_name, is_folder, is_here, resolve
@@ -20,8 +20,11 @@ from ui.settings import Settings
 from ui.wire import explain, pack
 
 logger = logging.getLogger("ui.models")
-#: Seconds between two looks at a fetch.
+#: Seconds between two looks at a fetch, or at the first load.
 PAUSE = 0.25
+#: Takes lines of progress.
+Report: TypeAlias = Callable[[str], None]
+LOADING = "The model is still being loaded: ask again in a moment."
 #: Visitors of whom it is remembered what they fetched; the ones that came longest ago are forgotten first.
 READY = 100
 
@@ -42,6 +45,47 @@ class Checkpoints:
         self._name = current_name(settings.checkpoint)
         self._fetches: dict[str | None, _Fetch] = {}  # those that go on, by the visitor's session
         self._ready: OrderedDict[str | None, str] = OrderedDict()  # what they fetched and did not load yet
+        self._there = threading.Event()  # cleared while the page's first engine is being loaded
+        self._there.set()
+        self._note = ""  # how far that is
+
+    def load_behind(self, load: Callable[[Report], EngineInterface]) -> None:
+        """Load the page's first engine in a thread of its own, so that the page can open meanwhile.
+
+        load: returns the engine; it is called with what takes its lines of progress. What it raises becomes `problem`.
+        """
+        self.problem = LOADING
+        self._there.clear()
+        threading.Thread(target=self._first, args=(load,), name="load", daemon=True).start()
+
+    def _first(self, load: Callable[[Report], EngineInterface]) -> None:
+        def report(line: str) -> None:
+            logger.info(line)
+            self._note = line
+
+        try:
+            self.engine, self.problem = load(report), ""
+        except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
+            self.problem = explain(error)
+            logger.error("%s The page goes on without a model and replays recorded runs.", self.problem)
+        finally:
+            self._there.set()
+
+    @property
+    def loading(self) -> bool:
+        """Whether the page's first engine is not there yet."""
+        return not self._there.is_set()
+
+    def until_loaded(self) -> Iterator[str]:
+        """How far the first load is, a line whenever that may have changed, until it has ended."""
+        while not self._there.wait(PAUSE):
+            yield self._note
+
+    def arriving(self) -> Iterator[str]:
+        """What the header shows of the first load until it has ended, and then."""
+        for _ in self.until_loaded():
+            yield self.state()
+        yield self.state(**{} if self.engine else {"error": self.problem})
 
     def loaded(self, without: str) -> EngineInterface:
         """The engine. Raises RequestError that says why there is none, or what cannot be done `without` one."""
@@ -84,6 +128,8 @@ class Checkpoints:
         more: `step` (what is going on) or `error` (one sentence).
         """
         engine = self.engine
+        if self.loading:
+            more = {"step": {"what": "load", "name": self._name, "first": True, "note": self._note}} | more
         running = engine and {
             # A folder's whole path is for those alone who may choose.
             "name": self._name if self._settings.choose else engine.checkpoint,
@@ -123,6 +169,8 @@ class Checkpoints:
         try:
             if not self._settings.choose:
                 raise CheckpointError("This page does not let its visitors choose the checkpoint.")
+            if self.loading:
+                raise CheckpointError("The first model is still being loaded: choose again when it is there.")
             reasons = self._obstacles()
             if name not in reasons:
                 raise CheckpointError("This page does not offer that checkpoint: choose one of its list.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import gradio as gr
@@ -10,7 +11,7 @@ from nemodiff.engine.interface import EngineInterface
 from nemodiff.trace import player
 from ui import api
 from ui.live.desk import Desk
-from ui.live.models import Checkpoints
+from ui.live.models import Checkpoints, Report
 from ui.page import checkpoint_menu, compare, picture_slot
 from ui.page.checkpoint_menu.switch import Switch
 from ui.page.watch import MODEL, QUIET, Watch
@@ -27,14 +28,22 @@ def theme() -> gr.themes.Base:
 
 
 def build(
-    engine: EngineInterface | None, settings: Settings, *, problem: str = "", desk: Desk | None = None
+    engine: EngineInterface | None,
+    settings: Settings,
+    *,
+    problem: str = "",
+    desk: Desk | None = None,
+    behind: Callable[[Report], EngineInterface] | None = None,
 ) -> gr.Blocks:
     """The page around an engine. Without one (`engine` None) traces still replay, and Generate answers `problem`.
 
-    desk: the line that runs wait in.
+    desk: the line that runs wait in. behind: loads the engine behind the open page; it is given what takes its lines of
+    progress.
     """
     desk, checkpoints = desk or Desk(settings), Checkpoints(engine, settings, problem)
-    desk.engine = lambda: checkpoints.engine
+    desk.engine, desk.loading = lambda: checkpoints.engine, lambda: checkpoints.loading
+    if behind:
+        checkpoints.load_behind(behind)
 
     def offers(_: str) -> str:  # a server function always gets one argument
         return checkpoints.offers()
@@ -53,7 +62,7 @@ def build(
             watch.lay_out()
             watch.wire(top)
             if settings.choose:
-                switch = Switch(checkpoints, desk, [top, *watch.form.by_checkpoint.values()])
+                switch = Switch(checkpoints, desk, top, watch.form)
                 swapped = switch.wire(MODEL, QUIET)
                 swapped.then(lambda: watch.slot.state(), None, watch.pictured, queue=False, **QUIET)
     shared = {key: MODEL[key] for key in ("concurrency_id", "concurrency_limit")}

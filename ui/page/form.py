@@ -41,6 +41,22 @@ class Form:
         """The fields whose defaults the loaded checkpoint decides, by their keys in a link."""
         return {one.key: self._of[one.name] for one in OFFERED if one.key in self._checkpoints.defaults}
 
+    @property
+    def of_checkpoint(self) -> list[Any]:
+        """The fields that change with the loaded checkpoint: its defaults, and which samplers there are."""
+        return [*self.by_checkpoint.values(), self._of["sampler"]]
+
+    def shown(self, held: Sequence[Any] | None = None) -> list[Any]:
+        """What `of_checkpoint` show now. held: what they hold; then what a visitor has changed stays as it is."""
+        own = list(self._checkpoints.defaults.items())
+        kept = [held is not None and held[k] != self.by_checkpoint[key].value for k, (key, _) in enumerate(own)]
+        values = [gr.skip() if keep else value for keep, (_, value) in zip(kept, own, strict=True)]
+        return [*values, self.samplers()]
+
+    def samplers(self, **value: Any) -> Any:
+        """What the choice of a sampler shows. value: `value`, where one is to be chosen."""
+        return gr.update(choices=self._checkpoints.samplers, **value)
+
     def defaults(self) -> list[Any]:
         """What the fields hold where nobody changed them, with the checkpoint that is loaded now."""
         own = {id(self.by_checkpoint[key]): value for key, value in self._checkpoints.defaults.items()}

@@ -54,6 +54,8 @@ MODEL: dict[str, Any] = {
     "preprocess": False,
     **QUIET,
 }
+#: Options of events that last and do not use the model.
+SIDE: dict[str, Any] = {"concurrency_limit": None, "trigger_mode": "multiple", "preprocess": False}
 #: The fields' values as the browser keeps them through a reload, and how they get there.
 KEPT = """() => {
   try {
@@ -144,6 +146,10 @@ class Watch:
             None, held, None, js=LINK, queue=False, **QUIET
         )
         loaded = [*fields, self.more, stage, top, self.pictured]
+        # The header asks for this while the page's first model is being loaded.
+        decided = self.form.of_checkpoint
+        there = top.arrive(self.arrive, None, [top, self.pictured], **SIDE, **QUIET)
+        there.then(self.settle, decided, decided, queue=False, **QUIET)
         self._page.load(self.follow_link, held, loaded, js=KEPT, queue=False, **QUIET)
         gr.on([field.change for field in fields], None, fields, None, js=KEEP, queue=False, **QUIET)
         # The page holds the trace and sends it along, so that any process can draw it.
@@ -165,6 +171,8 @@ class Watch:
         def generate(*sent: Any) -> Iterator[str]:
             *values, shown, visitor = sent
             ticket, shown = tickets.ticket_of(shown)
+            for line in self._checkpoints.until_loaded():
+                yield from packed(Waiting(f"The model is being loaded. {line}".rstrip(), 0), ticket)
             try:
                 self.engine()
                 request = self.form.request(values, self.slot.images(shown))
@@ -215,6 +223,15 @@ class Watch:
                         yield message
                     case Finished():
                         pass  # Stop was pressed, which the stage knows
+
+    def arrive(self) -> Iterator[tuple[str, Any]]:
+        """What the page shows of its first model's load, then that it is there."""
+        for state in self._checkpoints.arriving():
+            yield state, gr.skip() if self._checkpoints.loading else self.slot.state()
+
+    def settle(self, *held: Any) -> list[Any]:
+        """The fields that the first model decides, once it is there; held: their values, some by the visitor."""
+        return self.form.shown(held)
 
     def stop(self, event: gr.EventData) -> None:
         for name in tickets.names_of(event._data):
@@ -282,6 +299,8 @@ class Watch:
         names = ", ".join(permalink.LABELS.get(name, name) for name in wrong)
         notice = f"The link's values for {names} were left out: they are not usable here."
         updates = [values.get(name, gr.skip()) for name in permalink.FIELDS]
+        chosen_sampler = {"value": values["sampler"]} if "sampler" in values else {}
+        updates[list(permalink.FIELDS).index("sampler")] = self.form.samplers(**chosen_sampler)
         try:
             chosen = self.slot.follow(visitor.query_params.get(permalink.PICTURE)) or self.slot.state()
         except RequestError as error:

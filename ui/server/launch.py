@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +24,7 @@ from ui.live import metrics
 from ui.live.desk import Desk
 from ui.live.fair_queue import Line
 from ui.page import build, files
-from ui.server.guard import HEADERS, Guard
+from ui.server.guard import Guard
 from ui.settings import Settings
 from ui.wire import explain
 
@@ -36,9 +35,6 @@ GRACE = 1.0
 #: Visitors of whom Gradio keeps a copy of the page's configuration (0.15 MB each, and what their components last held);
 #: this page keeps nothing there that it needs.
 SESSIONS = 128
-LOADING = b"""<!doctype html><meta charset=utf-8><meta http-equiv=refresh content=5><title>nemodiff</title>
-<p style="font: 16px system-ui; margin: 15vh auto; max-width: 30em">The model is being loaded. This page opens by itself
-when it is there; the first start fetches it and may take some minutes.</p>"""
 
 
 def name_of(checkpoint: str) -> str:
@@ -52,7 +48,8 @@ def extras(desk: Desk, settings: Settings) -> dict[str, Any]:
 
     def health(_: Request) -> JSONResponse:
         engine = desk.engine()
-        status = "stopping" if line.closed else "ready" if engine else "failed"
+        there = "ready" if engine else "loading" if desk.loading() else "failed"
+        status = "stopping" if line.closed else there
         if status == "ready" and engine and not engine.reachable:
             status = "unreachable"
         name = engine.checkpoint if engine else name_of(settings.checkpoint)
@@ -128,54 +125,6 @@ def launch(page: gr.Blocks, desk: Desk, settings: Settings, **more: Any) -> None
         page.launch(**options | more)
     except KeyboardInterrupt:  # SIGTERM between two of Gradio's own waits
         page.close()
-
-
-class Meanwhile:
-    """Answers on the page's port while the model is loaded: /health says so, anything else is a page that waits.
-
-    Where the port is taken it does nothing; the page itself will say so.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self._state = json.dumps({"status": "loading", "checkpoint": name_of(settings.checkpoint)}).encode()
-        self._address = settings.host, settings.port
-        self._server: ThreadingHTTPServer | None = None
-
-    def __enter__(self) -> Meanwhile:
-        state = self._state
-
-        class Handler(BaseHTTPRequestHandler):
-            timeout = 5
-
-            def do_GET(self) -> None:
-                health = self.path.partition("?")[0] == "/health"
-                body, kind = (state, "application/json") if health else (LOADING, "text/html")
-                self.send_response(503)
-                for name, value in HEADERS:
-                    self.send_header(name.decode(), value.decode())
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(body)))
-                self.send_header("Retry-After", "5")
-                self.end_headers()
-                self.wfile.write(body)
-
-            def version_string(self) -> str:
-                return "nemodiff"
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        try:
-            self._server = ThreadingHTTPServer(self._address, Handler)
-        except OSError:
-            return self
-        threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        if self._server:
-            self._server.shutdown()
-            self._server.server_close()
 
 
 def end_gracefully(line: Line, seconds: float) -> None:

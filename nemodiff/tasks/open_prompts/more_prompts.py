@@ -249,14 +249,16 @@ def _filled(templates: list[str], stock: list[str]) -> list[str]:
     return [template.format(topic) for template in templates for topic in stock]
 
 
-def more_prompts(science: list[str], places: list[str], heroes: list[str], plots: list[str]) -> list[tuple[str, str]]:
-    """(kind, prompt) of every kind in this module, in a fixed order; the arguments are topics of other kinds."""
-    kinds: dict[str, list[str]] = {
-        "advice": _filled(
+#: Of each kind the sentences, and what each is filled with.
+FILLED: dict[str, list[tuple[list[str], list[str]]]] = {
+    "advice": [
+        (
             ["What should I do? {}.", "Give me some advice: {}.", "{}. Can you help me?", "{}. Give me three ideas."],
             [situation[0].upper() + situation[1:] for situation in SITUATIONS],
-        ),
-        "opinion": _filled(
+        )
+    ],
+    "opinion": [
+        (
             [
                 "What do you think about {}?",
                 "List pros and cons of {}.",
@@ -264,16 +266,22 @@ def more_prompts(science: list[str], places: list[str], heroes: list[str], plots
                 "Write a short opinion piece about {}.",
             ],
             OPINIONS,
-        ),
-        "describe": _filled(
+        )
+    ],
+    "describe": [
+        (
             ["Describe {} in a few sentences.", "Describe {} using all five senses.", "Write a riddle about {}."],
             EVERYDAY,
-        ),
-        "example": _filled(
+        )
+    ],
+    "example": [
+        (
             ["Give me an example of {}.", "Give two examples of {} and explain them.", "How would you define {}?"],
             CONCEPTS,
-        ),
-        "words": _filled(
+        )
+    ],
+    "words": [
+        (
             [
                 'Use the word "{}" in three sentences.',
                 'Give me five synonyms of "{}".',
@@ -281,54 +289,34 @@ def more_prompts(science: list[str], places: list[str], heroes: list[str], plots
                 'What is the opposite of "{}"?',
             ],
             WORDS,
+        )
+    ],
+    "plan": [(["Help me to plan {}.", "What do I need for {}?", "Write a checklist for {}."], PLANS)],
+    "code question": [
+        (["What does {} do in Python?", "Show a short example of {} in Python.", "Explain {} in Python."], PYTHON),
+        (["How do I {}?", "Show me how to {}."], GIT),
+    ],
+    "trivia": [
+        (
+            [
+                "What is the capital of {}?",
+                "What food is typical of {}?",
+                "Which countries border {}?",
+                "Name three things that {} is known for.",
+            ],
+            COUNTRIES,
         ),
-        "role": [f"You are {role}. {line}" for role, line in product(ROLES, LINES)],
-        "dialogue": [
-            f"Write a short dialogue between {couple} about {topic}." for couple, topic in product(COUPLES, ABOUT)
-        ],
-        "rewrite": [f"Rewrite this sentence {style}: {line}" for style, line in product(STYLES, SENTENCES)],
-        "summary": [
-            prompt.format(f"{subject} {detail} {ending}")
-            for i, (subject, detail, ending) in enumerate(product(SUBJECTS, DETAILS, ENDINGS))
-            for prompt in (
-                "Summarize this text in one sentence: {}",
-                ("{}\n\nWhat is this text about?", "Write a headline for this text: {}", "Shorten this text: {}")[
-                    i % 3
-                ],
-            )
-        ],
-        "recommend": [f"Recommend {what} for {whom} and say why." for what, whom in product(RECOMMENDED, READERS)],
-        "plan": _filled(["Help me to plan {}.", "What do I need for {}?", "Write a checklist for {}."], PLANS),
-        "code question": [
-            *_filled(
-                ["What does {} do in Python?", "Show a short example of {} in Python.", "Explain {} in Python."], PYTHON
-            ),
-            *_filled(["How do I {}?", "Show me how to {}."], GIT),
-        ],
-        "trivia": [
-            *_filled(
-                [
-                    "What is the capital of {}?",
-                    "What food is typical of {}?",
-                    "Which countries border {}?",
-                    "Name three things that {} is known for.",
-                ],
-                COUNTRIES,
-            ),
-            *_filled(["Who invented {}?", "How did {} change daily life?"], INVENTIONS),
-        ],
-        "continue": _filled(
-            ["Continue this story: {}", "{} What happens next?", "Write a story that begins like this: {}"], OPENINGS
-        ),
-        "letter": [f"Write a short letter to {whom} about {what}." for whom, what in product(LETTERS, REASONS)],
-        "small-talk": TALK,
-        "person": _filled(
-            ["Who was {}?", "Why is {} famous?", "Tell me one thing about {} that few people know."], PERSONS
-        ),
-        "animal": _filled(
-            ["What do {} eat?", "Where do {} live?", "Tell a child about {}.", "Write a fable about {}."], ANIMALS
-        ),
-        "food": _filled(
+        (["Who invented {}?", "How did {} change daily life?"], INVENTIONS),
+    ],
+    "continue": [
+        (["Continue this story: {}", "{} What happens next?", "Write a story that begins like this: {}"], OPENINGS)
+    ],
+    "person": [(["Who was {}?", "Why is {} famous?", "Tell me one thing about {} that few people know."], PERSONS)],
+    "animal": [
+        (["What do {} eat?", "Where do {} live?", "Tell a child about {}.", "Write a fable about {}."], ANIMALS)
+    ],
+    "food": [
+        (
             [
                 "What can I cook with {}?",
                 "How do I store {}?",
@@ -336,15 +324,45 @@ def more_prompts(science: list[str], places: list[str], heroes: list[str], plots
                 "What is healthy about {}?",
             ],
             FOODS,
-        ),
-        "sport": _filled(
-            ["Explain the basic rules of {}.", "How can I get better at {}?", "What equipment does {} need?"], SPORTS
-        ),
-        "quiz": _filled(["Write a quiz question about {} and its answer.", "What is surprising about {}?"], science),
-        "postcard": _filled(
-            ["Write a postcard from {}.", "Write a short diary entry from a day in {}.", "What should I pack for {}?"],
-            places,
-        ),
+        )
+    ],
+    "sport": [
+        (["Explain the basic rules of {}.", "How can I get better at {}?", "What equipment does {} need?"], SPORTS)
+    ],
+}
+
+
+def _summaries() -> list[str]:
+    others = ("{}\n\nWhat is this text about?", "Write a headline for this text: {}", "Shorten this text: {}")
+    texts = [f"{subject} {detail} {ending}" for subject, detail, ending in product(SUBJECTS, DETAILS, ENDINGS)]
+    prompts = [("Summarize this text in one sentence: {}", others[i % 3]) for i in range(len(texts))]
+    return [prompt.format(text) for text, two in zip(texts, prompts, strict=True) for prompt in two]
+
+
+def more_prompts(science: list[str], places: list[str], heroes: list[str], plots: list[str]) -> list[tuple[str, str]]:
+    """(kind, prompt) of every kind in this module, in a fixed order; the arguments are topics of other kinds."""
+    own = {kind: [one for pair in pairs for one in _filled(*pair)] for kind, pairs in FILLED.items()}
+    quiz = ["Write a quiz question about {} and its answer.", "What is surprising about {}?"]
+    postcard = [
+        "Write a postcard from {}.",
+        "Write a short diary entry from a day in {}.",
+        "What should I pack for {}?",
+    ]
+    kinds: dict[str, list[str]] = {
+        **{kind: own[kind] for kind in ("advice", "opinion", "describe", "example", "words")},
+        "role": [f"You are {role}. {line}" for role, line in product(ROLES, LINES)],
+        "dialogue": [
+            f"Write a short dialogue between {couple} about {topic}." for couple, topic in product(COUPLES, ABOUT)
+        ],
+        "rewrite": [f"Rewrite this sentence {style}: {line}" for style, line in product(STYLES, SENTENCES)],
+        "summary": _summaries(),
+        "recommend": [f"Recommend {what} for {whom} and say why." for what, whom in product(RECOMMENDED, READERS)],
+        **{kind: own[kind] for kind in ("plan", "code question", "trivia", "continue")},
+        "letter": [f"Write a short letter to {whom} about {what}." for whom, what in product(LETTERS, REASONS)],
+        "small-talk": TALK,
+        **{kind: own[kind] for kind in ("person", "animal", "food", "sport")},
+        "quiz": _filled(quiz, science),
+        "postcard": _filled(postcard, places),
         "title": [
             f"Suggest a title for a story about {hero} who {plots[i % len(plots)]}." for i, hero in enumerate(heroes)
         ],

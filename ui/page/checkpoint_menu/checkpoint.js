@@ -23,8 +23,8 @@ function title(name) {
   return offers.find((offer) => offer.name === name)?.title || name.split("/").pop();
 }
 
-function say({ what, name, done, total }) {
-  if (what === "load") return `Loading ${title(name)}…`;
+function say({ what, name, done, total, note }) {
+  if (what === "load") return `Loading ${title(name)}… ${note || ""}`.trim();
   if (what === "wait") return `${title(name)} loads when the run in progress has ended; Stop ends it now.`;
   return total ? `Fetching ${title(name)}: ${gigabytes(done)} of ${gigabytes(total)}` : `Fetching ${title(name)}…`;
 }
@@ -110,6 +110,11 @@ function take(next) {
   else if (done && loaded) show(false); // after Cancel the list stays for another choice
   paint();
   if (done) refresh();
+  // The page has opened before its model was there: ask to be told.
+  if (next.step?.first && !root.dataset.arriving) {
+    root.dataset.arriving = "";
+    setTimeout(() => trigger("arrive", null)); // once Gradio has taken in what this script returns
+  }
 }
 
 async function refresh() {

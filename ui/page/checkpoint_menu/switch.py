@@ -11,26 +11,24 @@ import gradio as gr
 from ui.live.desk import Desk
 from ui.live.messages import Finished, Refused, Waiting
 from ui.live.models import Checkpoints
+from ui.page.form import Form
 
 FAILED = "() => document.querySelector('#checkpoint').failed()"
 
 
 class Switch:
-    """Only where the owner lets visitors choose: nothing is there else.
+    """Only where the owner lets visitors choose: nothing is there else. top: the page's header."""
 
-    shows: the header, then the fields whose defaults are the checkpoint's.
-    """
-
-    def __init__(self, checkpoints: Checkpoints, desk: Desk, shows: list[Any]) -> None:
-        self._checkpoints, self._desk, self._shows = checkpoints, desk, shows
+    def __init__(self, checkpoints: Checkpoints, desk: Desk, top: Any, form: Form) -> None:
+        self._checkpoints, self._desk, self._top, self._form = checkpoints, desk, top, form
 
     def wire(self, model: dict[str, Any], quiet: dict[str, Any]) -> Any:
         """Returns the event after which another one may run. model, quiet: options of events that use the model, and of
         others."""
-        top = self._shows[0]
+        top, shows = self._top, [self._top, *self._form.of_checkpoint]
         alone: dict[str, Any] = {"concurrency_id": "checkpoint", "concurrency_limit": 1, "trigger_mode": "multiple"}
         fetching = top.choose(self.fetch, None, top, **alone, **quiet)
-        swapping = fetching.then(self.swap, None, self._shows, **model)
+        swapping = fetching.then(self.swap, None, shows, **model)
         for part in (fetching, swapping):
             # Without a word of the server, which may be what is missing.
             part.failure(None, js=FAILED, queue=False, **quiet)
@@ -42,7 +40,7 @@ class Switch:
 
     def swap(self, visitor: gr.Request) -> Iterator[list[Any]]:
         checkpoints, session = self._checkpoints, visitor.session_hash
-        same = [gr.skip()] * (len(self._shows) - 1)
+        same = [gr.skip()] * len(self._form.of_checkpoint)
         if not checkpoints.ready(session):
             yield [gr.skip(), *same]  # for Gradio a generator that yields nothing has emptied the fields
             return
@@ -59,7 +57,7 @@ class Switch:
                         state = checkpoints.state()
                     case str():
                         state = message
-                yield [state, *(checkpoints.defaults.values() if checkpoints.engine is not before else same)]
+                yield [state, *(self._form.shown() if checkpoints.engine is not before else same)]
 
     def cancel(self, visitor: gr.Request) -> str:
         self._desk.halt(_name(visitor))
