@@ -93,8 +93,6 @@ class Request(Decoding):
         if self.draft == "quadratic" and (self.block_length or 0) > MAX_QUADRATIC_LENGTH:
             wanted = f"may be up to {MAX_QUADRATIC_LENGTH} with quadratic drafts, not {self.block_length}."
             raise SettingError("block_length", wanted)
-        if self.draft is None:  # checked again once the checkpoint has filled it in
-            return
         for setting in SETTINGS:
             if setting.of and setting.of[0] == "draft" and not setting.used_by(self):
                 if getattr(self, setting.name) == setting.default:

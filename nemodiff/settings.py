@@ -271,8 +271,8 @@ class Decoding:
         note=": no chat template, control tokens take effect",
         more=True,
     )
-    draft: str | None = declare(
-        None,
+    draft: str = declare(
+        "linear",
         Choice(DRAFTS),
         "how self-speculation drafts: linear (draft, then verify), quadratic (both in one forward) or tree (both in "
         "one forward, over a tree of drafts)",

@@ -97,7 +97,7 @@ def run(
         costs.append(_measure(engine, prompts, new_tokens, block_length))
         where = f"{engine.checkpoint} · {engine.device}"
         ids = engine.encode(_request(prompts[0], new_tokens, block_length))
-        filled = engine.fill(_request(prompts[0], new_tokens, block_length))
+        filled = engine.fill(_request(prompts[0], new_tokens, block_length, draft=engine.defaults.draft))
     peers: dict[str, Peer] = {}
     if peer and other:
         print(f"{peer} …", file=sys.stderr, flush=True)
@@ -112,12 +112,14 @@ def _request(example: Example, new_tokens: int, block_length: int | None, **more
 
 def _measure(engine: Engine, prompts: Sequence[Example], new_tokens: int, block_length: int | None) -> Costs:
     single = _request(prompts[0], new_tokens, block_length, modes=("ar",), ignore_eos=True)
-    engine.generate(_request(prompts[0], 4, block_length))  # so that nothing is set up while it is timed
+    engine.generate(
+        _request(prompts[0], 4, block_length, draft=engine.defaults.draft)
+    )  # so that nothing is set up while it is timed
     ar, wall, decoding = timed_ar(engine, single)
     pairs = {}
     for example in prompts:
-        both = _request(example, new_tokens, block_length, modes=("ar", "self-speculation"), alternatives=0)
-        trace = engine.generate(both)
+        how = {"modes": ("ar", "self-speculation"), "alternatives": 0, "draft": engine.defaults.draft}
+        trace = engine.generate(_request(example, new_tokens, block_length, **how))
         pairs[example] = trace["ar"], trace["self-speculation"]
     return Costs(
         dtype=engine.dtype,

@@ -24,8 +24,10 @@ COLUMNS = (
 
 def run(checkpoint: str, settings: dict[str, Any], *, texts: bool = False, **where: Any) -> Iterator[str]:
     """The table, then every answer where `texts` is asked for. settings: of every Request; where: as for `load`."""
-    requests = {example: Request(prompt=example.prompt, alternatives=0, **settings) for example in EXAMPLES}
+    Request(prompt="-", **{name: value for name, value in settings.items() if value is not None})  # may be refused
     engine = load(checkpoint, **where)
+    settings = settings | {"draft": settings.get("draft") or engine.defaults.draft}
+    requests = {example: Request(prompt=example.prompt, alternatives=0, **settings) for example in EXAMPLES}
     traces: dict[Example, Trace] = {}
     for example, request in requests.items():
         print(f"{example.label} …", file=sys.stderr, flush=True)

@@ -28,7 +28,8 @@ class Defaults:
     trained_threshold: float = 0.9
     #: In which order diffusion commits.
     order: str = "best"
-    #: How self-speculation drafts.
+    #: How self-speculation drafts on the page and in the benches. A program's request that says nothing drafts
+    #: linearly, as released: its acceptance lengths are the paper's.
     draft: str = "linear"
 
     def threshold_of(self, sampler: str) -> float:
@@ -38,12 +39,7 @@ class Defaults:
     def block_length_of(self, request: Request) -> int:
         """The block length that a request has, or gets where it has none."""
         length = request.block_length or self.block_length
-        return min(length, MAX_QUADRATIC_LENGTH) if self.draft_of(request) == "quadratic" else length
-
-    def draft_of(self, request: Request) -> str:
-        """How a request drafts, or is made to where it leaves that open. Speculative sampling runs over no tree."""
-        sampled = request.acceptance == "sampling" and request.temperature > 0
-        return request.draft or ("linear" if sampled and self.draft == "tree" else self.draft)
+        return min(length, MAX_QUADRATIC_LENGTH) if request.draft == "quadratic" else length
 
     def fill(self, request: Request) -> Request:
         """The request with these defaults in place of None."""
@@ -53,7 +49,6 @@ class Defaults:
             block_length=block_length,
             threshold=self.threshold_of(request.sampler) if request.threshold is None else request.threshold,
             order=request.order or self.order,
-            draft=self.draft_of(request),
             steps=min(request.steps or max(1, block_length // 2), block_length - 1),
         )
 

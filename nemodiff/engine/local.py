@@ -343,7 +343,7 @@ class Engine(EngineInterface):
             adapter=request.adapter,
             alternatives=request.alternatives,
             thinking=self._thinking(request),
-            draft=self.defaults.draft_of(request),
+            draft=request.draft,
             acceptance=request.acceptance,
             ar_weight=request.ar_weight,
             rows=request.rows,

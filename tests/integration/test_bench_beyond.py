@@ -128,7 +128,7 @@ def test_one_run_prints_every_table(with_sampler, llama_folder, monkeypatch, cap
         "ceiling TPF",
         "| structured | tree, 8 |",
         "| open-ended | tree, auto |",
-        "Candidates of all trees whose parent stood",
+        "Candidates whose parent was accepted",
         "| structured | 4 | trained | leftmost | 0.6 |",
     ):
         assert part in text

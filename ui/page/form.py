@@ -174,7 +174,9 @@ class Form:
         """What a field holds at first: what the checkpoint fills in where the table leaves it to that."""
         if setting.name == "max_new_tokens":
             return min(setting.default, self._settings.max_new_tokens)
-        return getattr(self._checkpoints.filled, setting.name) if setting.default is None else setting.default
+        if setting.default is None:
+            return getattr(self._checkpoints.filled, setting.name)
+        return self._checkpoints.defaults.get(setting.key, setting.default)
 
 
 def _named(name: str) -> Setting:

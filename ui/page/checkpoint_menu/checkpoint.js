@@ -7,6 +7,7 @@ const wrong = root.querySelector(".error");
 let state = {};
 let offers = [];
 let picked = null;
+let [built, arriving] = [false, false];
 
 function make(tag, className, text) {
   const node = document.createElement(tag);
@@ -104,16 +105,16 @@ function confirm(offer) {
 
 function take(next) {
   const done = state.step && !next.step;
-  const loaded = next.running?.checkpoint !== state.running?.checkpoint;
+  const switched = done && !state.step.first && next.running?.checkpoint !== state.running?.checkpoint;
   state = next;
   if (state.error) show(true);
-  else if (done && loaded) show(false); // after Cancel the list stays for another choice
+  else if (switched) show(false); // after Cancel the list stays for another choice
   paint();
   if (done) refresh();
-  // The page has opened before its model was there: ask to be told.
-  if (next.step?.first && !root.dataset.arriving) {
-    root.dataset.arriving = "";
-    setTimeout(() => trigger("arrive", null)); // once Gradio has taken in what this script returns
+  // The page has opened before its model was there: ask to be told. What the page was built with may be of long ago.
+  if (next.step?.first && built && !arriving) {
+    arriving = true;
+    trigger("arrive", null);
   }
 }
 
@@ -155,3 +156,4 @@ function read() {
 }
 watch("value", read);
 read();
+built = true;
