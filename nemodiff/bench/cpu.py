@@ -112,9 +112,8 @@ def _request(example: Example, new_tokens: int, block_length: int | None, **more
 
 def _measure(engine: Engine, prompts: Sequence[Example], new_tokens: int, block_length: int | None) -> Costs:
     single = _request(prompts[0], new_tokens, block_length, modes=("ar",), ignore_eos=True)
-    engine.generate(
-        _request(prompts[0], 4, block_length, draft=engine.defaults.draft)
-    )  # so that nothing is set up while it is timed
+    # Once, so that nothing is set up while it is timed.
+    engine.generate(_request(prompts[0], 4, block_length, draft=engine.defaults.draft))
     ar, wall, decoding = timed_ar(engine, single)
     pairs = {}
     for example in prompts:
