@@ -111,7 +111,8 @@ def report(found: Sequence[TreeRun], max_new_tokens: int) -> str:
 
 
 def calibration(found: Sequence[TreeRun]) -> str:
-    """By distance and rank: how probable candidates were said to be once the parent was accepted, how often they were."""
+    """By distance and rank: how probable candidates were said to be once their parent was accepted, and how often they
+    were."""
     cells: dict[tuple[int, int], list[tuple[float, bool]]] = defaultdict(list)
     for run in found:
         for event in run.lane.events:
