@@ -50,6 +50,8 @@ def test_what_is_as_by_default_is_left_out():
     changed = [*DEFAULTS[:2], 16, *DEFAULTS[3:7], 0.7, *DEFAULTS[8:11], True, *DEFAULTS[12:]]
     assert query(changed, DEFAULTS) == "prompt=Hi&block=16&temperature=0.7&raw=1"
     assert query([*DEFAULTS[:2], None, *DEFAULTS[3:]], DEFAULTS) == "prompt=Hi"
+    assert query([*DEFAULTS[:-1], 0], DEFAULTS) == "prompt=Hi"  # what a field without a value holds once it shows
+    assert query([*DEFAULTS[:5], 0, *DEFAULTS[6:]], DEFAULTS) == "prompt=Hi&entropy=0"
 
 
 def test_an_example_picture_stands_beside_the_fields():

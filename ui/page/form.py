@@ -129,6 +129,8 @@ class Form:
                 return exact_whole(setting.label, sent)
             case Whole():
                 value = whole(setting.label, sent)
+                if self._default(setting) is None:
+                    return value or None  # a field that holds nothing is a 0 as soon as Gradio shows it
                 return value if setting.default is None else given(setting.label, value)
             case Number():
                 return sent if setting.default is None else given(setting.label, sent)
@@ -159,10 +161,10 @@ class Form:
                     min_width=60,
                 )
         # No minimum or maximum: the request says in a sentence what is wrong, Gradio would only show a toast.
-        # What may stay empty says what it then is; without a placeholder Gradio would show a 0.
+        # What may stay empty is a 0 as soon as Gradio shows it, and says what it then is.
         return gr.Number(
             value,
-            label=setting.label,
+            label=setting.label if value is not None else f"{setting.label} (0: auto)",
             step=setting.kind.step if isinstance(setting.kind, Number) else 1,
             visible=visible,
             elem_id=name,

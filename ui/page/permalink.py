@@ -92,7 +92,7 @@ def query(values: list[Any], defaults: list[Any], picture: str | None = None) ->
     pairs = [
         (name, field.write(value))
         for (name, field), value, default in zip(FIELDS.items(), values, defaults, strict=True)
-        if value not in (None, []) and (name == "prompt" or value != default)
+        if value not in (None, []) and (name == "prompt" or (value or None) != (default or None))
     ]
     if picture:
         pairs.append((PICTURE, picture))
