@@ -330,7 +330,7 @@ class Trace:
         """Write the trace as a JSON file, which `from_json`, the page and `python -m nemodiff show` read."""
         Path(path).write_text(self.to_json(), encoding="utf-8")
 
-    def show(self, height: int = 640) -> Embedded:
+    def show(self, height: int = 900) -> Embedded:
         """The replay, for a notebook's cell; `str` of it is an <iframe> to paste into a page. height: in pixels."""
         from nemodiff.trace import replay  # which draws what is defined here
 

@@ -52,8 +52,6 @@ _CONTROLS = """<p>{count} recorded runs, side by side.</p>
 
 _VIEWER = Path(__file__).parent / "viewer"
 _SANDBOX = "allow-scripts allow-downloads"
-#: Pixels of an embedded replay: the controls, and a lane's text and strip.
-HEIGHT = 640
 
 
 def data_block(value: object) -> str:
@@ -115,7 +113,7 @@ class Embedded:
         return self.html
 
 
-def embedded(trace: Trace, height: int = HEIGHT) -> Embedded:
+def embedded(trace: Trace, height: int) -> Embedded:
     """The replay of a trace as an <iframe> that needs no other file. height: in pixels."""
     style = f"width: 100%; height: {int(height)}px; border: 0"
     return Embedded(_frame(trace, _title(trace), style))
