@@ -57,6 +57,11 @@ def test_the_compare_tab(themed: Page, scheme: str) -> None:
     expect(themed.locator('.sweep[data-state="done"]')).to_be_visible()
     expect(themed.locator("#sweep-table tbody tr")).to_have_count(3)
     assert findings(themed) == []
+    themed.get_by_text("Own prompts", exact=True).click()
+    themed.get_by_text("More to vary", exact=True).click()
+    expect(themed.locator("#sweep-own textarea")).to_be_visible()
+    expect(themed.locator("#sweep-rows input")).to_be_visible()
+    assert findings(themed) == []
 
 
 @SCHEMES

@@ -12,7 +12,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,10 +143,16 @@ def pick(page: Page, title: str) -> None:
     page.locator("#checkpoint li > button", has_text=title).click()
 
 
-def ask(page: Page, prompt: str, blocks: str, thresholds: str, tokens: int) -> None:
+def ask(
+    page: Page, prompt: str, blocks: str, thresholds: str, tokens: int, drafts: Sequence[str] = ("linear",)
+) -> None:
+    """Fill in what Compare is to measure: one example prompt, or none, and these values."""
     for label in page.locator("#sweep-prompts label.selected").all_inner_texts():
         page.get_by_label(label, exact=True).uncheck()
-    page.get_by_label(prompt, exact=True).check()
+    if prompt:
+        page.get_by_label(prompt, exact=True).check()
+    for draft in ("linear", "quadratic", "tree"):
+        page.locator("#sweep-drafts").get_by_label(draft, exact=True).set_checked(draft in drafts)
     page.locator("#sweep-blocks input").fill(blocks)
     page.locator("#sweep-thresholds input").fill(thresholds)
     page.locator("#sweep-tokens input").fill(str(tokens))

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ui.render.frames.lettering import Pen
 
 from nemodiff.bench import examples
 from nemodiff.cli.generate import _print
@@ -15,11 +16,11 @@ from nemodiff.evaluate.sweep import COUNTED, HEADS, Point, cells, sweep
 from nemodiff.evaluate.sweep_results import Results
 from nemodiff.examples import EXAMPLES
 from nemodiff.trace.events import Event, Lane, Position, Trace
-from ui.page import compare
+from ui.page import sweep_view
 from ui.render.charts.compare import seconds_a_token
 from ui.render.charts.figure import lane_figures
 from ui.render.charts.tokens_over import tokens_over_forwards, tokens_over_seconds
-from ui.render.frames import Frames, _Board
+from ui.render.frames import Frames
 from ui.render.trajectory import trajectory
 
 MODES = ("ar", "diffusion", "self-speculation")
@@ -82,7 +83,8 @@ def test_a_sweeps_speed_up_is_the_ratio_of_the_seconds_beside_it(asked: list) ->
     assert [point.mode for point in points] == list(MODES)
     for point in points:
         reckoned(cells(point))
-    assert {cells(point)[HEADS.index("AR, s / token") - 1] for point in points} == {cells(points[0])[6]}
+    ar = HEADS.index("AR, s / token") - 1
+    assert {cells(point)[ar] for point in points} == {cells(points[0])[ar - 1]}
     assert cells(points[0])[HEADS.index("× AR") - 1] == "1.00×"
 
 
@@ -96,7 +98,7 @@ def test_a_slower_mode_is_never_called_faster_for_its_short_answers() -> None:
 def test_the_pages_table_and_charts_show_the_same_figures_as_the_command_line() -> None:
     points = swept([((10, 9, 2.0), (10, 4, 0.9)), ((100, 99, 20.0), (80, 30, 39.0))])
     results = Results("tiny", "Test CPU", "float32", ("Sleep",), 8, points)
-    html = compare.table(Results.from_json(results.to_json()))
+    html = sweep_view.table(Results.from_json(results.to_json()))
     for point in points:
         row = html.partition(f'data-mode="{point.mode}"')[2].partition("</tr>")[0]
         assert [cell.partition("</td>")[0] for cell in row.split("<td>")[1:]] == cells(point)
@@ -168,9 +170,9 @@ def test_a_lanes_figures_name_the_prefill_and_the_released_codes_count() -> None
 
 def test_pictures_and_videos_show_them_too(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
-    write = _Board.write
+    write = Pen.write
     monkeypatch.setattr(
-        _Board, "write", lambda self, at, text, *more: (written.append(text), write(self, at, text, *more))
+        Pen, "write", lambda self, at, text, *more: (written.append(text), write(self, at, text, *more))[1]
     )
     list(Frames(trace_of(lane("ar", 4, 3, 0.5))).draw())
     assert "prefill + 3 forwards · 0.50 s" in written

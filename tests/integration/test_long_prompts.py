@@ -264,6 +264,11 @@ def test_text_and_programs_are_counted_in_tokens_too(chat_folder: Any, monkeypat
         within(Request(prompt="x" * 99, max_new_tokens=4000), FEW.model_copy(update={"max_new_tokens": 4096}), engine)
 
 
+def swept() -> list[Any]:
+    """The fields of Compare: one prompt, one setting a mode."""
+    return [["JSON person"], "4", "0.9", 8, "", ["linear"], 1, ["confidence"], [], "auto", "0", True]
+
+
 def test_a_sweep_is_as_long_as_a_page_allows(llama_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     def encode(request: Request) -> list[int]:
         return list(LONG) if set(request.modes) <= set(MODES) else []
@@ -272,7 +277,7 @@ def test_a_sweep_is_as_long_as_a_page_allows(llama_engine: Engine, monkeypatch: 
     page = build.build(llama_engine, FEW, desk=Desk(FEW))
     compare = next(one.fn for one in page.fns.values() if getattr(one.fn, "__name__", "") == "compare")
     visitor = SimpleNamespace(session_hash="s", client=None, headers={})
-    [status, *_] = next(compare(["JSON person"], "4", "0.9", 8, None, visitor))
+    [status, *_] = next(compare(*swept(), None, visitor))
     assert SAYS in status
 
 

@@ -22,7 +22,7 @@ from PIL import Image
 
 from nemodiff.engine.local import Engine
 from nemodiff.errors import NemodiffError, RequestError, TraceError
-from nemodiff.evaluate.sweep_results import Results
+from nemodiff.evaluate.sweep_results import Kept, Results
 from nemodiff.pictures import MAX_SIDE, open_picture
 from nemodiff.request import Request
 from nemodiff.trace.adapters.trajectory import from_trajectory
@@ -35,7 +35,7 @@ from ui import wire
 from ui.live import branch, oracle
 from ui.live.desk import Desk
 from ui.live.models import Checkpoints
-from ui.live.sweep_run import Plan
+from ui.live.sweep_plan import Plan
 from ui.page import build, files, permalink, watch
 from ui.page.picture_slot import Slot
 from ui.render.trajectory import trajectory
@@ -249,13 +249,17 @@ def test_a_link_of_any_values_is_made_or_refused_in_a_sentence(link: Any, sent: 
 def test_what_a_browser_kept_of_a_sweep_is_used_or_forgotten(text: str) -> None:
     kept = Results.from_json(text)
     assert kept is None or Results.from_json(kept.to_json())
+    assert len(Kept.from_json(Kept.from_json(text).to_json()).sweeps) == len(Kept.from_json(text).sweeps)
+
+
+MORE = ("own", "drafts", "repeats", "samplers", "orders", "rows", "temperatures")
 
 
 @fuzz
-@given(labels=anything, lengths=anything, thresholds=anything, tokens=anything)
-def test_a_plan_is_one_or_is_refused_in_a_sentence(labels: Any, lengths: Any, thresholds: Any, tokens: Any) -> None:
+@given(sent=st.lists(anything, min_size=4, max_size=4), more=st.dictionaries(st.sampled_from(MORE), anything))
+def test_a_plan_is_one_or_is_refused_in_a_sentence(sent: list[Any], more: dict[str, Any]) -> None:
     try:
-        Plan.of(labels, lengths, thresholds, tokens, 128)
+        Plan.of(*sent, 128, **more)
     except RequestError as error:
         a_sentence(wire.explain(error))
 

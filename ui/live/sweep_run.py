@@ -5,78 +5,22 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 
 from nemodiff.engine.interface import EngineInterface
-from nemodiff.errors import NemodiffError, RequestError
-from nemodiff.evaluate.sweep import Point, sweep
-from nemodiff.examples import EXAMPLES
+from nemodiff.errors import NemodiffError
+from nemodiff.evaluate.sweep import Point, measure
+from nemodiff.evaluate.variants import Variant
 from ui.live.fair_queue import Ticket
-from ui.values import listed, whole
+from ui.live.sweep_plan import Pace, Plan
 from ui.wire import UNEXPECTED
 
 logger = logging.getLogger(__name__)
 
-MAX_RUNS = 500
 #: Seconds after which a waiting page is told that nothing is new, so that a closed tab is noticed.
 PATIENCE = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What to sweep, checked. labels: of the example prompts, in their order."""
-
-    labels: tuple[str, ...]
-    block_lengths: tuple[int, ...]
-    thresholds: tuple[float, ...]
-    max_new_tokens: int
-
-    @property
-    def runs(self) -> int:
-        """AR once a prompt, diffusion with every pair, self-speculation with every block length."""
-        return len(self.labels) * (1 + len(self.block_lengths) * (len(self.thresholds) + 1))
-
-    @property
-    def prompts(self) -> list[str]:
-        return [one.prompt for one in EXAMPLES if one.label in self.labels]
-
-    @classmethod
-    def of(cls, labels: Sequence[str] | None, blocks: str, thresholds: str, tokens: float | None, most: int) -> Plan:
-        """A plan from the page's fields. Raises RequestError with a sentence when it cannot be run."""
-        known = [one.label for one in EXAMPLES if one.label in listed("prompts", labels)]
-        if not known:
-            raise RequestError("No prompt is chosen: choose at least one to sweep over.")
-        try:
-            count = whole("new tokens", tokens)
-        except RequestError:
-            count = None
-        if count is None or not 1 <= count <= most:
-            raise RequestError(f"New tokens must be a whole number from 1 to {most}.")
-        plan = cls(
-            tuple(known),
-            _numbers("block lengths", blocks, int, 2, 64),
-            _numbers("thresholds", thresholds, float, 0, 1),
-            count,
-        )
-        if plan.runs > MAX_RUNS:
-            raise RequestError(f"That would be {plan.runs} runs, at most {MAX_RUNS} are possible: choose fewer values.")
-        return plan
-
-
-def _numbers(name: str, text: str, kind: type, low: int, high: int) -> tuple:
-    """Numbers that stand in a text field, each once, in order."""
-    parts = str(text or "").replace(",", " ").split()
-    try:
-        values = sorted({kind(part) for part in parts})
-    except ValueError:
-        raise RequestError(f"The {name} must be numbers with commas between them, not {str(text)[:60]!r}.") from None
-    if not values:
-        raise RequestError(f"There are no {name}: give at least one.")
-    if not all(low <= value <= high for value in values):
-        raise RequestError(f"The {name} must be from {low} to {high}.")
-    return tuple(values)
 
 
 class _Ended(Exception):
@@ -86,10 +30,24 @@ class _Ended(Exception):
 class Sweep:
     """A sweep that goes on in its own thread; `stop` ends it within one forward."""
 
-    def __init__(self, engine: EngineInterface, plan: Plan, seconds: float, ticket: Ticket | None = None) -> None:
-        """seconds: of wall time that it may take, without what it waits. ticket: its place in the line. Raises
-        RequestError when the engine refuses the plan."""
-        self.done, self.total = 0, plan.runs
+    def __init__(
+        self,
+        engine: EngineInterface,
+        plan: Plan,
+        seconds: float,
+        ticket: Ticket | None = None,
+        *,
+        without: Collection[Variant] = (),
+        pace: Pace | None = None,
+    ) -> None:
+        """seconds: of wall time that it may take, without what it waits. ticket: its place in the line. without:
+        settings that were measured before. pace: of this engine, where it is known. Raises RequestError when the engine
+        refuses the plan."""
+        self._plan, self._pace = plan, pace
+        self._left = plan.runs_of(without)
+        self._took: dict[str, float] = {}  # by mode: seconds of the runs that are done
+        self._ran: Counter[str] = Counter()
+        self.done, self.total = 0, self._left.total()
         self.error = ""
         self.finished = self.ended = False
         self.began = time.monotonic()
@@ -97,7 +55,15 @@ class Sweep:
         self._seconds = seconds
         self._ticket = ticket
         self._points: list[Point] = []
-        self._steps = sweep(engine, plan.prompts, plan.block_lengths, plan.thresholds, plan.max_new_tokens, self._check)
+        self._steps = measure(
+            engine,
+            plan.asked,
+            plan.variants,
+            plan.max_new_tokens,
+            repeats=plan.repeats,
+            without=without,
+            on_event=self._check,
+        )
         self._changed = threading.Condition()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="sweep", daemon=True)
@@ -112,6 +78,22 @@ class Sweep:
 
     def join(self, seconds: float) -> None:
         self._thread.join(seconds)
+
+    def seconds_left(self) -> float | None:
+        """About how long the runs that are left take: each as long as those of its mode did so far; before the first of
+        its mode as its pace says, or as the others. None before anything is known."""
+        done = sum(self._ran.values())
+        left = 0.0
+        for mode, count in self._left.items():
+            if self._ran[mode]:
+                left += count * self._took[mode] / self._ran[mode]
+            elif self._pace:
+                left += self._pace.seconds({mode: count}, self._plan.max_new_tokens)
+            elif done:
+                left += count * sum(self._took.values()) / done
+            elif count:
+                return None
+        return left
 
     def steps(self) -> Iterator[list[Point]]:
         """The points that are new, at least every PATIENCE seconds; starts the work, and stops it when closed."""
@@ -142,9 +124,13 @@ class Sweep:
     def _work(self) -> None:
         try:
             with closing(self._steps) as steps:
+                since = time.monotonic()
                 for step in steps:
                     with self._changed:
                         self.done = step.done
+                        self._took[step.mode] = self._took.get(step.mode, 0.0) + time.monotonic() - since
+                        self._ran[step.mode] += 1
+                        self._left[step.mode] -= 1
                         if step.point:
                             self._points.append(step.point)
                         self._changed.notify_all()
@@ -152,6 +138,7 @@ class Sweep:
                         self._deadline += self._ticket.give_way(self._stopping.is_set)
                     if self._stopping.is_set():
                         return
+                    since = time.monotonic()
             self.finished = True
         except _Ended:
             pass
