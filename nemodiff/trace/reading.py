@@ -79,8 +79,8 @@ def trace(data: Any) -> Trace:
         byte_pieces=pieces,
         special=special,
         image_ms=number(data, "image_ms", "trace", 0, 1e9, None),
-        image_grids=_grids(data),
-        image_previews=_previews(data),
+        image_grids=grids(data),
+        image_previews=previews(data),
     )
 
 
@@ -130,23 +130,35 @@ def request(data: dict[str, Any]) -> dict[str, Any]:
     return request
 
 
-def _grids(data: dict[str, Any]) -> list[tuple[int, int]]:
-    grids = take(data, "image_grids", list, "trace", [])
-    if len(grids) > MAX_IMAGES or not all(
+def grids(data: dict[str, Any]) -> list[tuple[int, int]]:
+    """Rows and columns of the prompt's pictures. Raises TraceError when they are none."""
+    found = take(data, "image_grids", list, "trace", [])
+    if len(found) > MAX_IMAGES or not all(
         isinstance(grid, list) and len(grid) == 2 and all(type(side) is int and 0 < side <= MAX_GRID for side in grid)
-        for grid in grids
+        for grid in found
     ):
         raise broken("image_grids")
-    return [(rows, columns) for rows, columns in grids]
+    return [(rows, columns) for rows, columns in found]
 
 
-def _previews(data: dict[str, Any]) -> list[str]:
-    previews = take(data, "image_previews", list, "trace", [])
-    if len(previews) > MAX_IMAGES or not all(
-        isinstance(preview, str) and len(preview) <= MAX_PREVIEW and _PREVIEW.fullmatch(preview) for preview in previews
+def image_sizes(request: dict[str, Any]) -> list[tuple[int, int]]:
+    """(width, height) in pixels of the prompt's pictures, as far as a request says so."""
+    images = request.get("images")
+    return [
+        (size[0], size[1])
+        for size in (images[:MAX_IMAGES] if isinstance(images, list) else [])
+        if isinstance(size, list) and len(size) == 2 and all(type(side) is int and 0 < side < 2**31 for side in size)
+    ]
+
+
+def previews(data: dict[str, Any]) -> list[str]:
+    """Small JPEGs of them, as data URLs. Raises TraceError when they are none."""
+    found = take(data, "image_previews", list, "trace", [])
+    if len(found) > MAX_IMAGES or not all(
+        isinstance(preview, str) and len(preview) <= MAX_PREVIEW and _PREVIEW.fullmatch(preview) for preview in found
     ):
         raise broken("image_previews")
-    return previews
+    return found
 
 
 def _is_alternative(pair: Any) -> bool:

@@ -11,61 +11,12 @@ from playwright.sync_api import Page, expect
 
 from nemodiff.trace.events import Trace
 from tests.helpers.browser import PATIENCE, take_away
-from tests.helpers.traces import trace_of
+from tests.helpers.traces import DRAFTED, quadratic, trace_of, tree
 
 expect.set_options(timeout=PATIENCE)
 
-WORDS = {"1": "One", "2": " two", "3": " three", "4": " four", "5": ".", "6": "<img src=x onerror=window.hacked=1>"}
 SPECULATION = '[data-lane="self-speculation"]'
 DIFFUSION = '[data-lane="diffusion"]'
-
-
-def quadratic() -> dict:
-    """Two cycles of a block of 3: first drafts, then one accepted, one rejected; the second group goes on."""
-    trace = trace_of(WORDS, [1, 2, 3, 4, 5])
-
-    def at(index: int, token: int, state: str, **more) -> dict:
-        return {"index": index, "token": token, "state": state, "confidence": 0.8} | more
-
-    block = {"phase": "verify", "start": 0, "length": 3}
-    first = [at(1, 2, "bonus"), at(2, 3, "drafted"), at(3, 6, "drafted")]
-    second = [at(2, 3, "accepted"), at(3, 6, "rejected", verifier=4), at(3, 4, "corrected")]
-    second += [at(4, 5, "drafted"), at(5, 6, "drafted")]
-    third = [at(4, 5, "accepted"), at(5, 6, "discarded")]
-    trace["lanes"][1]["events"][1:] = [
-        block | {"forward": 1, "clock_ms": 20.0, "positions": first, "rows": 3, "groups": [[[3, 0.8], [6, 0.8]]]},
-        block
-        | {"forward": 2, "clock_ms": 30.0, "start": 1, "positions": second, "rows": 9}
-        | {"groups": [[[2, 0.1], [2, 0.1]], [[5, 0.8], [6, 0.8]], [[6, 0.3], [6, 0.2]]]},
-        block
-        | {"forward": 3, "clock_ms": 40.0, "start": 3, "positions": third, "rows": 9, "finish": "length"}
-        | {"groups": [[[2, 0.1], [2, 0.1]], [[5, 0.8], [6, 0.8]], [[6, 0.3], [6, 0.2]]]},
-    ]
-    trace["request"] |= {"draft": "quadratic", "block_length": 3}
-    return trace
-
-
-def tree() -> dict:
-    """A forward without drafts, then one over five candidates of which two are accepted; its second group goes on."""
-    trace = quadratic()
-
-    def at(index: int, token: int, state: str, **more) -> dict:
-        return {"index": index, "token": token, "state": state, "confidence": 0.8} | more
-
-    block = {"phase": "verify"}
-    first = [at(1, 2, "bonus"), at(2, 3, "drafted"), at(3, 4, "drafted")]
-    second = [at(2, 3, "accepted"), at(3, 4, "accepted"), at(4, 5, "corrected")]
-    second.insert(2, at(4, 6, "rejected", verifier=5))
-    nodes = {"tree": [[3, 0.6], [4, 0.7], [6, 0.3], [2, 0.2], [6, 0.9]], "parents": [0, 1, 0, 1, 2]}
-    trace["lanes"][1]["events"][1:] = [
-        block | {"forward": 1, "clock_ms": 20.0, "start": 0, "length": 1, "positions": first, "rows": 4, "behind": [0]},
-        block
-        | {"forward": 2, "clock_ms": 30.0, "start": 1, "length": 4, "positions": second, "rows": 10, "behind": [1, 2]}
-        | nodes
-        | {"groups": [[[2, 0.5]], [[5, 0.8]]], "expected": 2.4, "finish": "length"},
-    ]
-    trace["request"] |= {"draft": "tree", "block_length": 3}
-    return trace
 
 
 def seek(page: Page, cursor: int) -> None:
@@ -129,7 +80,7 @@ def test_a_quadratic_cycle_shows_its_groups_and_the_one_that_survives(alone: Pag
 
 
 def test_without_a_server_there_is_no_search_and_a_ceiling_of_a_file_shows(alone: Page) -> None:
-    trace = trace_of(WORDS, [1, 2, 3, 4, 5])
+    trace = trace_of(DRAFTED, [1, 2, 3, 4, 5])
     seed = {"index": 0, "token": 1, "state": "seed"}
     kept = [{"index": i, "token": i + 1, "state": "committed"} for i in range(1, 5)]
     base = {"start": 0, "length": 5}

@@ -156,6 +156,32 @@ def test_three_lanes_answer_about_an_uploaded_picture(seeing: Page, tmp_path: Pa
     expect(seen.get_by_label("keep a small preview")).to_be_hidden()
 
 
+def taken(page: Page, name: str, folder: Path) -> Path:
+    with page.expect_download() as download:
+        take_away(page, name)
+    path = folder / download.value.suggested_filename
+    download.value.save_as(path)
+    return path
+
+
+def test_a_picture_leaves_in_moving_pictures_and_trajectories_only_where_it_is_kept(
+    seeing: Page, tmp_path: Path
+) -> None:
+    choose(seeing, drawn())
+    chosen(seeing)
+    generate(seeing)
+    for keeps in (False, True):
+        if keeps:
+            seeing.locator("#stage .seen").get_by_label("keep a small preview").check()
+        data = json.loads(taken(seeing, "Trajectory", tmp_path).read_text(encoding="utf-8"))
+        [image] = data["images"]
+        assert (image["size"], image["grid"], image["preview"] is not None) == ([32, 24], [3, 4], keeps)
+        with Image.open(taken(seeing, "GIF", tmp_path)) as moving:
+            frame = moving.convert("RGB").crop((18, 74, 18 + 128, 74 + 96))  # in its shape, under the head
+        red = sum(count for count, (r, g, b) in frame.getcolors(1 << 20) or [] if r > 190 and g < 90 and b < 90)
+        assert (red > 500) == keeps
+
+
 def test_a_branch_keeps_the_picture_and_remove_takes_it_away(seeing: Page) -> None:
     paste(seeing, drawn("GIF"))
     chosen(seeing)

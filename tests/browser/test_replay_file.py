@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from nemodiff.pictures import Picture
 from nemodiff.trace.events import Trace
 from nemodiff.trace.replay import replay_html
 from tests.helpers.browser import PATIENCE
-from tests.helpers.traces import trace_of
+from tests.helpers.traces import trace_of, tree
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright comes with requirements-dev.txt")
 expect = playwright_api.expect
@@ -24,9 +26,12 @@ HOSTILE = {
 }
 
 
-def open_replay(browser: playwright_api.Browser, folder: Path, **context) -> tuple[playwright_api.Page, list[str]]:
+def open_replay(
+    browser: playwright_api.Browser, folder: Path, data: dict | None = None, **context
+) -> tuple[playwright_api.Page, list[str]]:
     """The page of a replay of the hostile trace, offline; the list gathers requests, errors and policy violations."""
-    trace = Trace.from_json(json.dumps(trace_of(HOSTILE, [1, 2, 3, 4, 5], recorded="2026-01-02", device="Test CPU")))
+    data = data or trace_of(HOSTILE, [1, 2, 3, 4, 5], recorded="2026-01-02", device="Test CPU")
+    trace = Trace.from_json(json.dumps(data))
     path = folder / "replay.html"
     path.write_text(replay_html(trace), encoding="utf-8")
     page = browser.new_context(offline=True, **context).new_page()
@@ -80,3 +85,16 @@ def test_a_replay_can_be_saved_as_a_trace(browser, tmp_path):
     assert trace.lane("ar").tokens == [1, 2, 3, 4, 5]
     assert trace.vocabulary == {int(token): text for token, text in HOSTILE.items()}
     assert trouble == []
+
+
+def test_a_tree_and_the_prompts_picture_are_in_the_file(browser: playwright_api.Browser, tmp_path: Path) -> None:
+    data = tree() | {"image_grids": [[2, 3]]}
+    data["image_previews"] = [Picture.of(Image.new("RGB", (30, 20), "#d02040")).preview()]
+    data["request"]["images"] = [[30, 20]]
+    page, trouble = open_replay(browser, tmp_path, data, reduced_motion="reduce")
+    strip = page.locator('[data-lane="self-speculation"] .strip')
+    expect(strip.locator('.tree [data-kind="accepted"]')).to_have_count(2)
+    expect(page.locator(".seen img")).to_be_visible()
+    assert page.locator(".seen img").evaluate("image => image.naturalWidth") == 30
+    assert not trouble, trouble
+    page.context.close()

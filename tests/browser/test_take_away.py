@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from nemodiff.trace import player
 from nemodiff.trace.events import Trace
 from tests.helpers.browser import take_away
 from ui.page.watch import CHARTS
+from ui.render.frames import Frames
 
 
 def test_charts_are_drawn_of_the_run_on_the_page_and_move_its_cursor(page: Page) -> None:
@@ -43,6 +45,36 @@ def test_a_run_can_be_taken_away_in_every_format(page: Page, tmp_path: Path) -> 
     with Image.open(download(page, "GIF", tmp_path)) as image:
         assert image.n_frames > 1
     assert Trace.from_json(download(page, "Trace", tmp_path).read_bytes()).lane("ar").tokens == [1, 2, 3, 4, 5]
+
+
+def test_a_run_over_trees_leaves_as_a_moving_picture_and_as_a_poster(page: Page, tmp_path: Path) -> None:
+    page.locator("#draft input").click()
+    page.get_by_role("option", name="tree").click()
+    page.locator("#max-new-tokens input").fill("12")
+    page.locator("#generate").click()
+    expect(page.locator("#stage")).to_have_attribute("data-state", "done")
+    trace = Trace.from_json(download(page, "Trace", tmp_path).read_bytes())
+    assert any(event.tree for event in trace["self-speculation"].events)
+
+    with Image.open(download(page, "GIF", tmp_path)) as image:
+        tall = Frames(trace)
+        assert image.size == (tall.width, tall.height)
+        image.seek(image.n_frames - 1)
+        last = image.convert("RGB")
+    trace.lanes = [lane for lane in trace.lanes if lane.mode != "self-speculation"]
+    assert Frames(trace).height < last.height  # the band under the lanes
+    with Image.open(download(page, "Poster PNG", tmp_path)) as image:
+        assert image.size == (1920, 1080)
+    poster = download(page, "Poster SVG", tmp_path)
+    said = ET.fromstring(poster.read_bytes()).findtext("{http://www.w3.org/2000/svg}title")
+    assert said and "Self-speculation: AR's text, " in said
+    expect(page.locator("#stage .announce")).to_have_text("Poster SVG was saved.")
+
+    page.goto(poster.as_uri())
+    shown = page.locator("text").all_text_contents()
+    assert any(text.startswith("Self-speculation: AR's text, ") for text in shown)
+    edges = page.locator("text").evaluate_all("nodes => nodes.map(node => node.getBBox()).map(b => b.x + b.width)")
+    assert max(edges) <= 1920
 
 
 @pytest.mark.parametrize(("name", "ending", "codec"), [("WebM", "webm", "vp9"), ("MP4", "mp4", "h264")])

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ui.render.frames.lettering import Pen
 
 from nemodiff.bench import examples
 from nemodiff.cli.generate import _print
@@ -21,6 +20,7 @@ from ui.render.charts.compare import seconds_a_token
 from ui.render.charts.figure import lane_figures
 from ui.render.charts.tokens_over import tokens_over_forwards, tokens_over_seconds
 from ui.render.frames import Frames
+from ui.render.frames.lettering import Pen
 from ui.render.trajectory import trajectory
 
 MODES = ("ar", "diffusion", "self-speculation")

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nemodiff.errors import RequestError, TraceError
-from nemodiff.evaluate.sweep_results import Results
+from nemodiff.evaluate.sweep_results import MAX_KEPT, Results
 from nemodiff.request import Request
 from nemodiff.trace import reading, replay
 from nemodiff.trace.adapters.trajectory import from_trajectory
@@ -23,7 +23,7 @@ from tests.helpers import hostile
 from tests.helpers.hostile import SHAPES, Part, worst
 from ui import wire
 from ui.live import oracle
-from ui.render import charts, frames, trajectory
+from ui.render import charts, frames, poster, trajectory
 
 #: What is done with a trace: instructions that it may take whatever the trace, and a byte of it.
 WORK: dict[str, tuple[Callable[[Trace], object], int, int]] = {
@@ -36,6 +36,7 @@ WORK: dict[str, tuple[Callable[[Trace], object], int, int]] = {
     "stage": (wire.replay, 400_000, 6),
     # 12 pictures, 100,000 characters
     "pictures": (lambda trace: sum(1 for _ in frames.Frames(trace, max_frames=12).draw()), 12_000_000, 40),
+    "poster": (lambda trace: (poster.poster_png(trace), poster.poster_svg(trace)), 30_000_000, 60),
     "trajectory": (lambda trace: trajectory.trajectory(trace, trace.lanes[-1].mode), 20_000_000, 6),  # 2 million ids
 }
 
@@ -70,13 +71,13 @@ def test_what_once_cost_a_square_costs_what_it_weighs(shape: str) -> None:
 def test_a_trace_of_any_shape_costs_what_it_weighs(mode: str, parts: list[Part], text: int, answer: int) -> None:
     check(
         hostile.trace(mode, *parts, text=text, answer=answer),
-        *(name for name in WORK if name not in ("pictures", "trajectory")),
+        *(name for name in WORK if name not in ("pictures", "poster", "trajectory")),
     )
 
 
 @pytest.mark.parametrize("text", [1, MAX_TEXT])
 def test_pictures_of_long_tokens_are_bounded(text: int) -> None:
-    check(hostile.trace("diffusion", Part("denoise", 300, 8, at="next"), text=text), "pictures")
+    check(hostile.trace("diffusion", Part("denoise", 300, 8, at="next"), text=text), "pictures", "poster")
 
 
 def of(**changes: Any) -> dict[str, Any]:
@@ -202,7 +203,7 @@ def test_what_is_too_long_to_be_asked_or_kept_is_not_parsed(monkeypatch: pytest.
         raise AssertionError("parsed")
 
     monkeypatch.setattr(json, "loads", never)
-    assert Results.from_json("[" * 1_000_001) is None
+    assert Results.from_json("[" * (MAX_KEPT + 1)) is None
     progress = oracle.progress("[" * 200_001)
     monkeypatch.undo()
     assert json.loads(progress)["light"]["id"] == 0

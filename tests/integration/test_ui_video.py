@@ -60,4 +60,4 @@ def test_without_the_encoder_no_video_is_offered() -> None:
     shown = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
     )
-    assert shown.stdout.split() == ["html", "gif", "trajectory"]
+    assert shown.stdout.split() == ["html", "embed", "gif", "poster", "drawing", "trajectory"]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image, ImageChops
 
 from nemodiff.trace.events import Trace
 from tests.helpers.traces import trace_of
-from ui.render import frames
-from ui.render.frames import Frames
-from ui.render.text_layout import Piece, clusters, cut, layout, visual, width
+from ui.render.frames import Frames, lettering
+from ui.render.text_layout import Piece, clusters, cut, is_emoji, layout, tails, visual, width
 
 SHALOM = "שלום"
 
@@ -49,6 +50,39 @@ def test_marks_stand_on_their_letter_even_from_another_token() -> None:
     assert pieces == [(Piece(0, 0, "e\u0301"),), (Piece(0, 1, " "),), (Piece(0, 1, ""),), (Piece(0, 2, "x"),)]
 
 
+FAMILY, FLAG, THUMB, HEART = "👨\u200d👩\u200d👧", "🇵🇹", "👍🏽", "❤\ufe0f"
+
+
+def test_what_is_read_as_one_character_takes_one_place() -> None:
+    together = [FAMILY, FLAG, THUMB, HEART, "각", "1\ufe0f\u20e3", "क्षि"]
+    assert clusters("".join(together)) == together
+    assert [width(one) for one in (FAMILY, FLAG, THUMB, HEART, "각", "1\ufe0f\u20e3", "a\u200db")] == [2] * 7
+    assert [is_emoji(one) for one in (FAMILY, FLAG, THUMB, HEART, "😀", "日", "a", "é")] == [True] * 5 + [False] * 3
+    assert cut(f"{FLAG}{FLAG}", 3) == FLAG and cut(f"ab{FAMILY}c", 4) == f"ab{FAMILY}"
+
+
+def test_a_flag_or_a_family_of_several_tokens_stands_where_it_begins() -> None:
+    tokens = ["🇵", "🇹", "🇪", "🇸", " ", "👨", "\u200d", "👩!", "❤", "\ufe0f"]
+    pieces, _ = layout(tokens, 20)
+    assert [token[0].text for token in pieces] == ["🇵🇹", "", "🇪🇸", "", " ", "👨\u200d👩", "", "!", "❤\ufe0f", ""]
+    assert [token[0].column for token in pieces] == [0, 0, 2, 2, 4, 5, 5, 7, 8, 8]
+    assert tails(tokens) == {1: (0, "🇹"), 3: (2, "🇸"), 6: (5, "\u200d"), 7: (5, "👩"), 9: (8, "\ufe0f")}
+    assert tails(["a\n", "\u0301"]) == {} == tails(["", "x", ""])
+
+
+@given(
+    st.lists(st.text(st.sampled_from("ae\u0301🇵🇹👨\u200d👩\ufe0f日 \nش\u0650"), max_size=4), max_size=12),
+    st.integers(4, 12),
+)
+def test_every_token_keeps_its_text_and_no_two_places_overlap(tokens: list[str], columns: int) -> None:
+    pieces, rows = layout(tokens, columns)
+    there = sorted((piece.row, piece.column, width(piece.text)) for token in pieces for piece in token if piece.text)
+    for (row, column, wide), (next_row, next_column, _) in zip(there, there[1:], strict=False):
+        assert next_row > row or next_column >= column + wide
+    assert not there or there[-1][0] < rows
+    assert all(tail for _, tail in tails(tokens).values())
+
+
 def drawn(texts: list[str], **options) -> tuple[Image.Image, Frames]:
     words = {str(i + 1): text for i, text in enumerate(texts)}
     data = trace_of(words, list(range(1, len(texts) + 1))) | {"request": {"prompt": "made", "modes": ["ar"]}}
@@ -69,7 +103,7 @@ def ink(image: Image.Image, made: Frames, column: int, row: int = 0) -> Image.Im
 @pytest.mark.parametrize("shaping", [True, False])
 def test_a_picture_shows_arabic_in_its_order(shaping: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not shaping:
-        monkeypatch.setattr(frames.features, "check", lambda name: False)
+        monkeypatch.setattr(lettering.features, "check", lambda name: False)
     got = drawn(["بيت", "x", "y", "z"])
     for column in range(3):
         cell = ink(*got, column)
@@ -83,12 +117,43 @@ def test_a_picture_shows_a_mark_on_its_letter_and_nothing_beside_it(
     shaping: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not shaping:
-        monkeypatch.setattr(frames.features, "check", lambda name: False)
+        monkeypatch.setattr(lettering.features, "check", lambda name: False)
     image, made = drawn(["x\u0302", "y", "z", "w"])
     bare, plain = drawn(["x", "y", "z", "w"])
     assert ImageChops.difference(ink(image, made, 1), ink(bare, plain, 1)).getbbox() is None  # y follows at once
     mark = ImageChops.difference(ink(image, made, 0), ink(bare, plain, 0)).getbbox()
     assert mark and mark[3] < made._board.type.height / 2  # above the letter
+
+
+def test_a_character_of_two_tokens_shows_no_more_than_was_written() -> None:
+    words = {"1": "e", "2": "\u0301", "3": "x"}
+    states = [[(0, 1)], [(2, 3)], [(1, 2)]]
+    events = [
+        {"phase": "denoise", "start": 0, "length": 3, "forward": k + 1, "clock_ms": k + 1.0}
+        | {"positions": [{"index": index, "token": token, "state": "committed"} for index, token in found]}
+        for k, found in enumerate(states)
+    ]
+    data = trace_of(words, [1, 2, 3]) | {"request": {"prompt": "made", "modes": ["diffusion"]}}
+    data["lanes"] = [{"mode": "diffusion", "events": events, "tokens": [1, 2, 3], "finish": "length"}]
+    made = Frames(Trace.from_json(json.dumps(data)), size=20)
+    cells = [ink(image.copy(), made, 0) for image in made.draw()]
+    bare, plain = drawn(["e", "x"])
+    assert ImageChops.difference(cells[2], ink(bare, plain, 0)).getbbox() is None
+    assert ImageChops.difference(cells[3], cells[2]).getbbox()  # the accent is there
+
+
+@pytest.mark.parametrize(("text", "letters"), [("🇵🇹", True), ("\U0001f9ff", False)])
+def test_what_no_font_has_is_one_box_and_a_flags_has_its_letters(
+    text: str, letters: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lettering, "_colours", lambda engine: None)
+    image, made = drawn([text, "y"])
+    type_ = made._board.type
+    x, y = made._board.margin, made._board.text_top
+    inside = image.crop((x + 4, y + 5, x + 2 * type_.width - 4, y + type_.height - 8)).convert("L")
+    assert (inside.getextrema()[0] < 110) == letters
+    corner = image.crop((x, y, x + 2 * type_.width, y + type_.height)).convert("L")
+    assert corner.getextrema()[0] < 60  # the box itself
 
 
 def guessed(guess: int) -> Image.Image:

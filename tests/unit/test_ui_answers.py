@@ -47,8 +47,9 @@ def test_the_pictures_last_frame_says_it() -> None:
     data["lanes"] = [data["lanes"][0] | {"finish": "eos"}]
     made = Frames(Trace.from_json(json.dumps(data)))
     written: list[str] = []
-    own = made._board.write
-    made._board.write = lambda place, text, *more: (written.append(text), own(place, text, *more))
+    pen = made._board.pen
+    own = pen.write
+    pen.write = lambda place, text, *more: (written.append(text), own(place, text, *more))[1]
     said = []
     for _ in made.draw():
         said.append("its JSON does not parse" in " ".join(written))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from nemodiff.errors import TraceError
+from nemodiff.pictures import Picture
 from nemodiff.trace.adapters.trajectory import MAX_BYTES, MAX_FRAMES, from_trajectory
 from nemodiff.trace.events import Event, Position, Trace
 from nemodiff.trace.replay import data_block, replay_html
@@ -148,6 +149,38 @@ def test_a_lane_that_is_not_there_cannot_be_exported():
         trajectory(record(ar()), "diffusion")
 
 
+PREVIEW = Picture.of(Image.new("RGB", (30, 20), "#d02040")).preview()
+
+
+def pictured(trace: Trace, previews: int) -> Trace:
+    trace.image_grids, trace.image_previews = [(2, 3), (4, 4)], [PREVIEW] * previews
+    trace.request["images"] = [[30, 20], [16, 16]]
+    return trace
+
+
+def test_the_prompts_pictures_go_with_a_trajectory_and_come_back(trace):
+    data = trajectory(pictured(trace, 1), "diffusion")
+    assert data["images"] == [
+        {"size": [30, 20], "grid": [2, 3], "preview": PREVIEW},
+        {"size": [16, 16], "grid": [4, 4], "preview": None},
+    ]
+    again = from_trajectory(json.dumps(data))
+    assert (again.image_grids, again.image_previews) == (trace.image_grids, trace.image_previews)
+    assert Trace.from_json(again.to_json()) == again
+    assert trajectory(again, "diffusion") == data
+    assert "images" not in trajectory(record(ar()), "ar")
+
+
+@pytest.mark.parametrize(
+    "images",
+    [3, [], [3], [{"preview": "data:image/svg+xml;base64,AAAA"}], [{"grid": [0, 1]}], [{"size": ["a", 1]}]]
+    + [[{"grid": None}, {"grid": [1, 1]}], [{}] * 17],
+)
+def test_pictures_that_are_none_are_refused(images):
+    with pytest.raises(TraceError):
+        from_trajectory(masked() | {"images": images})
+
+
 JUNK = st.one_of(st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=5), st.just([]))
 
 
@@ -266,5 +299,32 @@ def test_nothing_to_draw_is_said(tmp_path):
         gif(record(ar()), tmp_path / "run.gif", clock="hours")
 
 
+def test_a_gif_shows_the_prompts_picture_in_its_colours_and_a_frame_for_one_that_was_not_kept(trace, tmp_path):
+    plain = gif(trace, tmp_path / "plain.gif")
+    *_, height = gif(pictured(trace, 1), tmp_path / "run.gif")
+    assert height > plain[2]
+    with Image.open(tmp_path / "run.gif") as image:
+        first = image.convert("RGB")
+        image.seek(image.n_frames - 1)
+        last = image.convert("RGB")
+    box = (18, 74, 18 + 144, 74 + 96)  # as wide as it is in its shape, 96 pixels high
+    for shown in (first, last):
+        part = shown.crop(box)
+        red = sum(n for n, (r, g, b) in part.getcolors(1 << 16) if r > 190 and g < 80 and b < 110)
+        assert red > 0.8 * part.width * part.height  # under a thin grid
+        assert shown.getpixel((176, 80)) != (255, 255, 255)  # the other's frame
+        assert shown.getpixel((2, 2)) == (255, 255, 255)
+
+
+def test_a_preview_that_is_no_picture_is_a_frame(trace, tmp_path):
+    pictured(trace, 1).image_previews = ["data:image/jpeg;base64,AAAA"]
+    gif(trace, tmp_path / "run.gif")
+    with Image.open(tmp_path / "run.gif") as image:
+        colours = {colour for _, colour in image.convert("RGB").crop((20, 76, 160, 168)).getcolors(1 << 16)}
+    assert all(max(colour) - min(colour) < 32 for colour in colours)
+
+
 def test_the_palette_fits():
     assert len(_palette().getpalette()) <= 3 * 256
+    noise = Image.effect_noise((64, 64), 90).convert("RGB")
+    assert len(_palette([noise, Image.linear_gradient("L").convert("RGB")]).getpalette()) <= 3 * 256

@@ -1,4 +1,4 @@
-"""Files made from the trace that a page holds: a replay (HTML, an iframe), a GIF, videos, diffusers' trajectory."""
+"""Files made from the trace that a page holds: a replay (HTML, an iframe), a GIF, videos, posters, a trajectory."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from nemodiff.errors import TraceError
 from nemodiff.trace.events import Trace
 from nemodiff.trace.replay import replay_html
 from ui.render.gif import gif
+from ui.render.poster import poster_png, poster_svg
 from ui.render.trajectory import trajectory
 from ui.render.video import MEDIA, endings, video
 
@@ -55,6 +56,8 @@ FORMATS = {
     "embed": Format("embed.html", "text/html", lambda trace, go_on: str(trace.show()).encode()),
     "gif": Format("gif", "image/gif", _written(gif, "gif")),
     **{ending: Format(ending, MEDIA[ending], _written(video, ending)) for ending in endings()},
+    "poster": Format("poster.png", "image/png", lambda trace, go_on: poster_png(trace)),
+    "drawing": Format("poster.svg", "image/svg+xml", lambda trace, go_on: poster_svg(trace)),
     "trajectory": Format("trajectory.json", "application/json", _trajectory),
 }
 

@@ -135,7 +135,7 @@ class Lane {
   apply(state, event, counting = false) {
     state.k = event.k;
     state.rejected = null;
-    if (event.phase === "draft") dropTransient(state.cells, event);
+    if (makesDrafts(event)) dropTransient(state.cells, event);
     for (const position of event.positions) {
       if (position.state === "rejected") {
         state.rejected = position;
@@ -206,6 +206,9 @@ function before(items, key, limit) {
   }
   return low - 1;
 }
+
+/** Whether a forward drafts, alone or beside verifying: no other takes away drafts that are left over. */
+const makesDrafts = (event) => event.phase === "draft" || event.raw.rows != null;
 
 const isKept = (cell) => cell !== undefined && KEPT.has(cell.state);
 

@@ -46,6 +46,12 @@ def name(trace: Trace, token: int, length: int = 40) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
+def short(trace: Trace, token: int) -> str:
+    """The same where room is scarce: without the spaces around it."""
+    text = name(trace, token)
+    return text.strip("·") or text
+
+
 def escaped(text: str) -> str:
     """Text for Plotly, which reads tags, a few entities (not &quot;) and, beside MathJax, dollar signs."""
     return html.escape(text, quote=False).replace("$", "&#36;")
@@ -90,7 +96,8 @@ class Cells:
 
     def _apply(self, event: Event) -> set[int]:
         changed: set[int] = set()
-        if event.phase == "draft" and self.at:
+        # A forward that drafts, alone or beside verifying: no other takes away drafts that are left over.
+        if (event.phase == "draft" or event.rows is not None) and self.at:
             first = event.positions[0].index if event.positions else event.start
             while self._transient and -self._transient[0] >= first:
                 index = -heapq.heappop(self._transient)

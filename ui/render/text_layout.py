@@ -1,15 +1,16 @@
 """Where an answer's tokens stand on a grid of columns: wrapped in reading order, then each row in the order in which it
-is seen. Right-to-left text runs as on the page, whose base direction is left to right; Arabic letters are joined, and
-combining characters stand on what they belong to."""
+is seen. Right-to-left text runs as on the page, whose base direction is left to right; Arabic letters are joined. What
+is read as one character (marks on a letter, a flag, joined emoji) stands together, whatever tokens it is made of."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+import regex
 from arabic_reshaper import ArabicReshaper
 from bidi import algorithm
 from bidi.mirror import MIRRORED
@@ -17,6 +18,12 @@ from bidi.mirror import MIRRORED
 #: Lam, as it begins or goes on, and the alefs that close it: to a reader each pair is one letter.
 _LAM = {"\ufedf": 0, "\ufee0": 1}
 _ALEF = {"\ufe82": "\ufef5\ufef6", "\ufe84": "\ufef7\ufef8", "\ufe88": "\ufef9\ufefa", "\ufe8e": "\ufefb\ufefc"}
+_JOINERS = "\u200c\u200d"
+#: What is an emoji by itself or as half of a flag; what makes one of what comes before it.
+_PICTURE = regex.compile(r"\p{Emoji_Presentation}|\p{Regional_Indicator}")
+_EMOJI = re.compile("[\ufe0f\u20e3\U0001f3fb-\U0001f3ff]")
+#: Characters of a cluster that are looked at: people write shorter ones.
+_LONGEST = 64
 #: A letter each stays, so that every token keeps its own.
 _JOIN = ArabicReshaper({"support_ligatures": False, "delete_harakat": False, "shift_harakat_position": False})
 
@@ -44,28 +51,48 @@ class _Run:
         return width(self.text) if self.text else 1
 
 
-def combines(character: str) -> bool:
-    return unicodedata.category(character) in ("Mn", "Me")
-
-
 def clusters(text: str) -> list[str]:
-    """A text in characters, each with the combining ones that follow it."""
-    if text.isascii():
-        return list(text)
-    parts: list[list[str]] = []
-    for character in text:
-        if parts and combines(character):
-            parts[-1].append(character)
-        else:
-            parts.append([character])
-    return ["".join(part) for part in parts]
+    """A text in what readers take for its characters: the extended grapheme clusters of Unicode Annex 29."""
+    return list(text) if text.isascii() else regex.findall(r"\X", text)
 
 
 def width(text: str) -> int:
-    """Columns that a text takes: wide characters take two, combining ones none."""
-    if text.isascii():
-        return len(text)
-    return sum(0 if combines(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+    """Columns that a text takes: wide characters, flags and emoji take two, combining ones none."""
+    return len(text) if text.isascii() else sum(map(_columns, clusters(text)))
+
+
+def is_emoji(cluster: str) -> bool:
+    """Whether a character is drawn as a small picture: emoji, flags, keycaps."""
+    return not cluster.isascii() and bool(_EMOJI.search(cluster) or _PICTURE.match(cluster))
+
+
+def _columns(cluster: str) -> int:
+    if unicodedata.east_asian_width(cluster[0]) in "WF" or is_emoji(cluster):
+        return 2
+    return sum(c not in _JOINERS and unicodedata.category(c) not in ("Mn", "Me") for c in cluster)
+
+
+def tails(texts: Sequence[str]) -> dict[int, tuple[int, str]]:
+    """Which texts begin within a character of an earlier one: place → that one's place and what it gets of the text."""
+    found: dict[int, tuple[int, str]] = {}
+    head, before = 0, ""
+    for place, text in enumerate(texts):
+        if before and (more := _more(before, text)):
+            found[place] = head, text[:more]
+            before, text = before + text[:more], text[more:]
+        if text:
+            head, before = place, text[-_LONGEST:]
+    return found
+
+
+def _more(before: str, text: str) -> int:
+    """How many of a text's characters belong to the last character of the text before it."""
+    if not text or text[0].isascii() or before[-1] == "\n":
+        return 0
+    last = clusters(before[-_LONGEST:])[-1]
+    if len(last) >= _LONGEST:
+        return 0
+    return max(0, len(clusters(last + text[:_LONGEST])[0]) - len(last))
 
 
 def cut(text: str, columns: int) -> str:
@@ -82,7 +109,7 @@ def layout(texts: Iterable[str], columns: int) -> tuple[list[tuple[Piece, ...]],
     """The pieces of every token's text, at least one each, and the number of rows.
 
     A token that does not fit at the end of a row goes to the next one; a longer one is broken at `columns`. A newline
-    has a place of its own, one column wide, and so has a token without text.
+    has a place of its own, one column wide, beyond the last one where the row is full; so has a token without text.
     """
     pieces: list[list[Piece]] = []
     paragraph: list[_Run] = []
@@ -93,10 +120,12 @@ def layout(texts: Iterable[str], columns: int) -> tuple[list[tuple[Piece, ...]],
             if part == "\n":
                 _place(paragraph, pieces)
                 paragraph = []
-                pieces[token].append(Piece(row, min(column, columns - 1), "⏎"))
+                pieces[token].append(Piece(row, column, "⏎"))
                 row, column = row + 1, 0
                 continue
-            rest = _attached(paragraph, part)
+            rest, more = _attached(paragraph, part)
+            if more and paragraph[-1].row == row:
+                column += more
             if part and not rest:
                 continue
             if column and column + (width(rest) or 1) > columns:
@@ -116,16 +145,17 @@ def layout(texts: Iterable[str], columns: int) -> tuple[list[tuple[Piece, ...]],
     return [tuple(parts) for parts in pieces], row + 1
 
 
-def _attached(paragraph: list[_Run], text: str) -> str:
-    """What is left of a token's text when the marks that it begins with stand on the token before."""
+def _attached(paragraph: list[_Run], text: str) -> tuple[str, int]:
+    """What is left of a token's text when what belongs to the character before it stands there, and the columns that
+    this one grew by."""
+    if not text or text[0].isascii():
+        return text, 0
     before = next((run for run in reversed(paragraph) if run.text), None)
-    if before is None or not text or text[0].isascii():
-        return text
-    marks = 0
-    while marks < len(text) and combines(text[marks]):
-        marks += 1
-    before.text += text[:marks]
-    return text[marks:]
+    if before is None or not (more := _more(before.text, text)):
+        return text, 0
+    columns = before.width
+    before.text += text[:more]
+    return text[more:], before.width - columns
 
 
 def _lines(text: str, columns: int) -> Iterator[str]:

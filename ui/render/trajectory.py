@@ -3,11 +3,13 @@ format and reads it."""
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import Any
 
 from nemodiff.errors import TraceError
 from nemodiff.trace.adapters.trajectory import MAX_IDS, MAX_LENGTH, PENDING, is_id
 from nemodiff.trace.events import KEPT, Trace
+from nemodiff.trace.reading import image_sizes
 from ui.render.charts.figure import lane_figures
 from ui.render.positions import Cells
 
@@ -54,7 +56,19 @@ def trajectory(trace: Trace, mode: str, mask_token_id: int | None = None) -> dic
         "mask_token_id": mask_token_id,
         "frames": frames,
         "vocab": {str(token): "" if token == mask_token_id else _text(trace, token) for token in sorted(used)},
-    }
+    } | _images(trace)
+
+
+def _images(trace: Trace) -> dict[str, Any]:
+    """The prompt's pictures, where it had any."""
+    parts = (image_sizes(trace.request), trace.image_grids, trace.image_previews)
+    names = ("size", "grid", "preview")
+    rows = [dict(zip(names, map(_plain, row), strict=True)) for row in zip_longest(*parts)]
+    return {"images": rows} if rows else {}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _id_of(cells: Cells, index: int, unknown: int, imported: bool) -> int:

@@ -2,17 +2,19 @@
 
 {method, label, subtitle, model_id, prompt, gen_length, block_length, mask_token_id, frames: [{step, ids}], vocab}: a
 frame is the whole answer after a step, with the mask id (or -1) where nothing is known yet; vocab maps id → text.
-`ui.render.trajectory` writes it.
+`ui.render.trajectory` writes it, and with it `images`, one a picture of the prompt: {size: [width, height], grid:
+[rows, columns], preview}, null where there is none of it; preview is a small JPEG as a data: URL. Others may skip it.
 """
 
 from __future__ import annotations
 
 import json
+from itertools import takewhile
 from typing import Any
 
 from nemodiff.errors import TraceError
 from nemodiff.trace import reading, values
-from nemodiff.trace.events import MAX_BYTES, Event, Position, Trace
+from nemodiff.trace.events import MAX_BYTES, MAX_IMAGES, Event, Position, Trace
 from nemodiff.trace.recorder import Recorder
 
 MAX_FRAMES = 4096
@@ -48,6 +50,7 @@ def from_trajectory(data: dict[str, Any] | str | bytes) -> Trace:
     prompt = _string(data, "prompt", 100_000)
     request = {"prompt": prompt, "modes": ["diffusion"], "block_length": block, "trajectory": origin}
     head = Trace(_string(data, "model_id", 300), "", "", "", None, {}, request)
+    _show(head, data.get("images"))
     if mask is not None:
         texts[mask] = texts.get(mask) or MASK_TEXT
         head.special = [mask]
@@ -64,6 +67,28 @@ def from_trajectory(data: dict[str, Any] | str | bytes) -> Trace:
     if PENDING not in frames[-1] and mask not in frames[-1]:
         trace.lanes[0].finish = None
     return trace
+
+
+def _show(head: Trace, images: Any) -> None:
+    """What a trajectory says of the prompt's pictures, into a trace. Raises TraceError when it is none of that."""
+    if images is None:
+        return
+    if not isinstance(images, list) or not 0 < len(images) <= MAX_IMAGES:
+        raise _fail("images")
+    if not all(isinstance(image, dict) for image in images):
+        raise _fail("images")
+    parts: dict[str, list[Any]] = {}
+    for name in ("size", "grid", "preview"):
+        there = [image.get(name) for image in images]
+        # Only the first ones have it, as in a trace, where the n-th belongs to the n-th picture.
+        parts[name] = list(takewhile(lambda part: part is not None, there))
+        if any(part is not None for part in there[len(parts[name]) :]):
+            raise _fail(f"images' {name}")
+    checked = {"image_grids": parts["grid"], "image_previews": parts["preview"]}
+    head.image_grids, head.image_previews = reading.grids(checked), reading.previews(checked)
+    head.request["images"] = parts["size"]
+    if len(reading.image_sizes(head.request)) != len(parts["size"]):
+        raise _fail("images' size")
 
 
 def _events(frames: list[list[int]], block: int, mask: int | None) -> list[Event]:
