@@ -1,18 +1,21 @@
-"""`python -m nemodiff bench --beyond`: trees of drafts against chains, and what a tree expects against what it gets."""
+"""`python -m nemodiff bench drafts`, and part of `bench beyond`: trees of drafts against chains, and what a tree expects
+against what it gets."""
 
 from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from nemodiff.bench.timing import exactness
+from nemodiff.engine.loading import load
 from nemodiff.engine.local import Engine
 from nemodiff.evaluate.agreement import speed_up
 from nemodiff.evaluate.drafts import outcomes
-from nemodiff.examples import Example
+from nemodiff.examples import EXAMPLES, Example
 from nemodiff.markdown import table
 from nemodiff.request import Request
 from nemodiff.trace.events import Lane
@@ -39,6 +42,17 @@ class TreeRun:
     got: float
     identical: bool
     lane: Lane
+
+
+def run(
+    checkpoint: str, *, max_new_tokens: int = 128, device: str | None = None, dtype: str | None = None
+) -> Iterator[str]:
+    """The tables as Markdown. Raises CheckpointError, RequestError."""
+    engine = load(checkpoint, device=device, dtype=dtype)
+    yield f"{engine.checkpoint} · {engine.device} · {engine.dtype} · {exactness(engine)} · greedy"
+    found = measure(engine, EXAMPLES, max_new_tokens)
+    yield report(found, max_new_tokens)
+    yield calibration(found)
 
 
 def measure(

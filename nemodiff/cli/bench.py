@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from nemodiff.bench import beyond, cpu, examples, perplexity, quality, samplers, shape, vision
+from nemodiff.bench import beyond, cpu, examples, perplexity, quality, samplers, shape, trees, vision
 from nemodiff.bench.shape import BLOCK, CONTEXT, SHAPES
 from nemodiff.checkpoints.catalogue import DEFAULT
 from nemodiff.cli.options import report
@@ -40,6 +40,7 @@ HELP = {
     "quality": "held-out tasks and prompts, right or wrong, in all modes",
     "vision": "questions about held-out drawings, right or wrong, in all modes",
     "samplers": "every sampler against serial denoising on held-out prompts",
+    "drafts": "linear and quadratic drafts and trees of them, and whether a tree gets what it expects",
     "beyond": "quadratic drafts, samplers and speed of light, all tables",
     "cpu": "forwards, AR and self-speculation on this CPU in every dtype",
     "perplexity": "perplexity on this CPU in every dtype, against float32",
@@ -162,6 +163,12 @@ def _beyond(args: argparse.Namespace) -> None:
         print(part, end="\n\n", flush=True)
 
 
+def _drafts(args: argparse.Namespace) -> None:
+    where = {"device": args.device, "dtype": args.dtype}
+    for part in trees.run(args.checkpoint, max_new_tokens=args.max_new_tokens, **where):
+        print(part, end="\n\n", flush=True)
+
+
 def _quality(args: argparse.Namespace) -> None:
     if not 1 <= args.prompts <= 60:
         raise RequestError(f"--prompts must be from 1 to 60, not {args.prompts}.")
@@ -195,6 +202,7 @@ KINDS = (
     Kind("quality", _quality, {**_OF, "workers": 2, "per_family": 1, "prompts": 60, "results": None}),
     Kind("vision", _vision, {**_OF, "scenes": 24, "results": None}),
     Kind("samplers", _samplers, {**_OF, "block_length": None}),
+    Kind("drafts", _drafts, {**_OF, "max_new_tokens": 128}),
     Kind("beyond", _beyond, {**_OF, **_LENGTHS, "prompts": 16}),
     Kind("cpu", _cpu, {**_OF, **_LENGTHS, "peer": None}),
     Kind("perplexity", _perplexity, _OF),

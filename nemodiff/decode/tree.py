@@ -16,6 +16,8 @@ from nemodiff.trace.events import Event, Position
 
 #: Drafts by distance from the newest token: (token, probability), best first.
 Drafts = list[list[tuple[int, float]]]
+#: How far guesses are still believed once an earlier place has turned out to hold another token than they saw.
+_OUTDATED = 0.5
 
 
 def tree(lane: LaneRun) -> Generator[Event, None, None]:
@@ -25,7 +27,8 @@ def tree(lane: LaneRun) -> Generator[Event, None, None]:
     verification is likeliest to end. From the root the path of candidates that equal the verifier's tokens stands, and
     the verifier's own token follows it; the cache keeps the path's rows. The group behind the path's last row, if there
     is one, has then drafted what comes after the verifier's own token: its marginals make the next tree. Without one
-    the next forward has nothing to verify, and drafts. `tree_plan` chooses all sizes. The text is AR's.
+    the marginals of before, for the places further on, make a small one, believed less, and the next forward drafts.
+    `tree_plan` chooses all sizes. The text is AR's.
     """
     settings, shifted = lane.settings, lane.model.config.shift_logits
     planner = Planner(row_costs(lane.model), settings.rows, spare=0 if shifted else 1)
@@ -47,7 +50,7 @@ def tree(lane: LaneRun) -> Generator[Event, None, None]:
             planner.learn(plan, len(drafts), len(path) - 1)
         positions, finish = _verdict(lane, plan, lane.explain(verified), path, index)
         last, behind = index + len(path), _behind(output, plan, shifted)
-        drafts = []
+        drafts = _outdated(drafts[len(path) :])
         if finish is None and path[-1] in plan.behind:
             survivor = behind[plan.behind.index(path[-1])]
             with lane.timed():
@@ -109,6 +112,10 @@ def _verdict(
         positions.append(verified.position(row, index + step, state))
         finish = finish or lane.ends(verified.tokens[row], index + step)
     return positions, finish
+
+
+def _outdated(drafts: Drafts) -> Drafts:
+    return [[(token, _OUTDATED * probability) for token, probability in row] for row in drafts]
 
 
 def _behind(output: Output, plan: Tree, shifted: bool) -> list[Output]:

@@ -225,22 +225,41 @@ def test_its_text_is_ars(engines, kind, seed, rows, count, temperature, acceptan
         assert event.phase == "verify" and event.rows <= (rows or 64)
 
 
+def depths(event):
+    """The distance of every candidate from the newest token."""
+    found = [0]
+    for parent in event.parents:
+        found.append(found[parent] + 1)
+    return found[1:]
+
+
 def test_every_candidate_and_its_end_are_in_the_trace(engines):
     trace = run(
-        engines["shifted"], prompt_ids=prompt_ids(5, 9), modes=("self-speculation",), max_new_tokens=30, rows=24
+        engines["shifted"],
+        prompt_ids=prompt_ids(5, 9),
+        modes=("self-speculation",),
+        max_new_tokens=30,
+        rows=24,
+        alternatives=20,
     )
     lane = trace.lanes[0]
     assert any(event.tree for event in lane.events)
+    known: dict[int, list[int]] = {}
     for event, following in itertools.pairwise(lane.events[1:]):
         assert len(event.parents) == len(event.tree) and len(event.behind) == len(event.groups)
         assert all(parent <= row for row, parent in enumerate(event.parents))
         drafted = [position for position in event.positions if position.state == "drafted"]
         new = [position for position in event.positions if position.state in ("accepted", "corrected", "bonus")]
         assert following.start == event.start + len(new)
-        # What the surviving group drafted is what the next tree begins with, and nothing else can be.
-        assert bool(following.tree) <= bool(drafted)
-        if following.tree:
+        # What the surviving group drafted is what the next tree begins with. Where no group survived, it is what the
+        # drafts of before named for a place further on, believed by half at most.
+        if drafted and following.tree:
             assert following.tree[0][0] == drafted[0].token and drafted[0].index == following.start + 1
+            known = {position.index: [token for token, _ in position.top] for position in drafted}
+        for place, (token, share) in zip(depths(following), following.tree, strict=True):
+            if not drafted:
+                assert share <= 0.5
+                assert token in known[following.start + place]
     back = Trace.from_json(trace.to_json())
     assert back.to_dict() == trace.to_dict()
 
