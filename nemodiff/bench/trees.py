@@ -1,5 +1,5 @@
-"""`python -m nemodiff bench drafts`, and part of `bench beyond`: trees of drafts against chains, and what a tree expects
-against what it gets."""
+"""`python -m nemodiff bench drafts`, and part of `bench beyond`: trees of drafts against chains, and whether trees get
+what they expect."""
 
 from __future__ import annotations
 
