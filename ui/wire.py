@@ -8,6 +8,7 @@ from itertools import count
 from typing import Any
 
 from nemodiff.errors import NemodiffError
+from nemodiff.trace import answers
 from nemodiff.trace.events import Trace
 from nemodiff.trace.values import for_browser
 
@@ -58,4 +59,5 @@ def named(name: str, message: str) -> str:
 
 def replay(trace: Trace, kind: str = "replay") -> str:
     """A whole trace for the stage; kind: replay (a visitor's file) or recorded (one that comes with the page)."""
-    return pack({"run": f"{kind}-{next(_numbers)}", "kind": kind, "trace": for_browser(trace.to_dict())})
+    data = {"kind": kind, "trace": for_browser(trace.to_dict()), "marks": answers.for_stage(trace)}
+    return pack({"run": f"{kind}-{next(_numbers)}"} | data)

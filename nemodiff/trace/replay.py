@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nemodiff.trace import player
+from nemodiff.trace import answers, player
 from nemodiff.trace.events import Trace
 from nemodiff.trace.values import for_browser
 
@@ -28,7 +28,7 @@ _PAGE = """<!doctype html>
 <style>{style}</style>
 </head>
 <body>
-<main>
+<main{marks}>
 <header><h1>nemodiff</h1>{header}</header>
 <noscript>This replay needs JavaScript. It loads nothing and sends nothing.</noscript>
 {body}
@@ -71,6 +71,7 @@ def replay_html(trace: Trace) -> str:
         policy=_policy(images, script),
         title=html.escape(f"{_title(trace)} · nemodiff"),
         style=player.STYLE.read_text(encoding="utf-8") + _file("replay.css"),
+        marks=f' data-marks="{html.escape(json.dumps(answers.for_stage(trace)))}"',
         header=_RECORDED,
         body=player.template(),
         data=f'<script id="trace" type="application/json">{data_block(for_browser(trace.to_dict()))}</script>\n',
@@ -90,6 +91,7 @@ def side_by_side(runs: Sequence[tuple[str, Trace]]) -> str:
         policy=_policy(images, script, _player()),
         title=html.escape(f"{', '.join(name for name, _ in runs)[:120]} · nemodiff"),
         style=_file("replay.css") + _file("beside.css"),
+        marks="",
         header=_CONTROLS.format(count=len(runs)),
         body=f'<div class="beside">\n{figures}\n</div>',
         data="",

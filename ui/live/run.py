@@ -15,6 +15,7 @@ from typing import Any
 from nemodiff.engine.interface import EngineInterface, steps
 from nemodiff.errors import NemodiffError
 from nemodiff.request import Request
+from nemodiff.trace import answers
 from nemodiff.trace.recorder import Recorder
 from ui.wire import UNEXPECTED
 
@@ -117,8 +118,9 @@ class Run:
 
     def answers(self) -> dict[str, Any]:
         """What each lane came to, once the run has ended."""
+        marks = answers.for_stage(self.recorder.trace)
         return {
-            lane.mode: {"tokens": lane.tokens, "text": lane.text, "finish": lane.finish}
+            lane.mode: {"tokens": lane.tokens, "text": lane.text, "finish": lane.finish, "marks": marks[lane.mode]}
             | ({} if lane.peak_memory is None else {"peak_memory": lane.peak_memory})
             for lane in self.recorder.trace.lanes
         }

@@ -1,37 +1,17 @@
 // What a finished answer is worth beyond its speed: one that was to be JSON and does not parse is no gain, however fast.
+// The server judges ([{words, fault}] a lane), since it can read code, too; a stage without one shows what it was given.
 
-const FENCED = /```(\w*)[^\n]*\n([\s\S]*?)```/;
+const marksOf = (lane) => (lane.finish === "eos" && lane.closed?.marks) || [];
 
-/** "" or what is wrong with a lane's answer. Only asked of answers that ended by themselves: a cut one cannot parse. */
-function faultOf(log, lane) {
-  if (lane.finish !== "eos") return "";
-  const key = lane.events.length;
-  if (lane.judged?.key !== key) lane.judged = { key, fault: judge(log, lane) };
-  return lane.judged.fault;
-}
+/** "" or what is wrong with a lane's answer. Only answers that ended by themselves are judged: a cut one cannot parse. */
+const faultOf = (lane) => marksOf(lane).find((mark) => mark.fault)?.fault || "";
 
-function judge(log, lane) {
-  const parsed = (one) => parseJson(log.table.exact(one.answer).join(""));
-  const own = parsed(lane);
-  if (own) return own === "broken" && asksForJson(log, parsed) ? "its JSON does not parse" : "";
-  const ar = log.lanes.get("ar");
-  return ar && ar !== lane && ar.finish === "eos" && parsed(ar) === "whole" ? "it is no JSON, as AR's is" : "";
-}
-
-function asksForJson(log, parsed) {
-  return /\bjson\b/i.test(promptOf(log.head.request)) || Array.from(log.lanes.values()).some((one) => one.finish === "eos" && parsed(one) === "whole");
-}
-
-/** whole, broken, or "" for a text that does not mean to be JSON. */
-function parseJson(answer) {
-  const text = answer.slice(answer.lastIndexOf("</think>") + 1 && answer.lastIndexOf("</think>") + 8).trim();
-  const [, language, inside] = text.match(FENCED) || [];
-  const body = inside === undefined ? text : /^(json\w*)?$/i.test(language) ? inside.trim() : "";
-  if (!/^[[{]/.test(body)) return "";
-  try {
-    JSON.parse(body);
-    return "whole";
-  } catch {
-    return "broken";
-  }
+/** The mark in a lane's heading: what is wrong, else what holds; what a reader hears and sees of all of them. */
+function paintMark(node, lane, whole) {
+  const marks = whole ? marksOf(lane) : [];
+  const shown = marks.find((mark) => mark.fault) || marks[0];
+  node.hidden = !shown;
+  setText(node, shown ? `${shown.fault ? "✗" : "✓"} ${shown.words}` : "");
+  setData(node, "holds", shown ? (shown.fault ? "no" : "yes") : null);
+  node.title = marks.map((mark) => mark.fault || mark.words).join("; ");
 }

@@ -7,7 +7,7 @@ const HISTORY = {
   diffusion: ["every denoising forward", "committed"],
   "self-speculation": ["every cycle", "new tokens"],
 };
-const ROW = 24; // px, as in stage.css
+const ROW = window.matchMedia("(pointer: coarse), (max-width: 520px)").matches ? 40 : 24; // px
 const ROWS = 5;
 const WIDE = 128; // places of a block; a trace from a file may say anything
 
@@ -18,6 +18,7 @@ class History {
     const title = node.appendChild(make("h3"));
     title.append(make("span", "", HISTORY[mode][0]), make("span", "", HISTORY[mode][1]));
     this.list = node.appendChild(make("ol"));
+    this.list.style.setProperty("--row", `${ROW}px`);
     this.list.setAttribute("aria-label", `${root.getAttribute("aria-label")}: ${HISTORY[mode][0]}`);
     this.list.addEventListener("keydown", (event) => this.key(event));
     this.list.addEventListener("scroll", () => this.scrolled(Math.floor(this.list.scrollTop / ROW)), { passive: true });

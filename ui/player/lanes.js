@@ -18,7 +18,7 @@ const COUNTED = "The prefill's token counts, its forward does not.";
 const SPEED_UP = "Speed-up: seconds a token of AR over this lane's, same run, same machine";
 
 class LaneView {
-  constructor(root, mode) {
+  constructor(root, mode, redraw) {
     this.root = root;
     this.mode = mode;
     this.finish = root.querySelector(".finish");
@@ -35,6 +35,8 @@ class LaneView {
       figures.append(figure);
     }
     this.verdict = make("p", "verdict");
+    this.caption = make("p", "caption");
+    this.mark = this.finish.parentNode.insertBefore(make("span", "mark"), this.finish);
     this.text = make("div", "text");
     this.text.setAttribute("role", "group");
     this.text.setAttribute("aria-label", `${root.getAttribute("aria-label")}: answer, token by token`);
@@ -42,8 +44,12 @@ class LaneView {
     new ResizeObserver(([entry]) => (this.width = entry.contentRect.width)).observe(this.text);
     this.rejected = make("span", "t");
     this.strip = make("div", "strip");
-    root.append(figures, this.verdict, this.text, this.strip);
+    root.append(figures, this.verdict, this.caption, this.text, this.strip);
     this.history = new History(root, mode);
+    this.tail = new Fold(() => {
+      this.painted = null;
+      redraw();
+    });
     this.clear();
   }
 
@@ -62,6 +68,7 @@ class LaneView {
     this.finalAt = -1;
     this.painted = null;
     this.text.scrollTop = 0;
+    this.tail.clear();
     this.history.clear();
   }
 
@@ -78,6 +85,8 @@ class LaneView {
     this.painted = key;
     this.log = log;
     this.at = k;
+    setText(this.caption, captionOf(log, lane, k));
+    this.caption.title = this.caption.textContent;
     const state = lane.at(k);
     this.paintText(log, lane, state, log.compare(this.mode)?.first ?? null);
     drawStrip(this.strip, log, lane, k);
@@ -109,10 +118,12 @@ class LaneView {
     setText(figures.time.value, !log.timed ? "–" : event ? seconds(event.clock) : "0.00 s");
     const rate = rateOf(event);
     setText(figures.rate.value, rate ? (rate < 100 ? rate.toFixed(1) : rate.toFixed(0)) : "–");
-    const speedUp = this.fault(log, lane, k) ? "" : this.speedUp(log, event, settings); // a wrong answer's stands in the verdict
+    const speedUp = this.fault(lane, k) ? "" : this.speedUp(log, event, settings); // a wrong answer's stands in the verdict
     setText(figures.rate.name, ["tokens / s", speedUp].filter(Boolean).join(" · "));
     figures.rate.name.title = speedUp ? SPEED_UP : "";
-    setText(this.finish, atEnd && lane.finish ? FINISHES[lane.finish] || lane.finish : "");
+    paintMark(this.mark, lane, atEnd);
+    // That an answer which holds ended by itself goes without saying.
+    setText(this.finish, atEnd && lane.finish && this.mark.hidden ? FINISHES[lane.finish] || lane.finish : "");
     setData(this.root, "finish", atEnd ? lane.finish : null);
   }
 
@@ -123,14 +134,14 @@ class LaneView {
   }
 
   /** What is wrong with the answer, once all of it stands. */
-  fault(log, lane, k) {
-    return k >= 0 && k === lane.events.length - 1 ? faultOf(log, lane) : "";
+  fault(lane, k) {
+    return k >= 0 && k === lane.events.length - 1 ? faultOf(lane) : "";
   }
 
   paintVerdict(log, lane, k, settings) {
     const event = lane.events[k];
     const comparison = log.compare(this.mode);
-    const fault = this.fault(log, lane, k);
+    const fault = this.fault(lane, k);
     setAttribute(this.verdict, "title", null);
     if (fault) {
       const speedUp = this.speedUp(log, event, settings);
@@ -203,8 +214,9 @@ class LaneView {
       else hideCell(node, hold[i]);
     }
     this.paintRejected(state.rejected, texts, log.table);
+    this.tail.paint(this.nodes, lane, cells);
     if (this.focusable?.dataset.index === undefined) this.focusable = null;
-    const focus = this.nodes[count - 1];
+    const focus = this.nodes.slice(0, count).findLast((node) => !("folded" in node.dataset));
     if (focus && !this.focusable?.matches(":focus")) {
       if (this.focusable) this.focusable.tabIndex = -1;
       focus.tabIndex = 0;
@@ -238,6 +250,7 @@ class LaneView {
   fold(hold, size) {
     this.folded = hold;
     this.rejected.remove();
+    this.tail.button.remove();
     while (this.nodes.length > size) this.nodes.pop().remove();
     let before = null;
     for (let i = 0; i < size; i++) {
@@ -274,7 +287,8 @@ class LaneView {
   reveal(lane, k) {
     const event = lane.events[k];
     const last = event?.positions[event.positions.length - 1];
-    const node = last && this.nodes[Math.min(this.nodes.length - 1, last.index)];
+    let node = last && this.nodes[Math.min(this.nodes.length - 1, last.index)];
+    if (node && "folded" in node.dataset) node = this.tail.button;
     if (!node) {
       this.text.scrollTop = 0;
       return;

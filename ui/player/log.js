@@ -67,10 +67,11 @@ class Lane {
     this.blocks = new Set(); // where denoised blocks start
     this.cycles = 0;
     this.cycleTokens = 0;
+    this.outcomes = { drafts: 0, accepted: 0 };
     this.nfe = 0;
     this.denoised = new Set(); // starts of the blocks that were denoised
     this.finish = null;
-    this.closed = null; // what the server said of a finished lane: tokens, text, peak_memory
+    this.closed = null; // what the server said of a finished lane: tokens, text, peak_memory, marks
     this.note = ""; // how another engine decodes in this lane
     this.ceiling = null; // of a diffusion lane, once it was asked for
     this.seen = { k: -1, cells: [], rejected: null };
@@ -101,6 +102,9 @@ class Lane {
       this.cycles += 1;
       event.gained = positions.filter((p) => p.state === "accepted" || p.state === "corrected" || p.state === "bonus").length;
       this.cycleTokens += event.gained;
+      event.outcome = outcomeOf(event);
+      this.outcomes.drafts += event.outcome.drafts;
+      this.outcomes.accepted += event.outcome.accepted;
     }
     event.nfe = this.counted(event, raw.finish);
     event.prefix = this.prefix;
@@ -209,6 +213,13 @@ function before(items, key, limit) {
 
 /** Whether a forward drafts, alone or beside verifying: no other takes away drafts that are left over. */
 const makesDrafts = (event) => event.phase === "draft" || event.raw.rows != null;
+/** {drafts, accepted} of a verify event: of a tree its candidates; what lies behind the end of the answer was no draft. */
+function outcomeOf({ positions, raw }) {
+  const count = (state) => positions.filter((p) => p.state === state).length;
+  const accepted = count("accepted");
+  const refused = count("rejected");
+  return { accepted, drafts: raw.tree?.length || accepted + refused + (refused ? count("discarded") : 0) };
+}
 
 const isKept = (cell) => cell !== undefined && KEPT.has(cell.state);
 
@@ -251,7 +262,8 @@ class Log {
     }
   }
 
-  static fromTrace(trace, kind) {
+  /** marks: by mode, whether the answers hold; no trace says that. */
+  static fromTrace(trace, kind, marks = {}) {
     const { lanes, tokens, byte_pieces, special, ...head } = trace;
     const log = new Log(head, kind);
     log.pictures = head.image_previews || [];
@@ -264,7 +276,7 @@ class Log {
       log.lanes.get(mode).note = lane.note || "";
       for (const event of lane.events) log.lanes.get(mode).add(event);
       log.lanes.get(mode).ceiling = lane.ceiling || null;
-      log.close({ [mode]: { tokens: lane.tokens, text: lane.text, finish: lane.finish, peak_memory: lane.peak_memory } });
+      log.close({ [mode]: { tokens: lane.tokens, text: lane.text, finish: lane.finish, peak_memory: lane.peak_memory, marks: marks[mode] } });
     }
     log.ended = true;
     return log;

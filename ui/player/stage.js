@@ -14,7 +14,7 @@ function mount(root, hooks = {}) {
   let earlier = []; // logs of the runs that this one branched from, oldest first
   const finished = new Set(); // runs whose end was shown
   const views = new Map();
-  for (const lane of root.querySelectorAll("[data-lane]")) views.set(lane.dataset.lane, new LaneView(lane, lane.dataset.lane));
+  for (const lane of root.querySelectorAll("[data-lane]")) views.set(lane.dataset.lane, new LaneView(lane, lane.dataset.lane, schedule));
   const message = root.querySelector(".message");
   const announce = root.querySelector(".announce");
   const transport = new Transport(root, schedule);
@@ -24,6 +24,8 @@ function mount(root, hooks = {}) {
   new Copying(root, views, () => log, (text) => setText(announce, text));
   const light = new Light(root, hooks, schedule);
   const pictures = new Pictures(root);
+  const summary = new Summary(root);
+  const race = new Race(root);
   const inspector = new Inspector(root, hooks, seek, () => {
     tooltip.hide();
     schedule();
@@ -56,6 +58,7 @@ function mount(root, hooks = {}) {
     frame = 0;
     transport.paint();
     light.paint(transport.clock);
+    summary.paint(log, transport);
     if (!log) return;
     pictures.paint();
     const cursor = transport.cursor;
@@ -71,6 +74,7 @@ function mount(root, hooks = {}) {
       view.root.hidden = !lane || solo.hides(mode);
       if (lane) view.paint(log, lane, lane.find(clock, cursor), settings);
     }
+    race.paint(log, (lane) => lane.find(clock, cursor), (mode) => solo.hides(mode));
     attention.paint(log, (lane) => lane.find(clock, cursor), (mode) => solo.hides(mode));
     inspector.paint(log, (lane) => lane.find(clock, cursor));
     // From here on layout is read, after everything was written: once a frame.
@@ -97,6 +101,7 @@ function mount(root, hooks = {}) {
     }
     views.get("self-speculation").strip.style.height = stripHeight(log.head.request);
     solo.open(log);
+    race.lanes.scrollTo({ left: 0, behavior: "instant" });
     light.open(log);
     pictures.open(log);
     setData(root, "state", state);
@@ -151,7 +156,7 @@ function mount(root, hooks = {}) {
       if (data.kind !== "recorded") drop();
       run = data.run || null;
       earlier = [];
-      open(Log.fromTrace(data.trace, data.kind || "replay"), "replay", { play: true });
+      open(Log.fromTrace(data.trace, data.kind || "replay", data.marks), "replay", { play: true });
       setData(root, "gaps", 0);
       return;
     }
@@ -213,7 +218,7 @@ function mount(root, hooks = {}) {
     transport.ended();
     setData(root, "state", "done");
     if (root.dataset.notice) say("");
-    const parts = Array.from(log.lanes.values(), (lane) => [`${lane.mode} ${plural(lane.kept, "token")} in ${plural(lane.forwards, "forward")} after the prefill, ${seconds(lane.milliseconds)}`, faultOf(log, lane)].filter(Boolean).join(", but "));
+    const parts = Array.from(log.lanes.values(), (lane) => [`${lane.mode} ${plural(lane.kept, "token")} in ${plural(lane.forwards, "forward")} after the prefill, ${seconds(lane.milliseconds)}`, faultOf(lane)].filter(Boolean).join(", but "));
     setText(announce, `Run finished: ${parts.join("; ")}.`);
     hooks.ended?.(log.ticket, "ended");
   }

@@ -169,10 +169,9 @@ function drawGroups(root, left, right, log, lane, event) {
 }
 
 function verifyTitle(event) {
-  const count = (state) => event.positions.filter((p) => p.state === state).length;
-  const accepted = count("accepted");
-  const drafts = accepted + count("rejected") + (count("rejected") ? count("discarded") : 0);
-  const own = count("corrected") ? ", ★ corrected" : count("bonus") ? ", ★ bonus" : "";
+  const has = (state) => event.positions.some((p) => p.state === state);
+  const { drafts, accepted } = event.outcome;
+  const own = has("corrected") ? ", ★ corrected" : has("bonus") ? ", ★ bonus" : "";
   return `cycle ${event.cycle}: ${accepted} of ${drafts} kept${own}`;
 }
 

@@ -48,7 +48,7 @@ class Transport {
     const token = event.target.closest(".text .t");
     if (token && (event.key === "ArrowLeft" || event.key === "ArrowRight")) {
       // With a token in focus the arrows walk over the tokens.
-      const tokens = Array.from(token.closest(".text").querySelectorAll(".t[data-index]"));
+      const tokens = Array.from(token.closest(".text").querySelectorAll(".t[data-index]:not([data-folded])"));
       const next = tokens[tokens.indexOf(token) + (event.key === "ArrowLeft" ? -1 : 1)];
       if (next) {
         token.tabIndex = -1;

@@ -128,17 +128,3 @@ def kept_counts(lane: Lane) -> list[int]:
                 since.pop(position.index, None)
     gains = Counter(since.values())
     return list(accumulate(gains[k] for k in range(len(lane.events))))
-
-
-def exact_text(trace: Trace, tokens: list[int]) -> str:
-    """The text of an answer, without control tokens and characters of which pieces are missing at its end."""
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    special = set(trace.special)
-    parts = (
-        bytes.fromhex(piece)
-        if (piece := trace.byte_pieces.get(token)) is not None
-        else trace.vocabulary.get(token, "").encode(errors="replace")
-        for token in tokens
-        if token not in special
-    )
-    return "".join(map(decoder.decode, parts))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from nemodiff.trace.answers import fault
 from nemodiff.trace.events import Lane, Trace, first_difference
-from ui.render.answers import fault
 from ui.render.charts.figure import LANES, lane_figures, plural
 
 _WHOLE = ("eos", "length")

@@ -5,7 +5,8 @@ scheme.addEventListener("change", follow);
 follow();
 const stage = mount(document.getElementById("stage"));
 try {
-  stage.ingest({ kind: "recorded", trace: JSON.parse(document.getElementById("trace").textContent) });
+  const trace = JSON.parse(document.getElementById("trace").textContent);
+  stage.ingest({ kind: "recorded", trace, marks: JSON.parse(document.querySelector("main").dataset.marks) });
 } catch (error) {
   console.error(error);
   stage.fail("This replay is damaged: its trace could not be read.");

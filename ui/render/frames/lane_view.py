@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Container
 from dataclasses import dataclass
 
+from nemodiff.trace.answers import fault
 from nemodiff.trace.events import Lane, Position, Trace
-from ui.render.answers import fault
 from ui.render.charts.figure import lane_forwards, plural
 from ui.render.frames.lettering import Pen
 from ui.render.frames.look import INK, LANES, PAPER, SOFT, Look, look_of

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
+from nemodiff.trace.answers import fault
 from nemodiff.trace.events import Event, Position, Trace
 from tests.helpers.traces import record, trace_of
-from ui.render.answers import fault
 from ui.render.frames import Frames
 from ui.render.positions import kept_counts
 
