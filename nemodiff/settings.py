@@ -185,6 +185,7 @@ class Setting:
     place: int
     more: bool
     note: str
+    explained: str
 
     def check(self, value: Any) -> None:
         """Raises RequestError when the value cannot be used."""
@@ -208,16 +209,19 @@ def declare(
     place: int = 50,
     more: bool = False,
     note: str = "",
+    explained: str = "",
 ) -> Any:
     """A field of `Decoding`.
 
     default: None where the checkpoint or the engine decides. help: what it does, on one line. label, key: its name on
     the page and in a link, its own by default. of: the setting that it belongs to and the values of that one which use
     it, e.g. ("sampler", ("fixed",)). on: where it is offered. place: its place among the page's fields, smallest
-    first. more: the field stands under "More". note: what its field says behind the label.
+    first. more: the field stands under "More". note: what its field says behind the label. explained: what the page
+    says of it to somebody who meets the word for the first time, `help` by default.
     """
     declared = {"kind": kind, "help": help, "label": label, "key": key, "of": of, "on": frozenset(on)}
-    return field(default=default, metadata=declared | {"place": place, "more": more, "note": note})
+    shown = {"place": place, "more": more, "note": note, "explained": explained or f"{help[0].upper()}{help[1:]}."}
+    return field(default=default, metadata=declared | shown)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,10 +230,21 @@ class Decoding:
     by their places."""
 
     block_length: int | None = declare(
-        None, Whole(2, MAX_BLOCK_LENGTH), "positions of a block", label="block", key="block", place=10
+        None,
+        Whole(2, MAX_BLOCK_LENGTH),
+        "positions of a block",
+        label="block",
+        key="block",
+        place=10,
+        explained="How many positions the model guesses at once. A larger block may give more tokens per forward, and "
+        "more guesses that are thrown away.",
     )
     sampler: str = declare(
-        "confidence", Choice(SAMPLERS), "which masked positions diffusion commits with a forward", place=11
+        "confidence",
+        Choice(SAMPLERS),
+        "which masked positions diffusion commits with a forward",
+        place=11,
+        explained="The rule by which diffusion chooses, after every forward, which of its guesses to commit for good.",
     )
     threshold: float | None = declare(
         None,
@@ -237,6 +252,8 @@ class Decoding:
         "the confidence at which a masked position is committed",
         of=("sampler", ("confidence", "trained")),
         place=12,
+        explained="Diffusion commits a guess once the model is at least so sure of it. Lower is faster, and goes wrong "
+        "more often.",
     )
     entropy_bound: float = declare(
         0.3,
@@ -246,6 +263,7 @@ class Decoding:
         key="entropy",
         of=("sampler", ("entropy",)),
         place=14,
+        explained="A forward commits its surest guesses until their uncertainties sum to this.",
     )
     steps: int | None = declare(
         None,
@@ -255,10 +273,23 @@ class Decoding:
         of=("sampler", ("fixed",)),
         place=15,
     )
-    temperature: float = declare(0.0, Number(0, 10, step=0.1), "0 takes the most probable token", place=30)
+    temperature: float = declare(
+        0.0,
+        Number(0, 10, step=0.1),
+        "0 takes the most probable token",
+        place=30,
+        explained="0 always takes the most probable token. Above it, tokens are drawn by chance, the more freely the "
+        "higher it is.",
+    )
     seed: int = declare(0, Whole(0, 2**63 - 1), "the seed of the noise at a temperature", more=True)
     max_new_tokens: int = declare(
-        128, Whole(1, MAX_NEW_TOKENS), "the most tokens of an answer", label="new tokens", key="tokens", place=31
+        128,
+        Whole(1, MAX_NEW_TOKENS),
+        "the most tokens of an answer",
+        label="new tokens",
+        key="tokens",
+        place=31,
+        explained="An answer that does not end by itself is cut after so many tokens.",
     )
     ignore_eos: bool = declare(
         False, Flag(), "go on after the end of the answer", label="go on after EOS", key="go_on", more=True
@@ -278,6 +309,8 @@ class Decoding:
         "one forward, over a tree of drafts)",
         label="drafts",
         place=20,
+        explained="How self-speculation makes the drafts that AR verifies. linear: one forward drafts, the next "
+        "verifies. quadratic, tree: one forward does both, and a tree tries several candidates for each place.",
     )
     acceptance: str = declare(
         "match",
@@ -294,6 +327,8 @@ class Decoding:
         label="AR's weight in the verifier",
         of=("draft", ("quadratic",)),
         more=True,
+        explained="Drafts are held against a mix of AR's prediction and diffusion's. At 1 it is AR's alone, and the "
+        "text is AR's; lower accepts more drafts and writes another text.",
     )
     order: str | None = declare(
         None,
@@ -307,6 +342,8 @@ class Decoding:
         "rows of a forward at most, for trees of drafts; by default as their cost on this machine decides",
         of=("draft", ("tree",)),
         place=21,
+        explained="How many tokens a forward over a tree may take in, candidates and masks together. More rows accept "
+        "longer drafts, and each forward takes longer.",
     )
     adapter: bool = declare(True, Flag(), "use the draft LoRA, where there is one", on=("cli",))
     max_thinking_tokens: int | None = declare(

@@ -174,7 +174,7 @@ def bare_stage(browser: Browser) -> Page:
 @contextlib.contextmanager
 def served() -> Iterator[str]:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    demo = build.build(Recording(), Settings(max_new_tokens=LENGTH))
+    demo = build.build(Recording(), Settings(max_new_tokens=LENGTH, tour=False))
     demo.queue()
     _, address, _ = demo.launch(
         prevent_thread_lock=True, quiet=True, theme=build.theme(), css_paths=build.STYLES, ssr_mode=False

@@ -141,6 +141,14 @@ class Settings(BaseSettings):
     recordings: Path = variable(
         "NEMODIFF_RECORDINGS", ASSETS / "traces", "folder of runs to play before the first", said="assets/traces"
     )
+    tour: bool = variable("NEMODIFF_TOUR", True, "whether a browser's first visit begins the tour")
+    source: Address = variable(
+        "NEMODIFF_SOURCE",
+        "",
+        "where this code lies, for the link below the page",
+        said="on a Space its own files",
+        wanted="an address such as https://example.org/owner/nemodiff",
+    )
     host: str = variable(
         "GRADIO_SERVER_NAME", "127.0.0.1", "address to listen on", said="127.0.0.1, on a Space 0.0.0.0"
     )
@@ -179,6 +187,7 @@ class Settings(BaseSettings):
             "choose": private and not given.serve_url,
             "log": "text" if private else "json",
             "proxies": int(space),
+            "source": f"https://huggingface.co/spaces/{environment['SPACE_ID']}/tree/main" if space else "",
         }
         return cls(**where | values, private=private, zero=zero)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from nemodiff.trace.events import Event, Position
+from nemodiff.trace.events import Event, Lane, Position
 
 
 def outcomes(event: Event) -> list[tuple[int, int, float, bool]]:
@@ -28,6 +28,21 @@ def outcomes(event: Event) -> list[tuple[int, int, float, bool]]:
         if accepted:
             path[row] = step + 1
         found.append((depth[row], seen[parent], share, accepted))
+    return found
+
+
+def behind_rejections(lane: Lane) -> list[tuple[int, bool]]:
+    """(distance, whether the answer has the same token at the same place in the end) of every draft that was thrown
+    away behind one that was rejected. Of trees there are none: their candidates hang on each other."""
+    found = []
+    for event in lane.events:
+        refused = _of(event, "rejected")
+        if event.phase != "verify" or event.tree or not refused:
+            continue
+        step = len(_of(event, "accepted")) + 1 - refused[0].index
+        for position in _of(event, "discarded"):
+            right = position.index < len(lane.tokens) and lane.tokens[position.index] == position.token
+            found.append((step + position.index, right))
     return found
 
 

@@ -10,7 +10,7 @@ import pytest
 from nemodiff.trace import player
 from tests.helpers.browser import FLAGS, PATIENCE, find_chromium, running
 from tests.helpers.checkpoints import write_chat
-from tests.helpers.traces import trace_of
+from tests.helpers.traces import json_lanes, trace_of
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright comes with requirements-dev.txt")
 
@@ -25,11 +25,13 @@ def chromium() -> str:
 
 @pytest.fixture(scope="package")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a running app on a tiny random checkpoint, whose bundled recording is a small made one."""
+    """The address of a running app on a tiny random checkpoint, whose bundled recordings are two small made ones."""
     folder = tmp_path_factory.mktemp("recordings")
     words = {"1": "One", "2": " two", "3": "\n", "4": "  three", "5": "."}
     trace = trace_of(words, [1, 2, 3, 4, 5], recorded="2026-01-02", device="Test CPU")
     (folder / "made.json").write_text(json.dumps(trace), encoding="utf-8")
+    wrong = json_lanes([1, 2, 4, 4, 5], [1, 2, 3, 4, 5]) | {"recorded": "2026-01-03"}
+    (folder / "wrong.json").write_text(json.dumps(wrong), encoding="utf-8")
     checkpoint = write_chat(folder.parent / "tiny-chat", endless=True)
     settings = {"NEMODIFF_RECORDINGS": str(folder), "NEMODIFF_CHOOSE": "0", "NEMODIFF_CHECKPOINT": str(checkpoint)}
     with running(folder.parent / "app.log", settings) as address:

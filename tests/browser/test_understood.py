@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from nemodiff.trace.events import MODES, Trace
 from tests.helpers.browser import PATIENCE, ROOT, seek, token
-from tests.helpers.traces import long_trace, three_lanes
+from tests.helpers.traces import json_lanes, long_trace, three_lanes
 from ui import wire
 from ui.render.positions import kept_counts
 
@@ -83,26 +83,10 @@ def test_the_band_tells_the_race_and_then_who_wrote_what_how_fast(alone: Page) -
     said = f"Self-speculation wrote the same text as AR with {fewer:.1f}× fewer forwards, in {less:.1f}× less time."
     expect(first).to_have_text(said)
     expect(first).to_have_attribute("data-tone", "yes")
-    expect(band.locator("p").nth(1)).to_contain_text("Diffusion's text differs from AR's from token 7 on.")
+    expect(band.locator("p").nth(1)).to_have_attribute("data-of", "diffusion")
     alone.locator('[data-clock="seconds"]').click()
     alone.locator('[data-do="end"]').click()
     expect(first).to_have_text(said)
-
-
-JSON = {"1": '{"a"', "2": ":", "3": " 1", "4": "}", "5": "<eos>"}
-
-
-def ended(diffusion: list[int], ar: list[int], prompt: str = "Write a JSON object.") -> dict:
-    trace = three_lanes(JSON) | {"special": [5]}
-    trace["request"] |= {"prompt": prompt}
-    for lane in trace["lanes"]:
-        tokens = diffusion if lane["mode"] == "diffusion" else ar
-        events = lane["events"]
-        for event in events:
-            for position in event["positions"]:
-                position["token"] = tokens[min(position["index"], len(tokens) - 1)]
-        lane |= {"tokens": tokens, "finish": "eos"}
-    return trace
 
 
 @pytest.mark.parametrize(
@@ -113,7 +97,7 @@ def ended(diffusion: list[int], ar: list[int], prompt: str = "Write a JSON objec
     ],
 )
 def test_a_fast_wrong_lane_is_no_winner(alone: Page, diffusion: list, ar: list, says: str, tone: str) -> None:
-    show(alone, ended(diffusion, ar))
+    show(alone, json_lanes(diffusion, ar))
     seek(alone, 4)
     verdict = alone.locator('.summary [data-of="diffusion"]')
     expect(verdict).to_contain_text(says)
@@ -126,8 +110,20 @@ def test_a_fast_wrong_lane_is_no_winner(alone: Page, diffusion: list, ar: list, 
     expect(alone.locator('[data-lane="ar"] .mark')).to_have_text("✓ JSON parses")
 
 
+def test_another_text_is_told_of_before_its_speed(alone: Page) -> None:
+    trace = three_lanes({"1": "One", "2": " two", "3": " three", "4": " four", "5": "."})
+    lane = trace["lanes"][2]
+    lane["tokens"] = [1, 2, 4, 4, 5]
+    lane["events"][3]["positions"][0]["token"] = 4
+    show(alone, trace)
+    seek(alone, 4)
+    verdict = alone.locator('.summary [data-of="diffusion"]')
+    expect(verdict).to_have_text("Diffusion's text differs from AR's from token 2 on. It had 1.67 tokens per forward.")
+    assert verdict.get_attribute("data-tone") is None
+
+
 def test_where_ar_is_wrong_itself_nobody_gains_by_writing_the_same(alone: Page) -> None:
-    show(alone, ended([1, 2, 4, 4, 5], [1, 2, 4, 4, 5]))
+    show(alone, json_lanes([1, 2, 4, 4, 5], [1, 2, 4, 4, 5]))
     seek(alone, 4)
     band = alone.locator(".summary")
     expect(band).to_contain_text("AR's own answer does not hold: its JSON does not parse.")

@@ -52,6 +52,7 @@ def running(log: Path, settings: dict[str, str], port: int = 0, kill: bool = Fal
         "GRADIO_SERVER_PORT": str(port),
         "GRADIO_SERVER_NAME": "127.0.0.1",
         "GRADIO_ANALYTICS_ENABLED": "False",
+        "NEMODIFF_TOUR": "0",
     }
     with log.open("wb") as output:
         server = subprocess.Popen(

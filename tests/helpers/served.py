@@ -26,7 +26,7 @@ LEAKS = re.compile(r"Traceback|File \\?\"|\.py\b|site-packages|/root|/home|/usr/
 def serving(engine: Any, behind: Any = None, **options: Any) -> Iterator[tuple[str, Desk]]:
     """The address of a public page (one proxy in front of it) with an engine, and its desk. behind: loads the engine
     behind the open page."""
-    settings = Settings().model_copy(update={"port": free_port(), "proxies": 1, **options})
+    settings = Settings().model_copy(update={"port": free_port(), "proxies": 1, "tour": False, **options})
     desk = Desk(settings)
     page = build.build(engine, settings, desk=desk, behind=behind)
     launch.launch(page, desk, settings, prevent_thread_lock=True, quiet=True)

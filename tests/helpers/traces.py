@@ -123,6 +123,22 @@ def three_lanes(words: dict[str, str] = SENTENCE) -> dict:
     return trace
 
 
+JSON = {"1": '{"a"', "2": ":", "3": " 1", "4": "}", "5": "<eos>"}
+
+
+def json_lanes(diffusion: list[int], ar: list[int]) -> dict:
+    """Three lanes that end by themselves, asked for JSON: [1, 2, 3, 4, 5] is `{"a": 1}`."""
+    trace = three_lanes(JSON) | {"special": [5]}
+    trace["request"] |= {"prompt": "Write a JSON object."}
+    for lane in trace["lanes"]:
+        tokens = diffusion if lane["mode"] == "diffusion" else ar
+        for event in lane["events"]:
+            for position in event["positions"]:
+                position["token"] = tokens[min(position["index"], len(tokens) - 1)]
+        lane |= {"tokens": tokens, "finish": "eos"}
+    return trace
+
+
 LENGTH = 400
 
 

@@ -81,7 +81,7 @@ def test_a_quadratic_cycle_is_one_forward_and_its_drafts_are_judged_in_the_next(
     figure = charts.acceptance_lengths(trace)
     assert list(figure.data[0].y) == [0, 1]
     assert list(figure.data[1].y) == [1, 1]
-    assert "AR's pace, 1" in [one.name for one in figure.data]
+    assert "AR in 1 forward: 1" in [one.name for one in figure.data]
     assert "2 cycles of 1 forward:" in figure.layout.title.subtitle.text
     assert confidence._judged_drafts(trace) == [(0.7, True, 2), (0.6, False, 2)]
 

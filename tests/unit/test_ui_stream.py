@@ -16,7 +16,7 @@ from tests.helpers.engines import WAIT, MadeEngine, messages, streamed
 from ui import wire
 from ui.live import stage
 from ui.live.run import Runs
-from ui.page import traces
+from ui.page.shelf import Shelf
 from ui.wire import UNEXPECTED
 
 
@@ -154,14 +154,14 @@ def test_read_trace_refuses_what_is_too_large_or_damaged(tmp_path: Path) -> None
 
 
 def test_recording_skips_what_cannot_be_read(tmp_path: Path) -> None:
-    assert traces.recording(tmp_path) is None
-    assert traces.recording(tmp_path / "missing") is None
+    assert Shelf(tmp_path).first() is None
+    assert Shelf(tmp_path / "missing").first() is None
     (tmp_path / "a.json").write_text("[]", encoding="utf-8")
     engine = MadeEngine()
     recorder = engine.recorder(Request(prompt="hello", modes=("ar",)))
     for event in engine.stream(Request(prompt="hello", modes=("ar",))):
         recorder.add(event)
     (tmp_path / "b.json").write_text(recorder.finish("time").to_json(), encoding="utf-8")
-    data = json.loads(traces.recording(tmp_path))
+    data = json.loads(Shelf(tmp_path).first() or "")
     assert data["kind"] == "recorded"
     assert data["trace"]["lanes"][0]["tokens"] == [0, 1, 2, 3, 4]

@@ -12,12 +12,15 @@ from nemodiff.trace import player
 from ui import api
 from ui.live.desk import Desk
 from ui.live.models import Checkpoints, Report
-from ui.page import checkpoint_menu, compare, picture_slot
+from ui.page import checkpoint_menu, compare, links, picture_slot, shelf, tour, words
 from ui.page.checkpoint_menu.switch import Switch
 from ui.page.watch import MODEL, QUIET, Watch
 from ui.settings import Settings
 
-STYLES = [Path(__file__).parent / "page.css", checkpoint_menu.STYLE, picture_slot.STYLE, compare.STYLE, player.STYLE]
+STYLES = [
+    Path(__file__).parent / "page.css",
+    *(part.STYLE for part in (checkpoint_menu, picture_slot, words, shelf, tour, compare, player)),
+]
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "DejaVu Sans", "sans-serif"]
 MONO = ["ui-monospace", "DejaVu Sans Mono", "Menlo", "Consolas", "monospace"]
 
@@ -68,4 +71,6 @@ def build(
     shared = {key: MODEL[key] for key in ("concurrency_id", "concurrency_limit")}
     api.add(page, checkpoints, settings, desk, **shared)
     compare.Compare(checkpoints, settings, desk).add(page, tabs, MODEL)
+    with page:
+        links.component(settings.source)
     return page

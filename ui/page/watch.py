@@ -24,8 +24,9 @@ from ui.live.limits import within
 from ui.live.messages import Finished, Refused, Waiting
 from ui.live.models import Checkpoints
 from ui.live.stage import packed
-from ui.page import files, permalink, picture_slot, traces
+from ui.page import files, permalink, picture_slot, tour, words
 from ui.page.form import Form
+from ui.page.shelf import Shelf
 from ui.render import charts
 from ui.render.charts.figure import empty
 from ui.render.positions import escaped
@@ -87,6 +88,7 @@ class Watch:
     def __init__(self, page: gr.Blocks, checkpoints: Checkpoints, settings: Settings, desk: Desk) -> None:
         self._page, self._checkpoints, self._settings, self._desk = page, checkpoints, settings, desk
         self.slot, self.form = picture_slot.Slot(checkpoints), Form(checkpoints, settings)
+        self.shelf = Shelf(settings.recordings)
 
     def lay_out(self) -> None:
         with gr.Row(elem_id="ask"):
@@ -103,10 +105,12 @@ class Watch:
             type="index",
             elem_id="examples",
         )
+        words.component()
         self.more = self.form.options()
         self.link = gr.Button("Copy link", elem_id="link", min_width=96, scale=0)
+        self.shelf.component()
         self.stage = gr.HTML(
-            value=traces.recording(self._settings.recordings),
+            value=self.shelf.first(),
             html_template=player.template(),
             js_on_load=player.script(*player.PAGE),
             apply_default_css=False,
@@ -118,6 +122,7 @@ class Watch:
         )
         with gr.Accordion("Charts of this run", open=False, elem_id="charts") as self.panel, gr.Row():
             self.plots = [gr.Plot(show_label=False, elem_classes="chart", min_width=320) for _ in CHARTS]
+        tour.component(self._settings.tour)
         # Lends its place among the inputs to what only the page knows.
         self.held = gr.Textbox(visible="hidden")
         # Of any name: what a file is, its content says.

@@ -202,7 +202,7 @@ function ruleOf(log, lane, position) {
   if (state === "committed") return commitRule(request, position);
   if (state === "masked") return waitRule(request);
   if (state === "rejected") return position.verifier == null ? "rejected by the AR pass" : `rejected: the AR pass says ${log.table.name(position.verifier)}`;
-  if (state === "discarded" && lane.mode === "self-speculation") return "cut: behind a mismatch or the end";
+  if (state === "discarded" && lane.mode === "self-speculation") return lane.answer[position.index] === position.token && position.index < lane.prefix ? "cut behind a mismatch, but right after all" : "cut: behind a mismatch or the end";
   return RULES[state] || state;
 }
 

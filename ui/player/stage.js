@@ -219,7 +219,8 @@ function mount(root, hooks = {}) {
     setData(root, "state", "done");
     if (root.dataset.notice) say("");
     const parts = Array.from(log.lanes.values(), (lane) => [`${lane.mode} ${plural(lane.kept, "token")} in ${plural(lane.forwards, "forward")} after the prefill, ${seconds(lane.milliseconds)}`, faultOf(lane)].filter(Boolean).join(", but "));
-    setText(announce, `Run finished: ${parts.join("; ")}.`);
+    const verdict = log.lanes.size > 1 ? verdictOf(log).map(({ text }) => ` ${text}`) : [];
+    setText(announce, `Run finished: ${parts.join("; ")}.${verdict.join("")}`);
     hooks.ended?.(log.ticket, "ended");
   }
 

@@ -68,7 +68,10 @@ def acceptance_lengths(trace: Trace, mode: str = "self-speculation") -> go.Figur
         row=1,
         col=2,
     )
-    for label, height, dash in ((f"mean {mean:.2f}", mean, "dash"), (f"AR's pace, {forwards}", forwards, "dot")):
+    for label, height, dash in (
+        (f"mean {mean:.2f}", mean, "dash"),
+        (f"AR in {plural(forwards, 'forward')}: {forwards}", forwards, "dot"),
+    ):
         line = {"color": TEXT, "width": 1.5, "dash": dash}
         figure.add_hline(y=height, line=line)
         figure.add_scatter(x=[None], y=[None], mode="lines", line=line, name=label, hoverinfo="skip", row=1, col=1)

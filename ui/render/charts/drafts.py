@@ -7,8 +7,8 @@ from collections import Counter, defaultdict
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from nemodiff.evaluate.drafts import outcomes
-from nemodiff.trace.events import Trace
+from nemodiff.evaluate.drafts import behind_rejections, outcomes
+from nemodiff.trace.events import Lane, Trace
 from ui.render.charts.figure import COLOURS, TEXT, empty, figure_of, lane_figures, plural
 
 TITLE = "Drafts accepted by distance"
@@ -19,7 +19,8 @@ _OPACITIES = (1.0, 0.6, 0.3)
 
 def drafts_accepted(trace: Trace, mode: str = "self-speculation") -> go.Figure:
     """How often a draft was accepted once those before it were, by its distance from the newest token and, in a tree,
-    by its rank among its parent's candidates; beside it the rows of a forward and the tokens that they gained."""
+    by its rank among its parent's candidates; how often drafts behind a rejected one were right after all; beside it
+    the rows of a forward and the tokens that they gained."""
     lane = trace.lane(mode)
     cycles = [event for event in lane.events if event.phase == "verify"] if lane else []
     counts: dict[tuple[int, int], Counter] = defaultdict(Counter)
@@ -52,6 +53,7 @@ def drafts_accepted(trace: Trace, mode: str = "self-speculation") -> go.Figure:
             row=1,
             col=1,
         )
+    _add_behind(figure, lane, mode)
     gained: dict[int, list[int]] = defaultdict(list)
     for event in cycles:
         tokens = sum(position.state in ("accepted", "corrected", "bonus") for position in event.positions)
@@ -74,8 +76,30 @@ def drafts_accepted(trace: Trace, mode: str = "self-speculation") -> go.Figure:
     )
     figure.update_layout(barmode="group", bargap=0.25, height=366, showlegend=True, margin={"t": 66})
     figure.update_xaxes(title_text="places behind the newest token", showgrid=False, type="category", row=1, col=1)
-    figure.update_yaxes(title_text="accepted", range=[0, 1.02], tickformat=".0%", row=1, col=1)
+    figure.update_yaxes(title_text="accepted, or right", range=[0, 1.02], tickformat=".0%", row=1, col=1)
     figure.update_xaxes(title_text="rows of a forward", rangemode="tozero", row=1, col=2)
     figure.update_yaxes(title_text="new tokens", rangemode="tozero", row=1, col=2)
     figure.update_yaxes(title={"font": {"color": TEXT}})
     return figure
+
+
+def _add_behind(figure: go.Figure, lane: Lane, mode: str) -> None:
+    counts: dict[int, Counter] = defaultdict(Counter)
+    for distance, right in behind_rejections(lane):
+        counts[min(distance, DISTANCES)][right] += 1
+    if not counts:
+        return
+    figure.add_bar(
+        x=[f"{distance}+" if distance == DISTANCES else str(distance) for distance in sorted(counts)],
+        y=[counts[distance][True] / counts[distance].total() for distance in sorted(counts)],
+        name="thrown away, right after all",
+        marker={"color": "rgba(0,0,0,0)", "line": {"color": COLOURS[mode], "width": 1.5}},
+        hovertext=[
+            f"<b>distance {distance}</b>, behind a rejected draft: {counts[distance][True]} of"
+            f" {counts[distance].total()} stand at the same place of the answer"
+            for distance in sorted(counts)
+        ],
+        hovertemplate="%{hovertext}<extra></extra>",
+        row=1,
+        col=1,
+    )
