@@ -69,7 +69,6 @@ def test_after_generate_an_answer_and_the_race_are_in_view(phone: Page) -> None:
 
 def test_lanes_are_swiped_or_chosen_and_clock_and_race_stay(phone: Page) -> None:
     generate(phone)
-    phone.evaluate("window.scrollTo(0, 0)")
     lanes, tabs = phone.locator(".lanes"), phone.locator(".race .tab")
     expect(tabs.nth(0)).to_have_attribute("aria-current", "true")
     cursor = phone.locator("#stage").get_attribute("data-cursor")
@@ -129,7 +128,8 @@ def test_targets_have_the_size_of_a_finger(phone: Page) -> None:
     phone.locator("#stage .howto summary").tap()
     phone.locator('[data-lane="ar"] .t[data-index="1"]').tap()
     expect(phone.locator("#stage .pin")).to_be_visible()
-    assert phone.evaluate(SMALL) == []
+    small = phone.evaluate(SMALL)
+    assert not small, "\n".join(small)
     assert phone.evaluate("document.documentElement.scrollWidth") <= 390
 
 

@@ -101,7 +101,7 @@ function drawCycle(root, left, right, log, lane, event) {
   // Of several at a place the first.
   const keptOf = new Map(event.positions.filter((p) => p.state !== "rejected").map((p) => [p.index, p]).reverse());
   const rejectedOf = new Map(event.positions.filter((p) => p.state === "rejected").map((p) => [p.index, p]).reverse());
-  grid.style.setProperty("--n", Math.max(indexes.length, Number(log.head.request?.block_length) || 1));
+  setColumns(grid, Math.max(indexes.length, Number(log.head.request?.block_length) || 1));
   const draftOf = new Map((drafts?.phase === "draft" ? drafts.positions : []).map((p) => [p.index, p]));
   grid.append(make("span", "k", "draft"));
   for (const [i, index] of indexes.entries()) {
@@ -118,6 +118,17 @@ function drawCycle(root, left, right, log, lane, event) {
   }
   const verify = grid.appendChild(make("span", "k", "verify"));
   verify.style.gridArea = "2 / 1";
+}
+
+const NARROW = 9; // columns that fit any lane
+
+/** What is wider or higher than its lane is scrolled, by the keyboard, too. */
+function setColumns(grid, n, scrolls = n > NARROW) {
+  grid.style.setProperty("--n", n);
+  if (!scrolls) return;
+  grid.tabIndex = 0;
+  grid.setAttribute("role", "group");
+  grid.setAttribute("aria-label", "This cycle's drafts and what became of them");
 }
 
 /** Room for a quadratic cycle's groups or a tree, the same for a whole run; nothing for other runs. */
@@ -138,7 +149,7 @@ function drawGroups(root, left, right, log, lane, event) {
   const standing = event.positions.filter((p) => p.state === "accepted").length;
   const goes = event.positions.some((p) => p.state === "drafted");
   const grid = root.appendChild(make("div", "cycle quadratic"));
-  grid.style.setProperty("--n", Math.max(groups.length + 1, Number(log.head.request?.block_length) || 1));
+  setColumns(grid, Math.max(groups.length + 1, Number(log.head.request?.block_length) || 1));
   grid.dataset.dense = groups.length > 9 ? "yes" : "no";
   for (const [row, name] of ["draft", "verify"].entries()) grid.appendChild(make("span", "k", name)).style.gridArea = `${row + 1} / 1`;
   const newest = lane.at(event.k).cells[event.start];

@@ -43,7 +43,7 @@ class Transport {
   }
 
   key(event, actions) {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select")) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select, .cycle")) return; // they have uses of their own for the keys
     if (event.key === " " && event.target.matches("button, summary")) return;
     const token = event.target.closest(".text .t");
     if (token && (event.key === "ArrowLeft" || event.key === "ArrowRight")) {

@@ -38,7 +38,7 @@ function drawTree(root, left, right, log, lane, event) {
   right.title = `Rows of this forward: ${nodes.length} to verify, ${plural(behind.length, "group")} of ${plural(masks, "mask")}; acceptance length so far`;
   const grid = root.appendChild(make("div", "cycle tree"));
   const deepest = Math.max(...nodes.map((node) => node.depth), path.length + drafted.length);
-  grid.style.setProperty("--n", Math.max(deepest + 1, Number(log.head.request?.block_length) || 1));
+  setColumns(grid, Math.max(deepest + 1, Number(log.head.request?.block_length) || 1), true);
   const groupAt = new Map(behind.map((row, i) => [row, groups[i] || []]));
   let line = 0;
   const put = (token, kind, row, column) => {
