@@ -15,7 +15,7 @@ def component(source: str) -> gr.HTML:
     links = [
         ("Code", source),
         ("Paper: arXiv 2607.05722", PAPER),
-        ("API", "?view=api"),
+        ("API", "gradio_api/info"),
         ("Licence: Apache-2.0", LICENCE),
     ]
     items = "".join(

@@ -56,6 +56,7 @@ function begin() {
   place = window.scrollY;
   step = 0;
   root.hidden = false;
+  document.body.style.paddingBottom = `${root.offsetHeight + 32}px`; // what stands lowest can be seen above the panel
   show();
   root.focus({ preventScroll: true });
 }
@@ -64,6 +65,7 @@ function end() {
   if (root.hidden) return;
   const inside = root.contains(document.activeElement);
   root.hidden = true;
+  document.body.style.paddingBottom = "";
   for (const one of document.querySelectorAll("[data-toured]")) one.removeAttribute("data-toured");
   window.scrollTo({ top: place, behavior: "instant" });
   if (inside && before?.isConnected) before.focus({ preventScroll: true });
