@@ -88,6 +88,20 @@ def test_lanes_are_swiped_or_chosen_and_clock_and_race_stay(phone: Page) -> None
     assert 0 <= top < 2
 
 
+def test_a_run_is_stopped_from_the_bar(phone: Page) -> None:
+    halt = phone.locator("#stage .halt")
+    expect(halt).to_be_hidden()
+    phone.locator("#words .unfold").tap()
+    phone.locator("#max-new-tokens input").fill("400")
+    phone.locator("#generate").tap()
+    expect(halt).to_be_visible()
+    halt.tap()
+    expect(phone.locator("#stage")).to_have_attribute("data-state", "done")
+    expect(phone.locator('[data-lane="ar"] .finish')).to_have_text("stopped")
+    expect(phone.locator(".summary")).to_contain_text("The run was stopped early: AR ")
+    expect(halt).to_be_hidden()
+
+
 def test_settings_are_folded_and_open_with_a_press(phone: Page) -> None:
     options, unfold = phone.locator("#options"), phone.locator("#words .unfold")
     expect(options).to_be_hidden()

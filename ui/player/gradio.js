@@ -15,6 +15,7 @@ const stage = mount(root, {
     if (text) trigger("branch", text);
   },
   light: (asked) => trigger("light", asking.light(JSON.stringify(asked))),
+  stop: () => document.querySelector("#stop")?.click(),
   open: () => document.querySelector("#open-trace")?.click(),
 });
 let taken = null;
@@ -112,9 +113,11 @@ take();
 asking = new Asking(stage, root, connection, props.server_id, (names) => trigger("halt", names));
 // What the page's own events call.
 Object.assign(root, { asks: () => asking.send(), trigger, failed: () => asking.failed(), play: (text) => stage.ingest(text) });
-// Where the answers lie below the window, a run that was asked for comes into view.
+// Where the answers lie below the window, a run that was asked for comes into view: on a phone the whole stage.
 const ENOUGH = 160; // px of an answer that are enough to follow it
 document.addEventListener("click", (event) => {
-  const answers = root.querySelector(".lane:not([hidden]) .text");
-  if (event.target.closest?.("#generate") && answers.getBoundingClientRect().top > window.innerHeight - ENOUGH) root.scrollIntoView({ block: "start" });
+  if (!event.target.closest?.("#generate")) return;
+  const below = root.querySelector(".lane:not([hidden]) .text").getBoundingClientRect().top - (window.innerHeight - ENOUGH);
+  if (below > 0 && window.matchMedia("(max-width: 900px)").matches) root.scrollIntoView({ block: "start" });
+  else if (below > 0) window.scrollBy({ top: below, behavior: "instant" });
 });

@@ -2,7 +2,7 @@
 
 const REST = 100; // ms
 
-/** hooks.resync(run) → promise of a full payload of a live run; hooks.ended(ticket, how): what was asked for has ended; hooks.open() → ask the viewer for a trace file;
+/** hooks.resync(run) → promise of a full payload of a live run; hooks.ended(ticket, how): what was asked for has ended; hooks.open() → ask the viewer for a trace file; hooks.stop() → stop the run;
  * hooks.make(kind, trace) → promise of {blob, ending} or {error}, of the kinds in hooks.formats; hooks.branch: see Inspector; hooks.light: see Light. All may be
  * missing: a stage needs no server. Returns {ingest, seek, expect, wait, unwait, stopping, lost, found, fail, kept, transport, log}. */
 function mount(root, hooks = {}) {
@@ -41,6 +41,10 @@ function mount(root, hooks = {}) {
     open(back, back.kind === "live" ? "done" : "replay", { at: back.place });
     root.focus();
   });
+  // Where the form is out of view, a run can be stopped here.
+  const halt = root.querySelector('[data-do="halt"]');
+  halt.hidden = !hooks.stop;
+  halt.addEventListener("click", () => hooks.stop());
   const opener = root.querySelector('[data-do="open"]');
   opener.hidden = !hooks.open;
   opener.addEventListener("click", () => hooks.open?.());
