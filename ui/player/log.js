@@ -213,6 +213,7 @@ function before(items, key, limit) {
 
 /** Whether a forward drafts, alone or beside verifying: no other takes away drafts that are left over. */
 const makesDrafts = (event) => event.phase === "draft" || event.raw.rows != null;
+
 /** {drafts, accepted} of a verify event: of a tree its candidates; what lies behind the end of the answer was no draft. */
 function outcomeOf({ positions, raw }) {
   const count = (state) => positions.filter((p) => p.state === state).length;
