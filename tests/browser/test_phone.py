@@ -52,7 +52,8 @@ def in_view(page: Page, selector: str) -> float:
           const box = node.getBoundingClientRect();
           const bar = document.querySelector("#stage .bar").getBoundingClientRect();
           const top = Math.max(box.top, bar.top <= 0 ? bar.bottom : 0);
-          return box.left < innerWidth && box.right > 0 ? Math.min(box.bottom, innerHeight) - top : 0;
+          const middle = (box.left + box.right) / 2;
+          return middle > 0 && middle < innerWidth ? Math.min(box.bottom, innerHeight) - top : 0;
         }"""
     )
 
