@@ -49,6 +49,14 @@ class LaneEvent {
   get kept() {
     return this.lane.keptAt(this.k);
   }
+
+  /** {drafts, accepted}: of a tree its candidates; what lies behind the end of the answer was no draft. */
+  get outcome() {
+    const count = (state) => this.positions.filter((p) => p.state === state).length;
+    const accepted = count("accepted");
+    const refused = count("rejected");
+    return { accepted, drafts: this.raw.tree?.length || accepted + refused + (refused ? count("discarded") : 0) };
+  }
 }
 
 class Lane {
@@ -102,9 +110,9 @@ class Lane {
       this.cycles += 1;
       event.gained = positions.filter((p) => p.state === "accepted" || p.state === "corrected" || p.state === "bonus").length;
       this.cycleTokens += event.gained;
-      event.outcome = outcomeOf(event);
-      this.outcomes.drafts += event.outcome.drafts;
-      this.outcomes.accepted += event.outcome.accepted;
+      const { drafts, accepted } = event.outcome;
+      this.outcomes.drafts += drafts;
+      this.outcomes.accepted += accepted;
     }
     event.nfe = this.counted(event, raw.finish);
     event.prefix = this.prefix;
@@ -213,14 +221,6 @@ function before(items, key, limit) {
 
 /** Whether a forward drafts, alone or beside verifying: no other takes away drafts that are left over. */
 const makesDrafts = (event) => event.phase === "draft" || event.raw.rows != null;
-
-/** {drafts, accepted} of a verify event: of a tree its candidates; what lies behind the end of the answer was no draft. */
-function outcomeOf({ positions, raw }) {
-  const count = (state) => positions.filter((p) => p.state === state).length;
-  const accepted = count("accepted");
-  const refused = count("rejected");
-  return { accepted, drafts: raw.tree?.length || accepted + refused + (refused ? count("discarded") : 0) };
-}
 
 const isKept = (cell) => cell !== undefined && KEPT.has(cell.state);
 
