@@ -14,6 +14,7 @@ from nemodiff.trace.values import for_browser
 
 logger = logging.getLogger(__name__)
 
+TURN = "This run's turn has come: waiting for its first token…"
 STOPPED = "The run was stopped before its first token."
 #: Characters of a sentence: some repeat what was sent.
 MAX_SENTENCE = 400
@@ -27,6 +28,11 @@ _numbers = count(1)
 def fresh() -> str:
     """A message that says nothing but that the run goes on."""
     return pack({"n": next(_numbers)})
+
+
+def begun() -> str:
+    """A run's turn has come, and no token of it yet: in place of what was said of the line."""
+    return pack({"wait": TURN, "n": next(_numbers)})
 
 
 def pack(data: dict[str, Any]) -> str:

@@ -31,6 +31,7 @@ class Pace:
 
     def __init__(self, engine: Any, first: int = 6) -> None:
         self.engine, self.first, self.free = engine, first, threading.Event()
+        self.still = False  # as in the middle of a forward, which nothing ends
         self.plain = engine.stream
         engine.stream = self.stream
 
@@ -39,7 +40,8 @@ class Pace:
         try:
             for k, event in enumerate(events):
                 while k >= self.first and not self.free.wait(0.05):
-                    yield None
+                    if not self.still:
+                        yield None
                 yield event
         finally:
             events.close()
@@ -296,6 +298,24 @@ def test_stop_and_generate_at_once_while_another_one_runs(
     wait_for_metric(proxy.address, "nemodiff_running", 0)
     assert metric(proxy.address, "nemodiff_waiting") == 0
     other.close()
+
+
+@pytest.mark.parametrize("first", [0, 6])
+def test_stop_says_at_once_that_it_comes_after_the_forward_that_goes_on(page: Page, pace: Pace, first: int) -> None:
+    """Whether a long prompt is read or tokens come: what is on the stage says it until the model has ended."""
+    pace.first, pace.still = first, True
+    message = page.locator("#stage .message")
+    page.locator("#generate").click()
+    if first:
+        expect(stage(page)).to_have_attribute("data-state", "live")
+    else:
+        expect(message).to_have_text("This run's turn has come: waiting for its first token…")
+    page.locator("#stop").click()
+    expect(message).to_have_text("Stopping after this forward…")
+    pace.free.set()
+    expect(stage(page)).to_have_attribute("data-state", "done")
+    expect(page.locator('[data-lane="ar"] .finish')).to_have_text("stopped")
+    expect(message).to_be_hidden()
 
 
 @pytest.mark.parametrize("seed", range(3))

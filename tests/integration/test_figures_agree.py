@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemodiff.bench import examples
+from nemodiff.bench import beyond, examples, quality, vision
 from nemodiff.cli.generate import _print
+from nemodiff.engine.local import Engine
 from nemodiff.evaluate.agreement import Totals, speed_up
 from nemodiff.evaluate.sweep import COUNTED, HEADS, Point, cells, sweep
 from nemodiff.evaluate.sweep_results import Results
@@ -143,11 +144,26 @@ def test_benchs_rows_of_several_prompts_are_totals_too(asked: list) -> None:
     assert (int(rows["all, together"][0]), rows["all, together"][1]) == (ar.tokens, f"{ar.rate:.1f}")
 
 
-def test_bench_says_exact_only_of_an_engine_that_is() -> None:
+@pytest.mark.parametrize(("exact", "said"), [(True, " · exact · "), (False, " · not exact · ")])
+def test_every_bench_says_exact_only_of_an_engine_that_is(
+    exact: bool, said: str, llama_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Engine, "exact", exact)
+    monkeypatch.setattr(Engine, "sees", True)
+    for bench in (beyond, quality, vision):
+        monkeypatch.setattr(bench, "load", lambda *_, **__: llama_engine)
+    monkeypatch.setattr(quality, "tasks", lambda **_: [])  # nothing is asked: the heading is what matters
+    monkeypatch.setattr(quality, "_drift", lambda *_: "")
+    monkeypatch.setattr(vision, "_aims", lambda *_: "")
     traces = {example: trace_of(*(lane(mode, 4, 3, 1.0) for mode in MODES)) for example in EXAMPLES}
-    for exact, said in ((True, " · exact · "), (False, " · not exact · ")):
-        engine = SimpleNamespace(checkpoint="made", device="Test CPU", dtype="float32", exact=exact)
-        assert said in examples.table(engine, traces).splitlines()[0]
+    texts = (
+        examples.table(llama_engine, traces),
+        quality.run("made", workers=1),
+        vision.run("made", scenes=0),
+        next(beyond.run("made")),
+    )
+    for text in texts:
+        assert said in text.splitlines()[0]
 
 
 def test_one_prompts_speed_up_is_the_same_figure() -> None:

@@ -39,8 +39,12 @@ def test_two_are_made_at_once_and_a_third_is_told_to_come_back_at_once(monkeypat
     def never(_):
         raise AssertionError("read")
 
+    def waits(*_):
+        raise AssertionError("waited")
+
     with files.making(), files.making(), monkeypatch.context() as patch:
         patch.setattr(Trace, "from_json", never)  # what cannot be drawn is not read either
+        patch.setattr(files._making._cond, "wait", waits)  # nor does it keep a thread of those that answer everybody
         with pytest.raises(NemodiffError, match="^Others' files are being made: try again in a minute.$"):
             make("html", TRACE)
     assert make("html", TRACE)[1]
@@ -55,6 +59,14 @@ def test_a_picture_that_takes_too_long_is_ended_with_a_sentence(kind, monkeypatc
     assert str(error.value) == "To draw this run took longer than 60 s, so it was ended: try a shorter run."
     monkeypatch.undo()
     assert make(kind, TRACE)[1]  # its place is free again
+
+
+def test_charts_that_take_too_long_are_ended_with_a_sentence(monkeypatch):
+    page, seconds = Page(), count(0, 25)
+    monkeypatch.setattr(files, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    assert words(page.ask("draw", TRACE)[0]) == (
+        "To draw this run took longer than 60 s, so it was ended: try a shorter run."
+    )
 
 
 class Page:

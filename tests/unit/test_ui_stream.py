@@ -127,6 +127,17 @@ def test_a_resync_of_a_run_without_events_says_how_it_stands() -> None:
     assert json.loads(stage.resync(runs, "visitor"))["error"] == wire.STOPPED
 
 
+def test_a_run_whose_turn_has_come_says_so_until_its_first_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page that waited in the line shows no longer how many come first."""
+    monkeypatch.setattr("ui.live.stream.PATIENCE", 0.01)
+    engine = MadeEngine(5, hold=0)
+    batches = streamed(engine, asked())
+    said = json.loads(next(batches))
+    assert said["wait"] == "This run's turn has come: waiting for its first token…" and "ahead" not in said
+    engine.released.set()
+    assert json.loads(list(batches)[-1])["end"]["events"] == 5
+
+
 def test_a_run_that_ends_early_without_being_stopped_ran_out_of_time() -> None:
     engine = MadeEngine(5)
     engine.stream = lambda request: (Event("ar", i, "decode", i, i, 1, [Position(i, i, "committed")]) for i in range(2))

@@ -7,7 +7,7 @@ from typing import Any
 
 from ui.live.messages import Batch, Finished, Message, Refused, Waiting
 from ui.live.run import Run, Runs
-from ui.wire import STOPPED, failure, fresh, named, pack, waiting
+from ui.wire import STOPPED, begun, failure, fresh, named, pack, waiting
 
 
 def packed(message: Message, ticket: str = "") -> Iterator[str]:
@@ -20,7 +20,7 @@ def packed(message: Message, ticket: str = "") -> Iterator[str]:
         case Batch(run, start, stop) if stop > start:
             texts = [pack(run.batch(start, stop))]
         case Batch(run, start):
-            texts = [pack({"run": run.id, "ev": []}) if start else fresh()]
+            texts = [pack({"run": run.id, "ev": []}) if start else begun()]
         case Finished(run, sent):
             texts = _end(run, sent) if run else [failure(STOPPED)]
     for text in texts:

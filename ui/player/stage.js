@@ -153,7 +153,7 @@ function mount(root, hooks = {}) {
     }
     if (data.ticket && data.ticket !== asked && (!data.run || data.run !== run)) return; // was stopped, or given up
     if (data.wait) {
-      wait(data.wait, data.ahead);
+      if (!root.dataset.notice) wait(data.wait, data.ahead); // what is being stopped waits for nothing
       return;
     }
     if (data.trace) {
