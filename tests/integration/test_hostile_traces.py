@@ -24,6 +24,7 @@ from tests.helpers.hostile import SHAPES, Part, worst
 from ui import wire
 from ui.live import oracle
 from ui.render import charts, frames, poster, trajectory
+from ui.render.positions import Cells
 
 #: What is done with a trace: instructions that it may take whatever the trace, and a byte of it.
 WORK: dict[str, tuple[Callable[[Trace], object], int, int]] = {
@@ -32,6 +33,7 @@ WORK: dict[str, tuple[Callable[[Trace], object], int, int]] = {
     "commit order": (charts.commit_order, 6_000_000, 6),  # 400 blocks of 256 places
     "acceptance lengths": (charts.acceptance_lengths, 400_000, 6),
     "confidence": (charts.confidence_agreement, 400_000, 6),
+    "what stands": (lambda trace: [Cells(lane).advance(len(lane.events)) for lane in trace.lanes], 400_000, 6),
     "replay": (replay.replay_html, 400_000, 6),
     "stage": (wire.replay, 400_000, 6),
     # 12 pictures, 100,000 characters

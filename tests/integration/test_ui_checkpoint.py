@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 
 import nemodiff
@@ -15,7 +16,10 @@ from nemodiff.errors import CheckpointError
 from tests.helpers.hub_server import serve
 from tests.helpers.locks import WatchedLock
 from tests.helpers.official import random_ministral, write_nvidia
+from tests.helpers.served import values
+from ui import wire
 from ui.live import models
+from ui.live.desk import Desk
 from ui.live.models import Checkpoints
 from ui.page import build, checkpoint_menu
 from ui.settings import Settings
@@ -143,6 +147,33 @@ def test_a_run_that_goes_on_ends_before_the_old_engine_is_freed(folders) -> None
     assert len(list(running)) == 49
     thread.join(WAIT)
     assert done.is_set() and page.engine.checkpoint == "second"
+
+
+def test_generate_and_stop_on_watch_leave_the_same_pages_sweep_and_switch_in_the_line(folders, tmp_path) -> None:
+    first, second = folders
+    where = {"device": "cpu", "dtype": "float32"}
+    settings = Settings(recordings=tmp_path, checkpoint=str(first), checkpoints=(str(second),), choose=True, **where)
+    desk, visitor = Desk(settings), SimpleNamespace(session_hash="s", client=None, headers={})
+    page = build.build(nemodiff.load(str(first), **where), settings, desk=desk)
+    functions = {one.fn.__qualname__: one.fn for one in page.fns.values() if one.fn}
+    other = desk.line.enter("other")  # who has the model meanwhile
+    list(functions["Switch.fetch"](gr.EventData(None, str(second)), visitor))
+    switch, sweep = (
+        functions["Switch.swap"](visitor),
+        functions["Compare.compare"](["Sleep"], "4", "0.9", 4, None, visitor),
+    )
+    next(switch), next(sweep), next(sweep)
+    generate, tickets = functions["Watch._generate.<locals>.generate"], ["0" * 32, "1" * 32]
+    runs = [generate(*values(prompt="hi", picture=f"{ticket}\n"), visitor) for ticket in tickets]
+    assert all("1 run comes first" in next(run) or "runs come first" in next(run) for run in runs)
+    assert desk.line.waiting == 3  # the switch, the sweep and the later run
+    functions["Watch.stop"](gr.EventData(None, json.dumps([*tickets, "sweep s", "checkpoint s"])))
+    assert [json.loads(list(run)[-1])["error"] for run in runs] == [wire.STOPPED] * 2
+    assert desk.line.waiting == 2
+    sweep.close()
+    other.leave()
+    *_, last = switch
+    assert json.loads(last[0])["running"]["checkpoint"] == "second"
 
 
 def test_only_an_owner_who_allows_it_has_a_choice(folders, tmp_path) -> None:

@@ -63,7 +63,8 @@ def png(size: tuple[int, int], rows: bytes, depth: int = 8, colour: int = 2, int
     return b"\x89PNG\r\n\x1a\n" + parts
 
 
-@pytest.mark.parametrize("left", [1, 100, 5000])
+# In the middle of a row, and whole rows, which Pillow leaves black without a word.
+@pytest.mark.parametrize("left", [1, 100, 5000, 121, 30 * 121, 59 * 121])
 def test_a_png_whose_pixels_end_early_is_damaged_and_not_black_below(left: int) -> None:
     row = b"\0" + bytes([200] * 120)
     assert open_picture(png((40, 60), row * 60)).image.getpixel((39, 59)) == (200, 200, 200)

@@ -46,6 +46,7 @@ def test_a_token_keeps_its_own_letters_wherever_they_are_seen() -> None:
 def test_marks_stand_on_their_letter_even_from_another_token() -> None:
     assert clusters("e\u0301x\u0302\u0323!") == ["e\u0301", "x\u0302\u0323", "!"]
     assert (width("e\u0301"), width("日"), cut("a\u0301日b", 2), cut("a\u0301日b", 3)) == (1, 2, "a\u0301", "a\u0301日")
+    assert [cut("日本", columns) for columns in (1, 2, 3, 4)] == ["…", "日", "日", "日本"]
     pieces, _ = layout(["e", "", "\u0301", "x"], 9)
     assert pieces == [(Piece(0, 0, "e\u0301"),), (Piece(0, 1, " "),), (Piece(0, 1, ""),), (Piece(0, 2, "x"),)]
 
@@ -157,19 +158,22 @@ def test_what_no_font_has_is_one_box_and_a_flags_has_its_letters(
 
 
 def guessed(guess: int) -> Image.Image:
-    """The cell beside the one in which a token is guessed while the final one, a letter, is still to come."""
+    """The cell beside the one in which a token is guessed while the final one, a letter, is still to come; drawn some
+    forwards earlier, so that nothing covers what would be written over it."""
     words = {"1": "a", "2": "b", "3": " " * 200, "4": "日本語日本語", "5": "c", "6": "\t" * 20}
     event = {"phase": "denoise", "start": 0, "length": 2}
-    first = [{"index": 0, "token": guess, "state": "masked"}, {"index": 1, "token": 2, "state": "committed"}]
-    events = [
-        event | {"forward": 1, "clock_ms": 1.0, "positions": first},
-        event | {"forward": 2, "clock_ms": 2.0, "positions": [{"index": 0, "token": 1, "state": "committed"}]},
+    beside = {"index": 1, "token": 2, "state": "committed"}
+    left = [
+        [{"index": 0, "token": 5, "state": "masked"}, beside],
+        *([{"index": 0, "token": token, "state": "masked"}] for token in (5, guess)),
+        [{"index": 0, "token": 1, "state": "committed"}],
     ]
+    events = [event | {"forward": k, "clock_ms": float(k), "positions": one} for k, one in enumerate(left, 1)]
     data = trace_of(words, [1, 2]) | {"request": {"prompt": "made", "modes": ["diffusion"]}}
     data["lanes"] = [{"mode": "diffusion", "events": events, "tokens": [1, 2], "finish": "length"}]
     made = Frames(Trace.from_json(json.dumps(data)), size=20)
     images = [image.copy() for image in made.draw()]
-    return ink(images[1], made, 1)
+    return ink(images[3], made, 1)
 
 
 @pytest.mark.parametrize("guess", [3, 4, 6])

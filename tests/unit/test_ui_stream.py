@@ -69,12 +69,14 @@ def test_where_others_wait_a_lost_run_goes_on_only_for_a_page_that_asks_for_it(m
         monkeypatch.setattr("ui.live.run.HURRY", math.inf)
 
 
-def test_stop_ends_a_run_and_its_stream_says_so() -> None:
+def test_stop_ends_a_run_and_its_stream_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """However long the last forward takes: the end is sent when it has come, not when somebody lost patience."""
+    monkeypatch.setattr("ui.live.stream.PATIENCE", 0.001)
     engine, runs = MadeEngine(1000, hold=3), Runs()
     batches = streamed(engine, asked(), runs, "ticket")
     sent = [json.loads(next(batches))]
     runs.get("ticket").stop()
+    sent += [json.loads(next(batches)) for _ in range(20)]  # the forward goes on, and the stream with it
     while not (runs.get("ticket").wait(0, 0) == 3 and sum(len(one.get("ev", ())) for one in sent) == 3):
         sent.append(json.loads(next(batches)))
     engine.released.set()

@@ -96,8 +96,11 @@ def _more(before: str, text: str) -> int:
 
 
 def cut(text: str, columns: int) -> str:
-    """As much of a text's beginning as fits."""
-    return next(_lines(text, columns)) if width(text) > columns else text
+    """As much of a text's beginning as fits; an ellipsis where not even its first character does."""
+    if width(text) <= columns:
+        return text
+    line = next(_lines(text, columns))
+    return line if width(line) <= columns else "…"
 
 
 def visual(text: str) -> str:
