@@ -96,11 +96,11 @@ def _more(before: str, text: str) -> int:
 
 
 def cut(text: str, columns: int) -> str:
-    """As much of a text's beginning as fits; an ellipsis where not even its first character does."""
+    """As much of a text's beginning as fits: nothing where its first character is wider."""
     if width(text) <= columns:
         return text
     line = next(_lines(text, columns))
-    return line if width(line) <= columns else "…"
+    return line if width(line) <= columns else ""
 
 
 def visual(text: str) -> str:

@@ -104,7 +104,7 @@ class LaneView:
         for piece in final.pieces:
             wide = width(piece.text)
             known = piece.text.removesuffix(missing) if piece is final.pieces[-1] else piece.text
-            shown = "" if position is None else known if own is None else cut(own, wide)
+            shown = "" if position is None else known if own is None else cut(own, wide) or "…"[: min(wide, len(own))]
             if own is not None:
                 own = own[len(shown) :]
             if not wide or not self.top <= piece.row < self.top + self.shown:
