@@ -133,16 +133,20 @@ def test_a_trajectory_of_trees_gets_a_token_when_its_path_is_kept(trace: Trace) 
     assert data["gen_length"] == 5  # candidates beside the path add no places
 
 
-def test_a_real_run_over_trees_leaves_no_draft_behind(llama_engine: Engine) -> None:
+def test_a_real_run_over_trees_shows_the_drafts_that_it_goes_on_with_and_no_others(llama_engine: Engine) -> None:
     request = Request(prompt_ids=(5, 6, 7), modes=("ar", "self-speculation"), draft="tree", rows=12, max_new_tokens=24)
     trace = llama_engine.generate(request)
     lane = trace["self-speculation"]
     assert sum(is_tree(event) and bool(event.tree) for event in lane.events) > 2
+    cells, before = Cells(lane), set[int]()
     for k, event in enumerate(lane.events):
-        cells = Cells(lane)
         cells.advance(k)
         drafted = {index for index, (one, _) in cells.at.items() if one.state == "drafted"}
-        assert drafted == {one.index for one in event.positions if one.state == "drafted"}
+        fresh = {one.index for one in event.positions if one.state == "drafted"}
+        kept = before - {one.index for one in event.positions}
+        assert drafted == (fresh or (set() if event.finish else kept))
+        before = drafted
+    assert not before
     assert ids(trace)[-1] == lane.tokens == trace["ar"].tokens
     held = [sum(one.state in KEPT for one in event.positions) for event in lane.events]
     mask = trajectory(trace, "self-speculation")["mask_token_id"]

@@ -15,7 +15,7 @@ from nemodiff.errors import RequestError
 from nemodiff.evaluate.prompt_file import MAX_CHARACTERS
 from nemodiff.evaluate.sweep_results import Kept, Results, csv_text
 from nemodiff.examples import EXAMPLES
-from nemodiff.request import DRAFTS, ORDERS
+from nemodiff.request import DRAFTS, ORDERS, SAMPLERS
 from ui.backends import zero
 from ui.live.desk import Desk
 from ui.live.fair_queue import Ticket
@@ -139,7 +139,7 @@ class Compare:
             tokens = gr.Number(TOKENS, label="new tokens", step=1, elem_id="sweep-tokens", min_width=60)
             repeats = gr.Number(1, label="repeats", step=1, elem_id="sweep-repeats", min_width=60)
         with gr.Accordion("More to vary", open=False, elem_id="sweep-more"), gr.Row(elem_id="sweep-extras"):
-            samplers = _pills("samplers", tuple(self._checkpoints.samplers), ("confidence",))
+            samplers = _pills("samplers", SAMPLERS, ("confidence",))
             orders = _pills("orders", ORDERS, ())
             rows = _field("rows of trees", "auto", "sweep-rows")
             temperatures = _field("temperatures", "0", "sweep-temperatures")

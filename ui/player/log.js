@@ -147,7 +147,7 @@ class Lane {
   apply(state, event, counting = false) {
     state.k = event.k;
     state.rejected = null;
-    if (makesDrafts(event)) dropTransient(state.cells, event);
+    if (replacesDrafts(event)) dropTransient(state.cells, event);
     for (const position of event.positions) {
       if (position.state === "rejected") {
         state.rejected = position;
@@ -219,8 +219,9 @@ function before(items, key, limit) {
   return low - 1;
 }
 
-/** Whether a forward drafts, alone or beside verifying: no other takes away drafts that are left over. */
-const makesDrafts = (event) => event.phase === "draft" || event.raw.rows != null;
+/** Whether drafts that an event leaves over no longer stand: it drafted others, alone or beside verifying, or the answer
+ * is over. Else the next forward goes on with them. */
+const replacesDrafts = (event) => event.phase === "draft" || (event.raw.rows != null && (Boolean(event.raw.finish) || event.positions.some((p) => p.state === "drafted")));
 
 const isKept = (cell) => cell !== undefined && KEPT.has(cell.state);
 

@@ -72,6 +72,14 @@ def texts(trace: Trace, tokens: list[int]) -> list[str]:
     return result
 
 
+def _replaces_drafts(event: Event) -> bool:
+    """Whether drafts that an event leaves over no longer stand: it drafted others, alone or beside verifying, or the
+    answer is over. Else the next forward goes on with them."""
+    if event.phase == "draft" or event.rows is None:
+        return event.phase == "draft"
+    return event.finish is not None or any(position.state == "drafted" for position in event.positions)
+
+
 class Cells:
     """What stands at every position of a lane's answer, event by event.
 
@@ -96,8 +104,7 @@ class Cells:
 
     def _apply(self, event: Event) -> set[int]:
         changed: set[int] = set()
-        # A forward that drafts, alone or beside verifying: no other takes away drafts that are left over.
-        if (event.phase == "draft" or event.rows is not None) and self.at:
+        if self.at and _replaces_drafts(event):
             first = event.positions[0].index if event.positions else event.start
             while self._transient and -self._transient[0] >= first:
                 index = -heapq.heappop(self._transient)

@@ -37,6 +37,7 @@ svg .grid { stroke: var(--line); } svg .curve { fill: none; stroke-width: 1.5; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: 13px; }
 th, td { padding: 4px 10px; text-align: right; white-space: nowrap; } th { font-weight: 600; }
 thead th { font-weight: 400; color: var(--soft); } tbody tr { border-top: 1px solid var(--line); }
+@media (max-width: 560px) { svg text { font-size: 17px; } svg .n { font-size: 16px; } }
 th:nth-child(2), td:nth-child(3), th:nth-child(3) { text-align: left; }
 """
 #: Of a chart, in its own units.

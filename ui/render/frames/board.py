@@ -58,6 +58,7 @@ class Board:
             self.tree.top = self.lanes_bottom
         for view in self.views:
             view.shown, view.text_top, view.figures_top = shown, self.text_top, figures_top
+            view.narrow = any(one.crowded for one in self.views)
         self.image = Image.new(
             "RGB", (wide, self.lanes_bottom + (self.tree.height if self.tree else 0) + self.foot), PAPER
         )

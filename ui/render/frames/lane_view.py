@@ -32,7 +32,8 @@ class Slot:
 
 
 class LaneView:
-    """A lane at x, in pixels, `wide` of them. top, shown: where its text begins, and rows of it that are seen."""
+    """A lane at x, in pixels, `wide` of them. top, shown: where its text begins, and rows of it that are seen. narrow:
+    its forwards and seconds stand in small letters, in all lanes alike."""
 
     def __init__(self, pen: Pen, trace: Trace, lane: Lane, x: int, wide: int, margin: int, columns: int) -> None:
         self.pen, self.trace, self.lane, self.x, self.wide, self.margin = pen, trace, lane, x, wide, margin
@@ -44,6 +45,7 @@ class LaneView:
         self.lively: set[int] = set()  # those that may look different in the next picture
         self.text_top = self.figures_top = 0
         self.shown = self.rows
+        self.narrow = False
         self.top = 0  # the first row that is seen
         self.drawn: dict[int, Key | None] = {}
 
@@ -117,6 +119,16 @@ class LaneView:
                 shown = ""
             self.pen.cell(box, shown, look)
 
+    def _passes(self, forwards: int, ms: float) -> str:
+        seconds = f" · {ms / 1000:.2f} s" if self.lane.seconds else ""
+        return lane_forwards(forwards, self.nfe[:1] != [None]) + seconds
+
+    @property
+    def crowded(self) -> bool:
+        """Whether its figures, as they are in the end, do not fit beside each other in large letters."""
+        said = plural(self.counts[-1], "token") + self._passes(self.lane.forwards, 1000 * self.lane.seconds)
+        return bool(self.pen.type.head.getlength(said) + 12 > self.wide - 2 * self.margin)
+
     def _figures(self) -> None:
         pen, event = self.pen, self.lane.events[self.cells.event] if self.cells.event >= 0 else None
         left, top = self.x + self.margin, self.figures_top
@@ -125,10 +137,8 @@ class LaneView:
         forwards, ms = (event.forward, event.clock_ms) if event else (0, 0.0)
         kept = self.counts[self.cells.event] if event else 0
         pen.write((left, top), plural(kept, "token"), pen.type.head, LANES[self.lane.mode][1], room)
-        beside = lane_forwards(forwards, self.nfe[:1] != [None])
-        beside += f" · {ms / 1000:.2f} s" if self.lane.seconds else ""
-        place = left + room - pen.type.head.getlength(beside)
-        pen.write((place, top), beside, pen.type.head, INK, room)
+        beside, font = self._passes(forwards, ms), self.pen.type.small if self.narrow else self.pen.type.head
+        pen.write((left + room - font.getlength(beside), top), beside, font, INK, room)
         parts = [f"{kept / forwards:.2f} tokens / forward"] if forwards else []
         counted = self.nfe[self.cells.event] if event else None
         parts += [f"NFE {counted}"] if counted is not None else []

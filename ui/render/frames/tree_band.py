@@ -15,7 +15,7 @@ from ui.render.text_layout import visual, width
 from ui.render.trees import Spot, is_tree, spots, tree_of
 
 #: Lines of a tree that are drawn, columns of a cell, levels.
-MAX_LINES, NARROWEST, WIDEST = 8, 5, 13
+MAX_LINES, NARROWEST, WIDEST = 8, 7, 13
 #: Pixels: the title and what lies around it, the words before the lines, between two cells.
 HEAD, WORDS, GAP = 34, 46, 12
 _LOOKS = {
