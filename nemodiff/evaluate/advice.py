@@ -12,6 +12,8 @@ _NAMES = {"ar": "AR", "diffusion": "block diffusion", "self-speculation": "self-
 def advice(points: Sequence[Point], same_text: bool = True) -> str:
     """A sentence from measured points; "" where there is nothing to choose from.
 
+    An answer is wrong that is not the expected one, or shows a fault such as JSON that does not parse.
+
     same_text: AR's text is asked for, else the expected answers are enough, where every prompt has one. A setting whose
     answers are wrong is never advised, nor one whose text differs where AR's was asked for. Where runs were repeated,
     the slowest repeat has to be faster than AR.
@@ -36,7 +38,7 @@ def advice(points: Sequence[Point], same_text: bool = True) -> str:
 
 
 def _fits(point: Point, same_text: bool) -> bool:
-    if point.right is not None and point.right < 1:
+    if any(share is not None and share < 1 for share in (point.right, point.holds)):
         return False
     return point.identical == 1 or (not same_text and point.right is not None)
 
@@ -51,8 +53,11 @@ def _nothing(points: Sequence[Point], others: Sequence[Point], same_text: bool, 
     right = [point.right for point in points if point.mode == "ar" and point.right is not None]
     if right and max(point.right or 0 for point in points) < 1:
         return f"No setting, AR included ({max(right):.0%}), gave all expected answers over {of}."
+    broken = [point.holds for point in points if point.mode == "ar" and point.holds is not None]
+    if broken and max(point.holds or 0 for point in points) < 1:
+        return f"No setting, AR included ({max(broken):.0%}), gave answers that all hold over {of}."
     if any(point.identical == 1 for point in others):
-        return f"What wrote AR's text over {of} did not give all expected answers."
+        return f"What wrote AR's text over {of} did not give answers that all hold and are the expected ones."
     nearest = max(point.identical for point in others)
     wanted = "AR's text" if same_text or not right else "AR's text or all expected answers"
     return f"No other setting gave {wanted} over {of}; the nearest wrote AR's text for {nearest:.0%} of them."

@@ -11,18 +11,21 @@ from nemodiff.engine.interface import EngineInterface
 from nemodiff.evaluate.agreement import Totals, agreement
 from nemodiff.evaluate.prompt_file import Asked, is_expected
 from nemodiff.evaluate.variants import Axes, Variant
+from nemodiff.trace.answers import marks
 from nemodiff.trace.events import Event, Lane
 
 #: Of the tables, here and on the page.
 HEADS = (
     *("mode", "setting", "tokens", "forwards", "tokens / forward", "NFE"),
-    *("s / token", "AR, s / token", "× AR", "spread", "agreement", "identical", "as expected"),
+    *("s / token", "AR, s / token", "× AR", "spread", "agreement", "identical", "holds", "as expected"),
 )
 #: What the figures count, said where they stand.
 COUNTED = (
     "All prompts together. A prompt's first token is the prefill's, which counts as no forward, so AR has a little "
     "more than 1 token a forward; NFE is what the released code counts. × AR: AR's seconds a token over the setting's. "
-    "Spread: from the slowest to the fastest repeat. As expected: answers that are the expected ones, word by word."
+    "Spread: from the slowest to the fastest repeat. Holds: answers that show no fault, such as JSON that does not "
+    "parse, of those that ended and of which that can be told. As expected: answers that are the expected ones, word "
+    "by word."
 )
 
 
@@ -33,7 +36,8 @@ class Point:
     same sweep. tokens, forwards, nfe: of all repeats.
 
     agreement: mean of `nemodiff.evaluate.agreement`'s; identical: share of answers whose text is AR's. fastest,
-    slowest: seconds a token of the repeats. right: share of the expected answers, None where none was given.
+    slowest: seconds a token of the repeats. holds: share of answers without a fault (`nemodiff.trace.answers`), of
+    those that can be judged; right: share of the expected answers. Both are None where there is none.
     """
 
     mode: str
@@ -56,6 +60,7 @@ class Point:
     fastest: float | None = None
     slowest: float | None = None
     right: float | None = None
+    holds: float | None = None
 
     @property
     def variant(self) -> Variant:
@@ -163,6 +168,12 @@ def _point(variant: Variant, asked: list[Asked], rounds: list[list[Lane]], refer
         for lane, one in zip(own, asked, strict=True)
         if one.expected is not None
     ]
+    sound = [
+        held
+        for own, ar in zip(rounds, reference, strict=False)
+        for lane, beside, one in zip(own, ar, asked, strict=True)
+        if (held := _holds(one, lane, beside)) is not None
+    ]
     setting = {one.name: getattr(variant, one.name) for one in fields(Variant)}
     return Point(
         **setting,
@@ -178,7 +189,16 @@ def _point(variant: Variant, asked: list[Asked], rounds: list[list[Lane]], refer
         fastest=min(times),
         slowest=max(times),
         right=fmean(judged) if judged else None,
+        holds=fmean(sound) if sound else None,
     )
+
+
+def _holds(one: Asked, lane: Lane, ar: Lane) -> bool | None:
+    """Whether an answer shows no fault; None of one that was cut, or that shows nothing that could be judged."""
+    if lane.finish != "eos":
+        return None
+    found = marks(one.prompt, lane.text, ar=ar.text if ar is not lane and ar.finish == "eos" else None)
+    return all(mark.holds for mark in found) if found else None
 
 
 def cells(point: Point) -> list[str]:
@@ -198,5 +218,6 @@ def cells(point: Point) -> list[str]:
         "–".join(spread) + "×" if point.repeats > 1 else "",
         f"{point.agreement:.0%}",
         f"{point.identical:.0%}",
+        "" if point.holds is None else f"{point.holds:.0%}",
         "" if point.right is None else f"{point.right:.0%}",
     ]

@@ -137,13 +137,17 @@ def curve(point: Point) -> tuple:
     return (point.temperature, *kinds, point.block_length or 0, point.rows or 0)
 
 
+#: Of a point, those that it may lack.
+_FIGURES = ("threshold", "fastest", "slowest", "holds", "right")
+
+
 def _point(data: dict[str, Any]) -> Point:
     if data["mode"] not in MODES:
         raise ValueError("no such mode")
     figures: dict[str, Any] = {name: float(data[name]) for name in ("seconds", "ar_seconds", "agreement", "identical")}
     figures |= {name: int(data[name]) for name in ("prompts", "tokens", "forwards", "nfe")}
     figures |= {"repeats": int(data.get("repeats", 1)), "temperature": float(data.get("temperature", 0))}
-    shares = {name: _maybe(float, data.get(name)) for name in ("threshold", "fastest", "slowest", "right")}
+    shares = {name: _maybe(float, data.get(name)) for name in _FIGURES}
     rest: dict[str, Any] = shares | {name: _maybe(int, data.get(name)) for name in ("block_length", "rows")}
     if not all(0 <= value <= MOST for value in (*figures.values(), *rest.values()) if value is not None):
         raise ValueError("out of range")
@@ -163,7 +167,7 @@ COLUMNS = (
     *("checkpoint", "device", "dtype", "prompts", "max_new_tokens", "mode", "block_length", "threshold", "sampler"),
     *("order", "draft", "rows", "temperature", "repeats", "tokens", "forwards", "tokens_per_forward", "nfe"),
     *("seconds_per_token", "fastest", "slowest", "ar_seconds_per_token", "speed_up"),
-    *("agreement", "identical", "as_expected"),
+    *("agreement", "identical", "holds", "as_expected"),
 )
 
 
@@ -177,7 +181,7 @@ def csv_text(sweeps: Iterable[Results]) -> str:
         for point in (point for mode in MODES for point in one.of_mode(mode)):
             setting = (point.mode, point.block_length, point.threshold, point.sampler, point.order, point.draft)
             figures = (point.tokens, point.forwards, point.tpf, point.nfe, point.seconds, point.fastest, point.slowest)
-            shares = (point.ar_seconds, point.speed_up, point.agreement, point.identical, point.right)
+            shares = (point.ar_seconds, point.speed_up, point.agreement, point.identical, point.holds, point.right)
             counts = (point.rows, point.temperature, point.repeats)
             writer.writerow([*where, point.prompts, one.max_new_tokens, *setting, *counts, *figures, *shares])
     return file.getvalue()

@@ -43,8 +43,14 @@ def test_nothing_is_advised_where_nothing_fits_and_the_reason_is_said() -> None:
         "No setting, AR included (67%), gave all expected answers over 3 prompts. Nothing is advised."
     )
     assert advice([replace(AR, right=0.5), replace(DIFFUSION, right=1.0), replace(TREE, right=0.5)]) == (
-        "What wrote AR's text over 3 prompts did not give all expected answers. Nothing is advised."
+        "What wrote AR's text over 3 prompts did not give answers that all hold and are the expected ones. "
+        "Nothing is advised."
     )
+    broken = [replace(one, holds=0.5) for one in (AR, TREE)]
+    assert advice(broken) == (
+        "No setting, AR included (50%), gave answers that all hold over 3 prompts. Nothing is advised."
+    )
+    assert advice([AR, replace(DIFFUSION, holds=0.5, right=1.0)], same_text=False).endswith("Nothing is advised.")
     assert advice([AR]) == advice([TREE]) == advice([]) == ""
 
 
@@ -57,7 +63,7 @@ def test_what_is_no_faster_at_its_slowest_is_not_advised() -> None:
 
 shares = st.sampled_from([0.0, 0.5, 1.0])
 made = {"draft": st.sampled_from(["linear", "quadratic", "tree"]), "seconds": st.floats(0.001, 0.1)}
-made |= {"identical": shares, "right": st.none() | shares}
+made |= {"identical": shares, "right": st.none() | shares, "holds": st.none() | shares}
 
 
 @given(st.lists(st.fixed_dictionaries(made), max_size=5, unique_by=lambda one: one["draft"]), st.booleans())
@@ -65,7 +71,7 @@ def test_whatever_was_measured_no_wrong_text_is_advised(measured: list[dict], sa
     points = [replace(TREE, **one) for one in measured]
     said = advice([AR, *points], same_text)
     for point in points:
-        wrong = point.right is not None and point.right < 1
+        wrong = any(share is not None and share < 1 for share in (point.right, point.holds))
         differs = point.identical < 1 and (same_text or point.right is None)
         if wrong or differs:
             assert f"self-speculation, {point.variant.words}:" not in said

@@ -46,7 +46,7 @@ def test_another_text_is_told_from_its_first_other_token_on() -> None:
     data = three_lanes()
     data["lanes"][2]["tokens"] = [1, 2, 4, 4, 5]
     assert verdict(read(data))[1] == (
-        "Block diffusion: not AR's text from token 3 on, 1.33× fewer forwards and 1.25× less time a token."
+        "Block diffusion: not AR's text from token 2 on, 1.33× fewer forwards and 1.25× less time a token."
     )
     data["lanes"][2]["tokens"] = [1, 2, 3]
     assert "AR's text, but it ends earlier, " in verdict(read(data))[1]

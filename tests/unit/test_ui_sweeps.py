@@ -11,6 +11,7 @@ from nemodiff.errors import RequestError
 from nemodiff.evaluate.prompt_file import Asked
 from nemodiff.evaluate.sweep import HEADS, Point, cells
 from nemodiff.evaluate.sweep_results import Kept, Results
+from nemodiff.trace.events import Event, Lane, Position, Trace
 from tests.helpers.engines import WithText
 from ui.live.sweep_plan import Pace, Plan, short_run
 from ui.live.sweep_run import Sweep
@@ -221,6 +222,31 @@ def test_an_expected_answer_is_held_against_what_was_written(llama_engine) -> No
     assert cells(points[0])[-1] == "50%" and points[0].prompts == 3
 
 
+class Written:
+    """An engine of made answers, which the test may choose by mode."""
+
+    def __init__(self, **texts: str) -> None:
+        self.texts = texts
+
+    def generate(self, request, on_event=None):
+        [mode] = request.modes
+        event = Event(mode, 1, "decode", 10.0, 0, 1, [Position(0, 1, "committed")])
+        name = mode.replace("-", "_")
+        lane = Lane(mode, [event], [len(self.texts[name])], self.texts[name], self.texts.get(f"{name}_finish", "eos"))
+        return Trace("made", "", "", "", None, {}, {}, [lane])
+
+
+def test_answers_with_a_fault_count_as_such_and_cut_ones_do_not() -> None:
+    asked = Plan.of([], "4", "0.9", 6, 64, own="Write JSON.")
+    engine = Written(ar='{"a": 1}', diffusion='{"a"', self_speculation='{"a": 1}')
+    points = [point for batch in Sweep(engine, asked, seconds=60).steps() for point in batch]
+    assert [point.holds for point in points] == [1.0, 0.0, 1.0]
+    assert cells(points[1])[HEADS.index("holds") - 1] == "0%"
+    engine = Written(ar="Hello", diffusion='{"a"', diffusion_finish="length", self_speculation="Hello")
+    points = [point for batch in Sweep(engine, asked, seconds=60).steps() for point in batch]
+    assert [point.holds for point in points] == [None, None, None]
+
+
 def test_a_short_run_tells_how_long_a_sweep_takes_at_most(llama_engine) -> None:
     asked = plan(tokens=64)
     pace = Pace.of(WithText(llama_engine).generate(short_run(asked)))
@@ -301,5 +327,5 @@ def test_charts_and_table_show_names_as_text() -> None:
 def test_the_table_has_every_figure() -> None:
     row = sweep_view.table(results(AR, point())).partition('data-mode="diffusion"')[2]
     cells = [cell.partition("</td>")[0] for cell in row.partition("</tr>")[0].split("<td>")[1:]]
-    figures = ["200", "100", "2.00", "150", "0.02000", "0.03000", "1.50×", "", "50%", "25%", ""]
+    figures = ["200", "100", "2.00", "150", "0.02000", "0.03000", "1.50×", "", "50%", "25%", "", ""]
     assert cells == ["block 4, threshold 0.9", *figures]

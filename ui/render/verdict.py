@@ -36,7 +36,7 @@ def _against(lane: Lane, ar: Lane) -> str:
     if differs == common:
         longer = "goes on after the end of AR's text" if len(lane.tokens) > common else "AR's text, but it ends earlier"
         return ", ".join([longer, *a_token])
-    return ", ".join([f"not AR's text from token {differs + 1} on", *a_token])
+    return ", ".join([f"not AR's text from token {differs} on", *a_token])
 
 
 def _gains(lane: Lane, ar: Lane) -> list[str]:
