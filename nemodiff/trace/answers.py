@@ -13,6 +13,8 @@ from nemodiff.trace.events import Lane, Trace
 
 #: Characters of an answer that is looked at; a longer one has no marks.
 MAX_CHARACTERS = 20_000
+#: Tokens of one: twice what an engine writes at most.
+MAX_TOKENS = 8192
 _FENCED = re.compile(r"```(\w*)[^\n]*\n([\s\S]*?)```")
 _CODE = re.compile(r"(def|class|import|from|async|@\w|for|while|if|with|print\(|\w+ = )")
 _ITEM = re.compile(r"^[ \t]*(?:\d{1,4}[.)]|[-*•])[ \t]+\S", re.MULTILINE)
@@ -69,7 +71,8 @@ def marks(
 def marks_of(trace: Trace, expected: str | None = None) -> dict[str, list[Mark]]:
     """The marks of every lane's answer, by mode; none of an answer that did not end by itself."""
     prompt = str(trace.request.get("prompt") or "")
-    ended = {lane.mode: exact_text(trace, lane.tokens) for lane in trace.lanes if lane.finish == "eos"}
+    texts = {lane.mode: exact_text(trace, lane.tokens) for lane in trace.lanes if lane.finish == "eos"}
+    ended = {mode: text for mode, text in texts.items() if text is not None}
     found: dict[str, list[Mark]] = {lane.mode: [] for lane in trace.lanes}
     for mode, text in ended.items():
         others = {one: other for one, other in ended.items() if one != mode}
@@ -89,18 +92,24 @@ def fault(trace: Trace, lane: Lane) -> str:
     return next((mark.fault for mark in marks_of(trace)[lane.mode] if mark.fault), "")
 
 
-def exact_text(trace: Trace, tokens: list[int]) -> str:
-    """The text of an answer, without control tokens and characters of which pieces are missing at its end."""
+def exact_text(trace: Trace, tokens: list[int]) -> str | None:
+    """The text of an answer, without control tokens and characters of which pieces are missing at its end. None where
+    it is longer than what is looked at: a trace from a file may repeat a long text as often as it likes."""
+    if len(tokens) > MAX_TOKENS:
+        return None
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     special = set(trace.special)
-    parts = (
-        bytes.fromhex(piece)
-        if (piece := trace.byte_pieces.get(token)) is not None
-        else trace.vocabulary.get(token, "").encode(errors="replace")
-        for token in tokens
-        if token not in special
-    )
-    return "".join(map(decoder.decode, parts))
+    parts, room = [], MAX_CHARACTERS
+    for token in tokens:
+        if token in special:
+            continue
+        piece = trace.byte_pieces.get(token)
+        text = trace.vocabulary.get(token, "") if piece is None else ""
+        room -= len(text)
+        if room < 0:
+            return None
+        parts.append(decoder.decode(bytes.fromhex(piece) if piece is not None else text.encode(errors="replace")))
+    return "".join(parts)
 
 
 def spoken(answer: str) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from nemodiff.tasks.structured.families import FAMILIES, instance
-from nemodiff.trace.answers import MAX_CHARACTERS, marks, parsed_json
+from nemodiff.trace.answers import MAX_CHARACTERS, marks, marks_of, parsed_json
+from nemodiff.trace.events import Trace
+from tests.helpers.traces import trace_of
 
 NUMBERS = ", ".join(map(str, range(1, 31)))
 
@@ -84,6 +88,15 @@ def test_json_is_right_in_whatever_white_space() -> None:
 def test_hostile_answers_are_judged_or_left_alone(text: str) -> None:
     marks("Python that loads JSON in five words and three tips", text)
     assert marks("Write JSON", text + " " * 9 + "x" * MAX_CHARACTERS) == []
+
+
+def test_what_a_file_repeats_without_end_is_not_looked_at() -> None:
+    words = {"1": "{" * 900, "2": "a", "3": "}"}
+    for tokens, judged in (([1] * 30, False), ([2] * 9000, False), ([1, 2, 3], True)):
+        data = trace_of(words, tokens) | {"request": {"prompt": "Write JSON", "modes": ["ar"]}}
+        data["lanes"] = [data["lanes"][0] | {"finish": "eos"}]
+        found = marks_of(Trace.from_json(json.dumps(data)))
+        assert [mark.words for mark in found["ar"]] == (["JSON broken"] if judged else [])
 
 
 def test_json_with_what_javascript_allows_is_broken() -> None:
