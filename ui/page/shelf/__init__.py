@@ -23,13 +23,13 @@ STYLE = FILES / "shelf.css"
 MOST = 12
 #: What the recordings are called that come with the page, in their order. Any other is called by its prompt.
 TITLES = {
-    "json-person": "A JSON object",
-    "open": "An open question",
+    "json-person": "JSON object",
+    "open": "Open question",
     "code": "Python code",
-    "picture": "A picture",
-    "tree": "A tree of drafts",
-    "temperature": "At a temperature",
-    "diffusion-wrong": "Diffusion goes wrong",
+    "picture": "Picture",
+    "tree": "Tree of drafts",
+    "temperature": "Temperature",
+    "diffusion-wrong": "Diffusion fails",
 }
 
 
