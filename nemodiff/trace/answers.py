@@ -99,7 +99,8 @@ def exact_text(trace: Trace, tokens: list[int]) -> str | None:
         return None
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     special = set(trace.special)
-    parts, room = [], MAX_CHARACTERS
+    parts: list[str] = []
+    room = MAX_CHARACTERS
     for token in tokens:
         if token in special:
             continue
