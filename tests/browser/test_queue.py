@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 
@@ -109,3 +110,16 @@ def test_what_a_stopped_or_earlier_ticket_sends_is_left_alone(alone: Page) -> No
     expect(message).to_have_text("Waiting for the model…")
     alone.evaluate(send, wait("second", 4))
     expect(message).to_have_text("Waiting for the model: 4 runs come first.")
+
+
+def test_what_is_being_stopped_says_so_whatever_is_still_said_of_its_wait(alone: Page) -> None:
+    message = alone.locator("#stage .message")
+    said = json.dumps({"wait": "This run's turn has come: waiting for its first token…", "ticket": "first"})
+    alone.evaluate("window.stage.expect('first', 'Waiting for the model…')")
+    alone.evaluate("text => window.stage.ingest(text)", said)
+    expect(message).to_have_text("This run's turn has come: waiting for its first token…")
+    alone.evaluate("window.stage.stopping()")
+    alone.evaluate("text => window.stage.ingest(text)", said)
+    expect(message).to_have_text("Stopping after this forward…")
+    alone.evaluate("window.stage.expect('second', 'Waiting for the model…')")  # Generate, at once
+    expect(message).to_have_text("Waiting for the model…")
