@@ -1,5 +1,5 @@
 """What happened in a run: events and their trace, recording them (also from other engines), reading untrusted ones,
-and the replay. Nothing here needs more than the standard library."""
+and the replay. Nothing here needs more than msgspec."""
 
 from nemodiff.trace.events import MODES, SCHEMA, Event, Lane, Position, Trace
 from nemodiff.trace.opening import read_trace

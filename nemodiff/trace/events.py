@@ -7,14 +7,17 @@ drawn from it alone. The JSON form (`nemodiff.trace/1`) is what `Trace.to_json` 
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta
 
 from nemodiff.errors import TraceError
 from nemodiff.trace.oracle import Ceiling
-from nemodiff.trace.values import SCHEMA, refuse_constant
+from nemodiff.trace.values import SCHEMA
 
 if TYPE_CHECKING:
     from nemodiff.trace.replay import Embedded
@@ -24,20 +27,32 @@ MAX_BYTES = 32 * 1024 * 1024
 MODES = ("ar", "diffusion", "self-speculation")
 PHASES = ("prefill", "decode", "denoise", "refresh", "draft", "verify")
 STATES = ("masked", "committed", "drafted", "accepted", "rejected", "corrected", "bonus", "seed", "discarded")
+FINISHES = ("eos", "length", "stopped", "time")
 #: Of pictures in a trace from a file: how many, their tokens a side, and characters of a preview.
 MAX_IMAGES, MAX_GRID, MAX_PREVIEW = 16, 1024, 20_000
 #: Characters of a lane's note.
 MAX_NOTE = 300
-#: What may be half of a UTF-16 pair in a JSON file: an escape, or the half itself.
-_HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
-_HALF_BYTES = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
-FINISHES = ("eos", "length", "stopped", "time")
 #: States in which a position holds a token of the answer, for good.
 KEPT = frozenset({"committed", "accepted", "corrected", "bonus", "seed"})
 
 
-@dataclass(slots=True)
-class Position:
+#: Of an event: its last place in the answer, its block, alternatives of a position, groups and tokens of a group.
+MAX_INDEX, MAX_BLOCK, MAX_TOP = 65_535, 8192, 64
+# What the fields of a file may hold; nothing is checked where code makes an Event.
+_Id = Annotated[int, Meta(ge=0, le=2**31)]
+_Chance = Annotated[float, Meta(ge=0, le=1)]
+_Alternatives = Annotated[list[tuple[Annotated[int, Meta(ge=0, lt=2**31)], _Chance]], Meta(max_length=MAX_TOP)]
+_Milliseconds = Annotated[float, Meta(ge=0, le=1e9)]
+if TYPE_CHECKING:  # what makes an Event takes these from variables
+    _Phase: TypeAlias = str
+    _State: TypeAlias = str
+    _Finish: TypeAlias = str
+else:
+    _Phase, _State, _Finish = Literal[PHASES], Literal[STATES], Literal[FINISHES]
+
+
+# Half a million of these stand in a long trace: without gc=False Python would look through all of them again and again.
+class Position(msgspec.Struct, gc=False):
     """One position of the answer as one forward left it.
 
     index: place in the answer, from 0. token: id. confidence: the model's probability of `token` in [0, 1].
@@ -45,13 +60,13 @@ class Position:
     differs from a rejected draft. top: the most probable (token id, probability) pairs, best first.
     """
 
-    index: int
-    token: int
-    state: str
-    confidence: float | None = None
-    score: float | None = None
-    verifier: int | None = None
-    top: list[tuple[int, float]] = field(default_factory=list)
+    index: Annotated[int, Meta(ge=0, le=MAX_INDEX)]
+    token: _Id
+    state: _State
+    confidence: _Chance | None = None
+    score: Annotated[float, Meta(ge=-1e9, le=1e9)] | None = None
+    verifier: _Id | None = None
+    top: _Alternatives = []
 
     def to_json(self) -> dict[str, Any]:
         data: dict[str, Any] = {"index": self.index, "token": self.token, "state": self.state}
@@ -66,8 +81,7 @@ class Position:
         return data
 
 
-@dataclass(slots=True)
-class Event:
+class Event(msgspec.Struct, gc=False):
     """One model forward. `forward` counts from 1 after the prefill, which is 0. `clock_ms` is the lane's model time
     at its end. `start` and `length` are its block, in positions of the answer. `finish` is set on a lane's last event.
 
@@ -83,21 +97,21 @@ class Event:
     """
 
     mode: str
-    forward: int
-    phase: str
-    clock_ms: float
-    start: int
-    length: int
-    positions: list[Position] = field(default_factory=list)
-    finish: str | None = None
-    rows: int | None = None
-    groups: list[list[tuple[int, float]]] = field(default_factory=list)
+    forward: _Id
+    phase: _Phase
+    clock_ms: _Milliseconds
+    start: Annotated[int, Meta(ge=0, le=MAX_INDEX + MAX_BLOCK)]
+    length: Annotated[int, Meta(ge=0, le=MAX_BLOCK)]
+    positions: list[Position] = []
+    finish: _Finish | None = None
+    rows: Annotated[int, Meta(ge=0, le=MAX_BLOCK)] | None = None
+    groups: Annotated[list[_Alternatives], Meta(max_length=MAX_TOP)] = []
     again: bool = False
-    tree: list[tuple[int, float]] = field(default_factory=list)
-    parents: list[int] = field(default_factory=list)
-    behind: list[int] = field(default_factory=list)
-    expected: float | None = None
-    image_ms: float | None = None
+    tree: _Alternatives = []
+    parents: list[int] = []
+    behind: Annotated[list[int], Meta(max_length=MAX_TOP)] = []
+    expected: Annotated[float, Meta(ge=0, le=MAX_TOP + 1)] | None = None
+    image_ms: _Milliseconds | None = None
 
     @classmethod
     def from_json(cls, data: Any) -> Event:
@@ -233,10 +247,11 @@ class Lane:
             "finish": self.finish,
         }
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, event: Callable[[Event], Any] = Event.to_json) -> dict[str, Any]:
+        """The lane as plain JSON values. event: what stands for an event."""
         data: dict[str, Any] = {
             "mode": self.mode,
-            "events": [event.to_json() for event in self.events],
+            "events": list(map(event, self.events)),
             "tokens": self.tokens,
             "text": self.text,
             "finish": self.finish,
@@ -315,16 +330,20 @@ class Trace:
             data["image_previews"] = self.image_previews
         return data
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self, event: Callable[[Event], Any] = Event.to_json) -> dict[str, Any]:
+        """The trace as plain JSON values. event: what stands for an event."""
         return self.head() | {
             "tokens": {str(token): text for token, text in sorted(self.vocabulary.items())},
             "byte_pieces": {str(token): piece for token, piece in sorted(self.byte_pieces.items())},
             "special": sorted(self.special),
-            "lanes": [lane.to_json() for lane in self.lanes],
+            "lanes": [lane.to_json(event) for lane in self.lanes],
         }
 
     def to_json(self) -> str:
-        return json.dumps(self.to_dict(), ensure_ascii=False, separators=(",", ":"))
+        try:
+            return msgspec.json.encode(self.to_dict(_packed)).decode()
+        except UnicodeEncodeError:  # half a character, which no reader takes
+            return json.dumps(self.to_dict(), ensure_ascii=False, separators=(",", ":"))
 
     def save(self, path: str | Path) -> None:
         """Write the trace as a JSON file, which `from_json`, the page and `python -m nemodiff show` read."""
@@ -346,13 +365,12 @@ class Trace:
 
         if len(text) > MAX_BYTES:
             raise TraceError(f"The trace is larger than {MAX_BYTES // 2**20} MB; load a shorter run.")
-        try:
-            data = json.loads(text, parse_constant=refuse_constant)
-            if _HALF.search(text) if isinstance(text, str) else _HALF_BYTES.search(text):
-                json.dumps(data, ensure_ascii=False).encode()  # half a character cannot be written again
-        except (ValueError, RecursionError) as error:
-            raise TraceError("The file is not a trace: it holds no valid JSON.") from error
-        return reading.trace(data)
+        return reading.trace(text)
+
+
+def _packed(event: Event) -> msgspec.Raw:
+    """An event's JSON. Written one by one, so that the values of half a million positions are never there at once."""
+    return msgspec.Raw(msgspec.json.encode(event.to_json()))
 
 
 def first_difference(tokens: list[int], other: list[int]) -> int | None:

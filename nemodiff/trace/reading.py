@@ -3,32 +3,37 @@ of a file before it is known to hold no more than a run can: what is done with i
 
 from __future__ import annotations
 
+import json
 import re
-from typing import Any
+from types import GenericAlias
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Raw
 
 from nemodiff.errors import TraceError
 from nemodiff.settings import SETTINGS, Choice, Number, Whole
 from nemodiff.trace.events import (
     FINISHES,
+    MAX_BLOCK,
     MAX_GRID,
     MAX_IMAGES,
+    MAX_INDEX,
     MAX_NOTE,
     MAX_PREVIEW,
+    MAX_TOP,
     MODES,
-    PHASES,
-    STATES,
     Event,
     Lane,
-    Position,
     Trace,
 )
 from nemodiff.trace.oracle import Ceiling
 from nemodiff.trace.values import SCHEMA, broken, integer, is_hex, number, one_of, seed_of, table, take
 
+__all__ = ["MAX_BLOCK", "MAX_INDEX", "MAX_TOP", "event", "request", "short_texts", "too_much", "trace"]
+
 #: Of all lanes of a trace: forwards, positions that they left, tokens of an answer.
 MAX_EVENTS, MAX_POSITIONS, MAX_TOKENS = 65_536, 500_000, 65_536
-#: Of an event: its last place in the answer, its block, alternatives of a position, groups and tokens of a group.
-MAX_INDEX, MAX_BLOCK, MAX_TOP = 65_535, 8192, 64
 #: Tokens that a run may have begun with.
 MAX_IDS = 1_000_000
 #: Characters of one token: many places of an answer may show the same one.
@@ -38,7 +43,7 @@ _PREVIEW = re.compile(r"data:image/jpeg;base64,[A-Za-z0-9+/]+={0,2}")
 
 def event(data: Any) -> Event:
     """An event with its mode. Raises TraceError when it is none."""
-    return _event(data, one_of(data, "mode", MODES, "event"), "event")
+    return _event(one_of(data, "mode", MODES, "event"), _typed(data, _LaneEvent, "event", msgspec.convert), "event")
 
 
 def too_much(count: int, most: int, what: str) -> None:
@@ -54,11 +59,32 @@ def short_texts(texts: dict[int, str]) -> dict[int, str]:
     return texts
 
 
-def trace(data: Any) -> Trace:
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+def trace(text: str | bytes) -> Trace:
+    """The trace of a file's text. Raises TraceError."""
+    try:
+        return _trace(_utf8(text))
+    except TraceError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise TraceError("The file is not a trace: it holds no valid JSON.") from error
+
+
+def _utf8(text: str | bytes) -> bytes:
+    if isinstance(text, str):
+        return text.encode()
+    encoding = json.detect_encoding(text)
+    return text if encoding == "utf-8" else text.decode(encoding).encode()
+
+
+def _trace(text: bytes) -> Trace:
+    parts = _parts(text, "schema")
+    inside = parts.pop("lanes", None)
+    data = {name: _plain(part, name) for name, part in parts.items()}
+    if data.get("schema") != SCHEMA:
         raise broken("schema")
-    _bounded(take(data, "lanes", list, "trace"))
-    lanes = [_lane(lane, f"lanes[{i}]") for i, lane in enumerate(data["lanes"])]
+    if inside is None:
+        raise broken("trace.lanes")
+    lanes = [_lane(lane, f"lanes[{i}]") for i, lane in enumerate(_bounded(inside))]
     if not lanes or len({lane.mode for lane in lanes}) != len(lanes):
         raise broken("lanes")
     special = take(data, "special", list, "trace", [])
@@ -84,17 +110,54 @@ def trace(data: Any) -> Trace:
     )
 
 
-def _bounded(lanes: list[Any]) -> None:
-    """Raises TraceError when there is more in the lanes than a run can leave; what is no lane is found later."""
+def _parts(text: bytes | Raw, where: str) -> dict[str, Raw]:
+    """An object's values, not looked into yet."""
+    return _typed(text, dict[str, Raw], where)
+
+
+def _plain(part: Raw, where: str) -> Any:
+    return _typed(part, Any, where)
+
+
+def _typed(data: Any, kind: Any, where: str, read: Any = None) -> Any:
+    """`data` as a `kind`: JSON or, with msgspec.convert for `read`, plain values. Raises TraceError, which names the
+    field that is off; ValueError where there is no JSON."""
+    try:
+        return (read or msgspec.json.decode)(data, type=kind)
+    except msgspec.ValidationError as error:
+        words, _, path = str(error).partition(" - at `$")
+        field, missing = _FIELD.match(path.rstrip("`")), _MISSING.search(words)
+        raise broken(where + (field[0] if field else "") + (f".{missing[1]}" if missing else "")) from error
+
+
+#: Of a place as msgspec names it, what a sentence names: the field of an event or a position, not what is inside.
+_FIELD = re.compile(r"(\[\d+\](?=\.|$))?(\.positions\[\d+\](?=\.|$))?(\.\w+)?")
+_MISSING = re.compile(r"missing required field `(\w+)`")
+
+
+class _EventSize(msgspec.Struct):
+    positions: list[Raw] = []
+
+
+class _LaneSize(msgspec.Struct):
+    events: list[_EventSize] = []
+    tokens: list[Raw] = []
+
+
+def _bounded(inside: Raw) -> list[Raw]:
+    """The lanes. Raises TraceError when there is more in them than a run can leave; what is no lane is found later."""
+    lanes = _typed(inside, list[Raw], "trace.lanes")
     if len(lanes) > len(MODES):
         raise broken("lanes")
-    inside = [lane for lane in lanes if isinstance(lane, dict)]
-    events = [lane["events"] for lane in inside if isinstance(lane.get("events"), list)]
-    too_much(sum(map(len, events)), MAX_EVENTS, "forwards")
-    parts = (one.get("positions") for lane in events for one in lane if isinstance(one, dict))
-    too_much(sum(len(part) for part in parts if isinstance(part, list)), MAX_POSITIONS, "positions")
-    for lane in inside:
-        too_much(len(lane["tokens"]) if isinstance(lane.get("tokens"), list) else 0, MAX_TOKENS, "tokens")
+    try:
+        sizes = msgspec.json.decode(inside, type=list[_LaneSize])
+    except msgspec.ValidationError:  # which stops the reading as early
+        return lanes
+    too_much(sum(len(lane.events) for lane in sizes), MAX_EVENTS, "forwards")
+    too_much(sum(len(one.positions) for lane in sizes for one in lane.events), MAX_POSITIONS, "positions")
+    for lane in sizes:
+        too_much(len(lane.tokens), MAX_TOKENS, "tokens")
+    return lanes
 
 
 def _versions(data: dict[str, Any]) -> dict[str, str]:
@@ -161,24 +224,39 @@ def previews(data: dict[str, Any]) -> list[str]:
     return found
 
 
-def _is_alternative(pair: Any) -> bool:
-    if not (isinstance(pair, list) and len(pair) == 2 and type(pair[0]) is int and type(pair[1]) in (int, float)):
-        return False
-    return 0 <= pair[0] < 2**31 and 0 <= pair[1] <= 1
+def _without_mode() -> Any:
+    """An Event as a lane has it: its mode stands with the lane, and its positions are not left out."""
+    fields: list[Any] = []
+    for one in msgspec.structs.fields(Event):
+        if one.name in ("mode", "positions") or one.required:
+            fields += [(one.name, one.type)] if one.name != "mode" else []
+        elif one.default_factory is not msgspec.NODEFAULT:
+            fields.append((one.name, one.type, msgspec.field(default_factory=one.default_factory)))
+        else:
+            fields.append((one.name, one.type, one.default))
+    return msgspec.defstruct("LaneEvent", fields, gc=False)
 
 
-def _lane(data: Any, where: str) -> Lane:
+_LaneEvent = _without_mode()
+_LaneEvents = GenericAlias(list, (_LaneEvent,))
+_Tokens = list[Annotated[int, msgspec.Meta(ge=0, lt=2**31)]]
+
+
+def _lane(inside: Raw, where: str) -> Lane:
+    parts = _parts(inside, where)
+    runs, ids = parts.pop("events", None), parts.pop("tokens", None)
+    data = {name: _plain(part, f"{where}.{name}") for name, part in parts.items()}
     mode = one_of(data, "mode", MODES, where)
-    events = [_event(event, mode, f"{where}.events[{i}]") for i, event in enumerate(take(data, "events", list, where))]
-    tokens = take(data, "tokens", list, where)
-    if not all(isinstance(token, int) and not isinstance(token, bool) and 0 <= token < 2**31 for token in tokens):
-        raise broken(f"{where}.tokens")
+    if runs is None or ids is None:
+        raise broken(f"{where}.{'events' if runs is None else 'tokens'}")
+    read = _typed(runs, _LaneEvents, f"{where}.events")
+    events = [_event(mode, one, f"{where}.events[{i}]") for i, one in enumerate(read)]
     if any(b.clock_ms < a.clock_ms for a, b in zip(events, events[1:], strict=False)):
         raise broken(f"{where}.events' clock")
     return Lane(
         mode=mode,
         events=events,
-        tokens=tokens,
+        tokens=_typed(ids, _Tokens, f"{where}.tokens"),
         text=take(data, "text", str, where, ""),
         finish=one_of(data, "finish", FINISHES, where, None),
         peak_memory=integer(data, "peak_memory", where, None, high=2**50),
@@ -203,59 +281,12 @@ def _ceiling(data: Any, where: str) -> Ceiling | None:
         raise broken(f"{where}.ceiling") from error
 
 
-def _event(data: Any, mode: str, where: str) -> Event:
-    positions = take(data, "positions", list, where)
-    groups = take(data, "groups", list, where, [])
-    if len(groups) > MAX_TOP or not all(
-        isinstance(group, list) and len(group) <= MAX_TOP and all(map(_is_alternative, group)) for group in groups
-    ):
-        raise broken(f"{where}.groups")
-    tree, parents, behind = _tree(data, where)
-    return Event(
-        mode=mode,
-        forward=integer(data, "forward", where),
-        phase=one_of(data, "phase", PHASES, where),
-        clock_ms=float(number(data, "clock_ms", where, 0, 1e9)),
-        start=integer(data, "start", where, high=MAX_INDEX + MAX_BLOCK),
-        length=integer(data, "length", where, high=MAX_BLOCK),
-        positions=[_position(position, f"{where}.positions[{i}]") for i, position in enumerate(positions)],
-        finish=one_of(data, "finish", FINISHES, where, None),
-        rows=integer(data, "rows", where, None, high=MAX_BLOCK),
-        groups=[[(token, float(p)) for token, p in group] for group in groups],
-        again=take(data, "again", bool, where, False),
-        tree=tree,
-        parents=parents,
-        behind=behind,
-        expected=number(data, "expected", where, 0, MAX_TOP + 1, None),
-        image_ms=number(data, "image_ms", where, 0, 1e9, None),
-    )
-
-
-def _tree(data: Any, where: str) -> tuple[list[tuple[int, float]], list[int], list[int]]:
-    """Candidates, their parents and the rows with a group: every parent is an earlier row, every row is there."""
-    tree = take(data, "tree", list, where, [])
-    parents, behind = take(data, "parents", list, where, []), take(data, "behind", list, where, [])
-    if len(tree) > MAX_TOP or not all(map(_is_alternative, tree)):
-        raise broken(f"{where}.tree")
-    if len(parents) != len(tree) or not all(type(row) is int and 0 <= row <= i for i, row in enumerate(parents)):
+def _event(mode: str, read: Any, where: str) -> Event:
+    """An Event of what was read of it. Of its tree every parent is an earlier row, every row with a group is there."""
+    event = Event(mode, *msgspec.structs.astuple(read))
+    parents, behind, rows = event.parents, event.behind, len(event.tree)
+    if len(parents) != rows or not all(0 <= row <= i for i, row in enumerate(parents)):
         raise broken(f"{where}.parents")
-    if len(behind) > MAX_TOP or not all(type(row) is int and 0 <= row <= len(tree) for row in behind):
+    if not all(0 <= row <= rows for row in behind) or len(set(behind)) != len(behind):
         raise broken(f"{where}.behind")
-    if len(set(behind)) != len(behind):
-        raise broken(f"{where}.behind")
-    return [(token, float(p)) for token, p in tree], parents, behind
-
-
-def _position(data: Any, where: str) -> Position:
-    top = take(data, "top", list, where, [])
-    if len(top) > MAX_TOP or not all(_is_alternative(pair) for pair in top):
-        raise broken(f"{where}.top")
-    return Position(
-        index=integer(data, "index", where, high=MAX_INDEX),
-        token=integer(data, "token", where),
-        state=one_of(data, "state", STATES, where),
-        confidence=number(data, "confidence", where, 0, 1, None),
-        score=number(data, "score", where, -1e9, 1e9, None),
-        verifier=integer(data, "verifier", where, None),
-        top=[(token, float(p)) for token, p in top],
-    )
+    return event

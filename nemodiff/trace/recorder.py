@@ -1,4 +1,4 @@
-"""Events of a run, as they come, into a Trace. Any engine may use this: it needs the standard library alone."""
+"""Events of a run, as they come, into a Trace. Any engine may use this: it needs no torch."""
 
 from __future__ import annotations
 
