@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from nemodiff.errors import RequestError
 from nemodiff.request import MAX_PROMPT_CHARACTERS, whole_characters
-from nemodiff.settings import Setting, offered
+from nemodiff.settings import Setting, Whole, offered
 from nemodiff.trace.events import MODES
 from nemodiff.trace.values import MAX_WHOLE
 
@@ -67,6 +67,12 @@ class _Setting:
         return self.setting.kind.write(value)
 
 
+def _is_nothing(field: Any, value: Any) -> bool:
+    """Whether it is the 0 that Gradio shows in a field of whole numbers that is empty, where 0 is none of its values."""
+    kind = field.setting.kind if isinstance(field, _Setting) else None
+    return value == 0 and isinstance(kind, Whole) and kind.low > 0
+
+
 _SETTINGS = {setting.key: setting for setting in offered("page")}
 #: What the page calls a field, where that is not its name in a URL.
 LABELS = {key: setting.label for key, setting in _SETTINGS.items() if setting.label != key}
@@ -92,7 +98,7 @@ def query(values: list[Any], defaults: list[Any], picture: str | None = None) ->
     pairs = [
         (name, field.write(value))
         for (name, field), value, default in zip(FIELDS.items(), values, defaults, strict=True)
-        if value not in (None, []) and (name == "prompt" or (value or None) != (default or None))
+        if value not in (None, []) and (name == "prompt" or (value != default and not _is_nothing(field, value)))
     ]
     if picture:
         pairs.append((PICTURE, picture))
