@@ -68,7 +68,7 @@ class _Setting:
 
 
 def _is_nothing(field: Any, value: Any) -> bool:
-    """Whether it is the 0 that Gradio shows in a field of whole numbers that is empty, where 0 is none of its values."""
+    """Whether it is the 0 that Gradio shows in an empty field of whole numbers, where 0 is none of its values."""
     kind = field.setting.kind if isinstance(field, _Setting) else None
     return value == 0 and isinstance(kind, Whole) and kind.low > 0
 
