@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from nemodiff.conversation import MAX_PICTURES, Message, conversation
 from nemodiff.errors import RequestError, SettingError, shown
 from nemodiff.pictures import Picture
 from nemodiff.settings import (
@@ -20,6 +21,7 @@ from nemodiff.settings import (
     SAMPLERS,
     SETTINGS,
     Decoding,
+    Texts,
     one_of,
 )
 from nemodiff.trace.events import MODES
@@ -40,7 +42,7 @@ __all__ = [
 ]
 
 MAX_PROMPT_CHARACTERS = 100_000
-MAX_IMAGES = 8
+MAX_IMAGES = MAX_PICTURES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +52,10 @@ class Request(Decoding):
 
     prompt: the user's text, put through the chat template unless `raw`. Control tokens that are written out in it stay
     text, unless `raw`; the mask's stays text always. prompt_ids: token ids instead of text, taken as they are.
-    images: pictures of the user's message, before its text, for checkpoints that see; with `prompt_ids` their
+    system: a system prompt, the first message of the chat template. history: earlier turns, user and assistant by
+    turns, between it and the prompt; both are put through the template, so neither goes with `raw` or `prompt_ids`.
+    images: the pictures that the history brought, then those of the prompt, before its text, for checkpoints that see;
+    with `prompt_ids` their
     placeholders stand in the ids already.
     answer_ids: tokens that the answer begins with (a branch of another run): decoding goes on after them, and
     positions count from the first new token.
@@ -60,17 +65,21 @@ class Request(Decoding):
 
     prompt: str = ""
     prompt_ids: tuple[int, ...] | None = None
+    system: str = ""
+    history: tuple[Message, ...] = ()
     images: tuple[Picture, ...] = ()
     answer_ids: tuple[int, ...] = ()
     modes: tuple[str, ...] = MODES
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "history", conversation(self.history))
         if self.prompt_ids is None:
-            _text(self.prompt)
+            self._check_text()
         else:
             object.__setattr__(self, "prompt_ids", _ids("prompt_ids", self.prompt_ids))
             if not self.prompt_ids:
                 raise RequestError("The prompt has no token ids: give at least one.")
+        self._check_template()
         object.__setattr__(self, "answer_ids", _ids("answer_ids", self.answer_ids))
         for name in ("images", "modes"):
             _list(name, getattr(self, name))
@@ -78,13 +87,67 @@ class Request(Decoding):
             raise RequestError("A saved run holds the sizes of its pictures only: give the pictures themselves again.")
         if len(self.images) > MAX_IMAGES:
             raise RequestError(f"A prompt takes up to {MAX_IMAGES} pictures, not {len(self.images)}: leave some out.")
+        if (brought := sum(message.images for message in self.history)) > len(self.images):
+            raise RequestError(
+                f"The conversation brought pictures ({brought}) that are not given: give them again, or let it go."
+            )
         for mode in self.modes:
             one_of("mode", mode, MODES)
         if not self.modes or len(set(self.modes)) != len(self.modes):
             raise RequestError(f"Choose at least one mode, each once: {', '.join(MODES)}.")
         for setting in SETTINGS:
+            value = getattr(self, setting.name)
+            if isinstance(setting.kind, Texts) and isinstance(value, list | str):
+                object.__setattr__(self, setting.name, (value,) if isinstance(value, str) else tuple(value))
             setting.check(getattr(self, setting.name))
         self._check_drafts()
+
+    @property
+    def characters(self) -> int:
+        """Of the prompt and of what stands before it."""
+        return sum(map(len, self.texts))
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The prompt's text behind what stands before it."""
+        return (self.system, *(message.content for message in self.history), self.prompt)
+
+    def _check_text(self) -> None:
+        """Raises RequestError when the prompt, or what stands before it, is no text of a fitting length."""
+        if not isinstance(self.prompt, str) or not self.prompt.strip():
+            raise RequestError("The prompt is empty: write something for the model to answer.")
+        if not isinstance(self.system, str):
+            raise RequestError(f"The system prompt must be a text, not {shown(self.system)}.")
+        if not self.system.strip():
+            object.__setattr__(self, "system", "")
+        if self.characters > MAX_PROMPT_CHARACTERS:
+            before = self.characters > len(self.prompt)
+            what = "The prompt and what stands before it have" if before else "The prompt has"
+            shorten = (
+                "let the conversation go or shorten them"
+                if self.history
+                else "shorten them"
+                if before
+                else "shorten it"
+            )
+            raise RequestError(
+                f"{what} {self.characters:,} characters; {shorten} to {MAX_PROMPT_CHARACTERS:,} or fewer."
+            )
+        for text in self.texts:
+            whole_characters(text)
+
+    def _check_template(self) -> None:
+        """Raises RequestError where a system prompt or earlier turns are given without the chat template."""
+        if not self.system and not self.history:
+            return
+        what = "earlier turns" if self.history else "a system prompt"
+        if self.prompt_ids is not None:
+            raise RequestError(f"Token ids are the whole prompt, so they take no {what}: leave one of the two out.")
+        if self.raw:
+            raise RequestError(
+                f"A raw prompt takes no {what}, which stand in the chat template: turn raw off, or write all of it "
+                "into the prompt."
+            )
 
     def _check_drafts(self) -> None:
         """What one way of drafting cannot do. Raises RequestError."""
@@ -115,23 +178,17 @@ class Request(Decoding):
         """The settings as plain JSON values, as a Trace carries them; of pictures their [width, height] alone."""
         data = {field.name: getattr(self, field.name) for field in fields(self)}
         data["images"] = [[image.width, image.height] for image in self.images]
-        data["modes"] = list(self.modes)
-        data["answer_ids"] = list(self.answer_ids)
-        data["prompt_ids"] = None if self.prompt_ids is None else list(self.prompt_ids)
+        data["history"] = [message.to_json() for message in self.history]
+        for name, value in data.items():
+            if isinstance(value, tuple):
+                data[name] = list(value)
         return data
 
 
-_LISTS = ("modes", "prompt_ids", "answer_ids", "images")
-
-
-def _text(prompt: Any) -> None:
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise RequestError("The prompt is empty: write something for the model to answer.")
-    if len(prompt) > MAX_PROMPT_CHARACTERS:
-        raise RequestError(
-            f"The prompt has {len(prompt):,} characters; shorten it to {MAX_PROMPT_CHARACTERS:,} or fewer."
-        )
-    whole_characters(prompt)
+_LISTS = (
+    *("modes", "prompt_ids", "history", "answer_ids", "images"),
+    *(setting.name for setting in SETTINGS if isinstance(setting.kind, Texts)),
+)
 
 
 def whole_characters(prompt: str) -> None:

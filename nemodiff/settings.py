@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -25,6 +26,8 @@ MAX_QUADRATIC_LENGTH = 16
 #: Rows that a tree's forwards may be fixed to.
 MAX_TREE_ROWS = 64
 MAX_NEW_TOKENS = 4096
+#: Stop strings that a request may have, and characters of each.
+MAX_STRINGS, MAX_STRING = 8, 100
 
 
 class Kind(Protocol):
@@ -165,6 +168,46 @@ class Flag:
     def is_like(self, value: Any) -> bool:
         return isinstance(value, bool)
 
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Some short texts. Written down they are lines, in which \\n is a line break, \\t a tab and \\\\ a backslash."""
+
+    type = list[str]
+    words = f"up to {MAX_STRINGS} texts of 1 to {MAX_STRING} characters"
+
+    def check(self, name: str, value: Any) -> None:
+        if not isinstance(value, tuple) or not all(isinstance(text, str) for text in value):
+            raise SettingError(name, f"must be a list of texts, not {shown(value)}.")
+        if len(value) > MAX_STRINGS:
+            raise SettingError(name, f"takes up to {MAX_STRINGS} texts, not {len(value)}: leave some out.")
+        for text in value:
+            if not 0 < len(text) <= MAX_STRING:
+                raise SettingError(name, f"takes texts of 1 to {MAX_STRING} characters; one has {len(text):,}.")
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise SettingError(name, f"holds half a character in {shown(text)}: write it anew.") from None
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        return tuple(self.one(line) for line in text.split("\n") if line)
+
+    @staticmethod
+    def one(line: str) -> str:
+        """A text as it is written on one line."""
+        return re.sub(r"\\([nt\\])", lambda found: _ESCAPES[found[1]], line)
+
+    def write(self, value: Any) -> str:
+        if not isinstance(value, tuple):  # as a field holds it
+            return str(value)
+        return "\n".join(re.sub(r"[\n\t\\]", lambda found: f"\\{_WRITTEN[found[0]]}", text) for text in value)
+
+    def is_like(self, value: Any) -> bool:
+        return isinstance(value, str) and len(value) <= 2 * MAX_STRINGS * (MAX_STRING + 1)
+
+
+_ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
+_WRITTEN = {character: name for name, character in _ESCAPES.items()}
 
 #: Where a setting is offered: an option of `generate`, a field of the page (and its links), a parameter of the API.
 EVERYWHERE = frozenset({"cli", "page", "api"})
@@ -349,6 +392,14 @@ class Decoding:
     max_thinking_tokens: int | None = declare(
         None, Whole(0, MAX_NEW_TOKENS), "force </think> after so many tokens without it", on=("cli",)
     )
+    stop: tuple[str, ...] = declare(
+        (),
+        Texts(),
+        "texts that end an answer: it is cut before the first of them, which may span tokens",
+        label="stop strings",
+        note=", one a line",
+        more=True,
+    )
     alternatives: int = declare(5, Whole(0, 20), "the most probable tokens that each position records", on=())
     time_limit: float | None = declare(None, Number(0, 86_400), "seconds of wall time for the run", on=())
 
@@ -397,6 +448,8 @@ def _default(setting: Setting) -> str:
     value = setting.default
     if value is None:
         return "auto" if "page" in setting.on else "none"
+    if value == ():
+        return "none"
     return ("no", "yes")[value] if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -14,7 +14,7 @@ import gradio as gr
 from nemodiff.engine.interface import EngineInterface
 from nemodiff.errors import RequestError
 from nemodiff.request import Request
-from nemodiff.settings import Flag, Number, Setting, Whole, offered
+from nemodiff.settings import Flag, Number, Setting, Texts, Whole, offered
 from nemodiff.trace.events import MODES
 from ui.live import backlog
 from ui.live.desk import Desk
@@ -34,7 +34,8 @@ SLOW = 5.0
 #: The first parameters of `/generate`, which programs may send by place; what is newer in the table follows.
 FIRST = (
     *("prompt", "mode", "max_new_tokens", "block_length", "sampler", "threshold", "entropy_bound", "steps", "draft"),
-    *("acceptance", "ar_weight", "temperature", "seed", "ignore_eos", "raw", "trace"),
+    *("acceptance", "ar_weight", "temperature", "seed", "ignore_eos", "raw", "trace", "order", "rows", "stop"),
+    *("system", "history"),
 )
 #: What they are besides the settings of the table: type, default (EMPTY: there has to be one), description.
 OTHERS: dict[str, tuple[Any, Any, str]] = {
@@ -46,6 +47,13 @@ OTHERS: dict[str, tuple[Any, Any, str]] = {
         "or all three in one run; text is then ar's",
     ),
     "trace": (bool, False, "return the run's trace, too"),
+    "system": (str, "", "a system prompt, the chat template's first message"),
+    "history": (
+        list[dict[str, str]],
+        [],
+        "earlier turns, which the prompt follows, such as "
+        '[{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]',
+    ),
 }
 SETTINGS = {setting.name: setting for setting in offered("api")}
 NAMES = (*FIRST, *(name for name in SETTINGS if name not in FIRST))
@@ -112,14 +120,14 @@ def _parameter(name: str) -> inspect.Parameter:
         return parameter(name, kind, default)
     setting = SETTINGS[name]
     kind = setting.kind.type | None if setting.default is None else setting.kind.type
-    return parameter(name, kind, setting.default)
+    return parameter(name, kind, list(setting.default) if isinstance(setting.kind, Texts) else setting.default)
 
 
 def _about(name: str) -> str:
     if name in OTHERS:
         return OTHERS[name][2]
     setting = SETTINGS[name]
-    words = setting.kind.words if isinstance(setting.kind, Whole | Number) else ""
+    words = setting.kind.words if isinstance(setting.kind, Whole | Number | Texts) else ""
     uses = f"for {setting.of[0]} {' or '.join(setting.of[1])}" if setting.of else ""
     auto = "null: auto" if setting.default is None else ""
     more = "; ".join(filter(None, (words, uses, auto)))
@@ -133,6 +141,8 @@ def _request(settings: Settings, asked: dict[str, Any]) -> Request:
         raise RequestError(f"Unknown mode {said}: choose {', '.join(MODES)} or all.")
     return Request(
         prompt=asked["prompt"],
+        system=asked["system"],
+        history=asked["history"],
         modes=MODES if mode == "all" else (mode,),
         time_limit=settings.time_limit,
         **{name: _plain(setting, asked[name]) for name, setting in SETTINGS.items()},

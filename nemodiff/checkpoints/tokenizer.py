@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from nemodiff.conversation import Message
 from nemodiff.errors import CheckpointError, RequestError, shown
 from nemodiff.trace.token_texts import token_texts
 
@@ -32,7 +34,8 @@ class Tokenizer:
             try:
                 self._hf = PreTrainedTokenizerFast.from_pretrained(folder)
                 added = self._hf.added_tokens_decoder
-                self._special = set(self._hf.all_special_ids) | set(added)
+                self._silent = set(self._hf.all_special_ids)
+                self._special = self._silent | set(added)
                 self.eos_id = self._hf.eos_token_id
                 unknown = self._hf.unk_token_id
             except Exception as error:  # the tokenizers library raises bare Exception on a damaged file
@@ -63,33 +66,61 @@ class Tokenizer:
         """The id of a token that stands for itself, such as </think>; None when the vocabulary has none."""
         return None if self._hf is None else self._hf.get_vocab().get(token)
 
-    def encode(self, prompt: str, raw: bool, images: Sequence[int] = (), mask: int | None = None) -> list[int]:
+    def encode(
+        self,
+        prompt: str,
+        raw: bool,
+        images: Sequence[int] = (),
+        mask: int | None = None,
+        system: str = "",
+        history: Sequence[Message] = (),
+    ) -> list[int]:
         """Ids of a user's prompt in the chat template, with the answer's turn opened; `raw` takes the text as it is.
 
-        images: a token id a picture, which stand before the text. Control tokens that are written out in the prompt
-        stay text, so that no text forges a turn; in a raw prompt they take effect, but for `mask`. Raises RequestError.
+        images: a token id a picture: those that the history brought, then the prompt's, each before its message's text.
+        system, history: what stands before the prompt in the template; there are none where `raw` is on. Control tokens
+        that are written out in a text stay text, so that no text forges a turn; in a raw prompt they take effect, but
+        for `mask`. Raises RequestError.
         """
         if self._hf is None:
             raise RequestError("This checkpoint has no tokenizer: give token ids (--prompt-ids) instead of text.")
+        if (system or history) and not self._template:
+            raise RequestError(
+                f"{self.name} has no chat template, so it takes no {'earlier turns' if history else 'system prompt'}: "
+                "write all of it into the prompt, or choose a checkpoint that chats."
+            )
         never = {mask} if raw else {*self._control, mask}
-        used = {*prompt, *self._template}
+        turns = [*([Message("system", system)] if system else []), *history]
+        turns.append(Message("user", prompt, len(images) - sum(message.images for message in history)))
+        used = set(self._template).union(*(message.content for message in turns))
         cut = next(character for character in map(chr, _PRIVATE) if character not in used)
-        prompt = cut.join(self._spelt(prompt, never))
-        text = "".join(self._hf.convert_ids_to_tokens(list(images))) + prompt
+        texts = [cut.join(self._spelt(message.content, never)) for message in turns]
+        pictures = iter(images)
+        own = [list(islice(pictures, message.images)) for message in turns]
         if raw or not self._template:
-            return self._ids(text.split(cut), whole=True)
-        content: str | list[dict] = text
-        if images and any(f"{quote}image{quote}" in self._template for quote in "'\""):  # it places them by itself
-            content = [*({"type": "image"} for _ in images), {"type": "text", "text": prompt}]
-        messages = [{"role": "user", "content": content}]
+            return self._ids((self._places(own[-1]) + texts[-1]).split(cut), whole=True)
+        messages = [
+            {"role": message.role, "content": self._content(text, shown_first)}
+            for message, text, shown_first in zip(turns, texts, own, strict=True)
+        ]
         try:
             text = self._hf.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+            if system and texts[0].strip() not in text:
+                raise ValueError("it leaves out the system prompt")
             return self._ids(text.split(cut), whole=False)
         except Exception as error:  # a template is a program of its own and may fail in any way
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-            raise RequestError(
-                f"{self.name}'s chat template fails ({reason}): ask for a raw prompt (--raw) or fetch it again."
-            ) from error
+            remedy = "leave the system prompt out" if system else "ask for a raw prompt (--raw)"
+            raise RequestError(f"{self.name}'s chat template fails ({reason}): {remedy} or fetch it again.") from error
+
+    def _content(self, text: str, images: list[int]) -> str | list[dict[str, str]]:
+        """A message's content behind its pictures, as the template takes it."""
+        if images and any(f"{quote}image{quote}" in self._template for quote in "'\""):  # it places them by itself
+            return [*({"type": "image"} for _ in images), {"type": "text", "text": text}]
+        return self._places(images) + text
+
+    def _places(self, images: list[int]) -> str:
+        return "".join(self._hf.convert_ids_to_tokens(images)) if self._hf else ""
 
     def _spelt(self, text: str, never: Collection[int | None]) -> list[str]:
         """The text in parts whose ids hold none of `never`: each such token is cut behind its first character.
@@ -132,6 +163,15 @@ class Tokenizer:
         if self._hf is None:
             return " ".join(map(str, tokens))
         return self._hf.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def written(self, token: int) -> bytes:
+        """What one id adds to an answer's text, in UTF-8: nothing where `decode` leaves it out."""
+        if self._hf is None:
+            return b""
+        text = self.token_text(token)
+        if token in self._silent:
+            return b""
+        return text.encode() if isinstance(text, str) else text
 
     def token_text(self, token: int) -> str | bytes:
         """The exact text of one id; its bytes when they are no complete UTF-8."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nemodiff import command
 from nemodiff.cli import options
+from nemodiff.conversation import Message, conversation
 from nemodiff.engine.devices import GRAPHS
 from nemodiff.engine.loading import load
 from nemodiff.errors import RequestError
@@ -22,6 +23,13 @@ from nemodiff.trace.events import MODES, Event, Lane, Trace, first_difference
 def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("generate", help="answer a prompt in one or all modes")
     parser.add_argument("--prompt", help="the user's text")
+    parser.add_argument("--system", help="a system prompt, the chat template's first message")
+    parser.add_argument(
+        "--history",
+        type=Path,
+        help="a JSON file of earlier turns, which the prompt follows: "
+        '[{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]',
+    )
     parser.add_argument("--prompt-ids", help="token ids instead of text, such as 1,2,3")
     parser.add_argument(
         "--image", action="append", default=[], help="a picture, for checkpoints that see; may be given several times"
@@ -66,16 +74,32 @@ def _request(args: argparse.Namespace) -> Request:
     if args.prompt is None and args.prompt_ids is None:
         raise RequestError("There is no prompt: give --prompt TEXT or --prompt-ids 1,2,3.")
     if args.prompt_ids is not None:
-        command.refuse_unused(args, "--prompt-ids", ("prompt", "raw"), "ids are the whole prompt")
+        command.refuse_unused(args, "--prompt-ids", ("prompt", "raw", "system", "history"), "ids are the whole prompt")
     settings = options.settings(args)
     command.check_file(args.trace, "trace")
     return Request(
         prompt=args.prompt or "",
         prompt_ids=_ids(args.prompt_ids),
+        system=args.system or "",
+        history=_history(args.history),
         images=tuple(open_picture(file) for file in args.image),
         modes=MODES if args.mode == "all" else (args.mode,),
         **settings,
     )
+
+
+def _history(path: Path | None) -> tuple[Message, ...]:
+    """The earlier turns in a file. Raises RequestError."""
+    if path is None:
+        return ()
+    try:
+        return conversation(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise RequestError(f"--history {path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, RequestError):
+            raise
+        raise RequestError(f"--history {path} holds no JSON: give a list of messages.") from error
 
 
 def _ids(text: str | None) -> tuple[int, ...] | None:

@@ -9,7 +9,7 @@ from typing import Any
 from nemodiff.checkpoints.catalogue import DEFAULT
 from nemodiff.command import flag, refuse_unused
 from nemodiff.errors import RequestError
-from nemodiff.settings import Choice, Flag, Setting, Whole, offered
+from nemodiff.settings import Choice, Flag, Setting, Texts, Whole, offered
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +28,9 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     """An option for every setting of the table; None where it is not given."""
     for setting in offered("cli"):
         name, words = flag(setting.name), _help(setting)
-        if not isinstance(setting.kind, Flag):
+        if isinstance(setting.kind, Texts):
+            parser.add_argument(name, action="append", metavar="TEXT", help=f"{words}; may be given several times")
+        elif not isinstance(setting.kind, Flag):
             parser.add_argument(name, help=words)
         elif setting.default:
             parser.add_argument(name, action=argparse.BooleanOptionalAction, default=None, help=words)
@@ -56,6 +58,8 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
 def _value(setting: Setting, given: Any) -> Any:
     if isinstance(given, bool):
         return given
+    if isinstance(setting.kind, Texts):
+        return tuple(map(setting.kind.one, given))
     if given == "auto" and setting.default is None:
         return None
     try:
@@ -70,5 +74,11 @@ def _help(setting: Setting) -> str:
     if setting.of:
         parts.append(f"for {flag(setting.of[0])} {' or '.join(setting.of[1])}")
     if not isinstance(setting.default, bool):
-        parts.append(f"default: {'auto' if setting.default is None else setting.default}")
+        parts.append(f"default: {_default(setting)}")
     return f"{setting.help} ({'; '.join(parts)})" if parts else setting.help
+
+
+def _default(setting: Setting) -> Any:
+    if isinstance(setting.kind, Texts):
+        return "none"
+    return "auto" if setting.default is None else setting.default

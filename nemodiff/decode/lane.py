@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from nemodiff.decode.noise import Noise
+from nemodiff.decode.stops import StopFinder, Stops
 from nemodiff.decode.tree_plan import MOST_ROWS
 from nemodiff.errors import RequestError
 from nemodiff.model.layout import Layout
@@ -20,7 +21,7 @@ from nemodiff.model.output import Best, Output
 from nemodiff.model.runner import Runner
 from nemodiff.samplers import Sampler
 from nemodiff.samplers.topk import best, largest
-from nemodiff.trace.events import Event, Position
+from nemodiff.trace.events import Event, Position, Stop
 
 #: Alternatives that a request may ask for at most.
 MOST_ALTERNATIVES = 20
@@ -42,7 +43,8 @@ class Settings:
     """A Request with the checkpoint's defaults filled in. eos: ids that end an answer, empty to ignore them.
 
     thinking: (answer position at which thinking must have ended, id of </think>), None without a budget.
-    draft, acceptance, ar_weight, rows: see Request. A temperature below COLDEST becomes 0.
+    draft, acceptance, ar_weight, rows: see Request. stops: strings that end an answer, None
+    without any. A temperature below COLDEST becomes 0.
     """
 
     max_new_tokens: int
@@ -58,6 +60,7 @@ class Settings:
     acceptance: str = "match"
     ar_weight: float = 1.0
     rows: int | None = None
+    stops: Stops | None = None
 
     def __post_init__(self) -> None:
         if self.temperature < COLDEST:
@@ -182,6 +185,8 @@ class LaneRun:
         self.forwards = 0
         self.noise = Noise(settings.seed)
         self._thought = settings.thinking is None
+        self._finder = StopFinder(settings.stops) if settings.stops else None
+        self._stop: Stop | None = None
 
     def first(self) -> Guesses:
         """The prompt's own prediction: position 0 of the answer. Counts the prefill's time, not as a forward."""
@@ -247,6 +252,8 @@ class LaneRun:
         event = Event(self.mode, self.forwards, phase, self.clock_ms, start, length, positions, finish)
         if phase == "prefill":
             event.image_ms = self._prefill.image_ms
+        if finish == "stop":
+            event.stop = self._stop
         return event
 
     def ends(self, token: int, index: int) -> str | None:
@@ -258,7 +265,15 @@ class LaneRun:
             self._thought = True
         if token in self.settings.eos:
             return "eos"
+        if self.stops(token, index):
+            return "stop"
         return "length" if index + 1 >= self.settings.max_new_tokens else None
+
+    def stops(self, token: int, index: int) -> bool:
+        """Whether a token at answer position `index` completes a stop string. Called in the answer's order, as `ends`;
+        from an earlier place anew where tokens there were guessed anew."""
+        self._stop = self._finder.find(token, index) if self._finder else None
+        return self._stop is not None
 
     def forced(self, first: int, count: int) -> tuple[int, int] | None:
         """(offset, </think>) if the thinking budget ends unmet at one of `count` answer positions from `first` on."""

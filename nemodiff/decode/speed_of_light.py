@@ -79,7 +79,7 @@ class Search:
             simulated=len(self._seen) - self._serial,
             budget=self._budget,
             exhausted=self._exhausted,
-            refreshed=not self._ends(self._goal[-1], len(self._goal) - 1),
+            refreshed=not any(self._ends(token, offset) for offset, token in enumerate(self._goal)),
         )
 
     def _target(self) -> Generator[None, None, list[State]]:
@@ -149,8 +149,8 @@ class Search:
         return len(state)
 
     def _ends(self, token: int, offset: int) -> bool:
-        settings = self._lane.settings
-        return token in settings.eos or self._start + offset + 1 >= settings.max_new_tokens
+        settings, index = self._lane.settings, self._start + offset
+        return self._lane.stops(token, index) or token in settings.eos or index + 1 >= settings.max_new_tokens
 
 
 def _with(state: State, offsets: list[int], tokens: list[int]) -> State:

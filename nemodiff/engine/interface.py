@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -180,6 +180,10 @@ class EngineInterface(ABC):
                 f"The prompt's {len(tokens):,} tokens and {request.max_new_tokens:,} new ones exceed the "
                 f"model's context of {bounds.context_length:,}: shorten the prompt or ask for fewer."
             )
+        if request.stop and not self.tokenizer.available:
+            raise RequestError(
+                f"{self.checkpoint} has no tokenizer, so its answers are no text: leave the stop strings out."
+            )
         if bounds.mask_token_id is None and set(request.modes) != {"ar"}:
             raise RequestError(f"{self.checkpoint} has no mask token, so it decodes in mode ar only.")
         if request.sampler == "trained" and not bounds.trained:
@@ -194,7 +198,12 @@ class EngineInterface(ABC):
             )
         if request.prompt_ids is not None:
             return list(request.prompt_ids)
-        return self.tokenizer.encode(request.prompt, request.raw, mask=self.bounds.mask_token_id)
+        return self._encoded(request)
+
+    def _encoded(self, request: Request, images: Sequence[int] = ()) -> list[int]:
+        """Ids of a prompt that is text, with what stands before it. images: a token id a picture."""
+        mask = self.bounds.mask_token_id
+        return self.tokenizer.encode(request.prompt, request.raw, images, mask, request.system, request.history)
 
     @property
     def sees(self) -> bool:

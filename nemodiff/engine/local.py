@@ -19,6 +19,7 @@ from nemodiff import samplers
 from nemodiff.checkpoints.tokenizer import Tokenizer
 from nemodiff.decode import DECODERS, LaneRun, Prefill, Seen, Settings, quadratic_layouts, race, shapes, synchronise
 from nemodiff.decode.speed_of_light import BUDGET, speed_of_light
+from nemodiff.decode.stops import Stops
 from nemodiff.engine.devices import describe_device
 from nemodiff.engine.interface import Bounds, Defaults, EngineInterface, Events
 from nemodiff.engine.sight import Sight
@@ -164,10 +165,9 @@ class Engine(EngineInterface):
         """The prompt's ids in which one placeholder a picture has grown to its rows, each with its break or end."""
         place, rest, end = self._image_ids()
         name = self.tokenizer.token_text(place)
-        if str(name) in request.prompt:
+        if any(str(name) in text for text in request.texts):
             raise RequestError(f"The prompt's text holds the image token {name!r} itself: take it out.")
-        mask = self.bounds.mask_token_id
-        tokens = self.tokenizer.encode(request.prompt, request.raw, [place] * len(request.images), mask)
+        tokens = self._encoded(request, [place] * len(request.images))
         if tokens.count(place) != len(request.images):
             raise RequestError(
                 f"{self.checkpoint}'s chat template leaves out the image token {name!r}: fetch it again."
@@ -347,7 +347,14 @@ class Engine(EngineInterface):
             acceptance=request.acceptance,
             ar_weight=request.ar_weight,
             rows=request.rows,
+            stops=self._stops(request),
         )
+
+    def _stops(self, request: Request) -> Stops | None:
+        if not request.stop:
+            return None
+        before = b"".join(map(self.tokenizer.written, request.answer_ids))
+        return Stops(request.stop, self.tokenizer.written, before)
 
     def _sampler(self, request: Request) -> samplers.Sampler:
         threshold = self.defaults.threshold_of(request.sampler) if request.threshold is None else request.threshold

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from nemodiff.errors import TraceError
+from nemodiff.settings import MAX_STRING
 from nemodiff.trace.oracle import Ceiling
 from nemodiff.trace.values import SCHEMA
 
@@ -27,7 +28,7 @@ MAX_BYTES = 32 * 1024 * 1024
 MODES = ("ar", "diffusion", "self-speculation")
 PHASES = ("prefill", "decode", "denoise", "refresh", "draft", "verify")
 STATES = ("masked", "committed", "drafted", "accepted", "rejected", "corrected", "bonus", "seed", "discarded")
-FINISHES = ("eos", "length", "stopped", "time")
+FINISHES = ("eos", "stop", "length", "stopped", "time")
 #: Of pictures in a trace from a file: how many, their tokens a side, and characters of a preview.
 MAX_IMAGES, MAX_GRID, MAX_PREVIEW = 16, 1024, 20_000
 #: Characters of a lane's note.
@@ -36,6 +37,8 @@ MAX_NOTE = 300
 KEPT = frozenset({"committed", "accepted", "corrected", "bonus", "seed"})
 
 
+#: Characters of one token: many places of an answer may show the same one.
+MAX_TEXT = 1024
 #: Of an event: its last place in the answer, its block, alternatives of a position, groups and tokens of a group.
 MAX_INDEX, MAX_BLOCK, MAX_TOP = 65_535, 8192, 64
 # What the fields of a file may hold; nothing is checked where code makes an Event.
@@ -43,6 +46,7 @@ _Id = Annotated[int, Meta(ge=0, le=2**31)]
 _Chance = Annotated[float, Meta(ge=0, le=1)]
 _Alternatives = Annotated[list[tuple[Annotated[int, Meta(ge=0, lt=2**31)], _Chance]], Meta(max_length=MAX_TOP)]
 _Milliseconds = Annotated[float, Meta(ge=0, le=1e9)]
+_Characters = Annotated[int, Meta(ge=0, le=MAX_TEXT)]
 if TYPE_CHECKING:  # what makes an Event takes these from variables
     _Phase: TypeAlias = str
     _State: TypeAlias = str
@@ -81,6 +85,20 @@ class Position(msgspec.Struct, gc=False):
         return data
 
 
+class Stop(msgspec.Struct, frozen=True, gc=False):
+    """Where a stop string ended an answer: it begins behind `characters` characters of the token at answer position
+    `place` and ends behind `end` characters of the answer's last token. A character of several tokens counts to the
+    one that completes it."""
+
+    place: Annotated[int, Meta(ge=0, le=MAX_INDEX)]
+    characters: _Characters
+    end: _Characters
+    string: Annotated[str, Meta(min_length=1, max_length=MAX_STRING)]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"place": self.place, "characters": self.characters, "end": self.end, "string": self.string}
+
+
 class Event(msgspec.Struct, gc=False):
     """One model forward. `forward` counts from 1 after the prefill, which is 0. `clock_ms` is the lane's model time
     at its end. `start` and `length` are its block, in positions of the answer. `finish` is set on a lane's last event.
@@ -94,6 +112,7 @@ class Event(msgspec.Struct, gc=False):
     that the groups stand behind. expected: new tokens that the forward was expected to give.
 
     image_ms: of a prefill with pictures, what encoding them took in this run; no part of any lane's clock.
+    stop: where a stop string begins and ends, of an event whose `finish` is stop.
     """
 
     mode: str
@@ -112,6 +131,7 @@ class Event(msgspec.Struct, gc=False):
     behind: Annotated[list[int], Meta(max_length=MAX_TOP)] = []
     expected: Annotated[float, Meta(ge=0, le=MAX_TOP + 1)] | None = None
     image_ms: _Milliseconds | None = None
+    stop: Stop | None = None
 
     @classmethod
     def from_json(cls, data: Any) -> Event:
@@ -146,12 +166,15 @@ class Event(msgspec.Struct, gc=False):
             data["expected"] = round(self.expected, 4)
         if self.image_ms is not None:
             data["image_ms"] = round(self.image_ms, 3)
+        if self.stop is not None:
+            data["stop"] = self.stop.to_json()
         return data
 
 
 @dataclass(slots=True)
 class Lane:
-    """All that one mode did. `tokens` are the answer's ids (EOS included), `seconds` model time, prefill included.
+    """All that one mode did. `tokens` are the answer's ids (EOS included, and what a stop string was written with),
+    `text` its text, which ends before a stop string, `seconds` model time, prefill included.
 
     peak_memory: most bytes that a GPU had allocated at once during the run, weights and the other lanes included.
     note: how another engine decodes in this lane, a sentence that the stage shows in place of its own.
@@ -166,6 +189,11 @@ class Lane:
     peak_memory: int | None = None
     ceiling: Ceiling | None = None
     note: str = ""
+
+    @property
+    def stop(self) -> Stop | None:
+        """Where a stop string ended the answer, if one did."""
+        return self.events[-1].stop if self.events else None
 
     @property
     def seconds(self) -> float:

@@ -28,6 +28,8 @@ SCRIPTS = (
     "pictures.js",
     "menu.js",
     "copy.js",
+    "ask_on.js",
+    "markdown.js",
     "stage.js",
 )
 #: What the page has besides, for its server's sake: a replay file needs none.

@@ -11,8 +11,9 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Raw
 
+from nemodiff.conversation import MAX_MESSAGES, ROLES
 from nemodiff.errors import TraceError
-from nemodiff.settings import SETTINGS, Choice, Number, Whole
+from nemodiff.settings import MAX_STRING, MAX_STRINGS, SETTINGS, Choice, Number, Texts, Whole
 from nemodiff.trace.events import (
     FINISHES,
     MAX_BLOCK,
@@ -21,6 +22,7 @@ from nemodiff.trace.events import (
     MAX_INDEX,
     MAX_NOTE,
     MAX_PREVIEW,
+    MAX_TEXT,
     MAX_TOP,
     MODES,
     Event,
@@ -36,8 +38,6 @@ __all__ = ["MAX_BLOCK", "MAX_INDEX", "MAX_TOP", "event", "request", "short_texts
 MAX_EVENTS, MAX_POSITIONS, MAX_TOKENS = 65_536, 500_000, 65_536
 #: Tokens that a run may have begun with.
 MAX_IDS = 1_000_000
-#: Characters of one token: many places of an answer may show the same one.
-MAX_TEXT = 1024
 _PREVIEW = re.compile(r"data:image/jpeg;base64,[A-Za-z0-9+/]+={0,2}")
 
 
@@ -168,8 +168,9 @@ def _versions(data: dict[str, Any]) -> dict[str, str]:
 
 
 #: What the page, the charts and the files read of a request, by its kind.
-_TEXTS = ("prompt", *(setting.name for setting in SETTINGS if isinstance(setting.kind, Choice)))
+_TEXTS = ("prompt", "system", *(setting.name for setting in SETTINGS if isinstance(setting.kind, Choice)))
 _NUMBERS = tuple(setting.name for setting in SETTINGS if isinstance(setting.kind, Whole | Number))
+_LISTS = tuple(setting.name for setting in SETTINGS if isinstance(setting.kind, Texts))
 _IDS = ("prompt_ids", "answer_ids")
 
 
@@ -182,6 +183,14 @@ def request(data: dict[str, Any]) -> dict[str, Any]:
         take(request, name, (str, type(None)), "request", None)
     for name in _NUMBERS:
         number(request, name, "request", -(2**63), 2**63, None)
+    for name in _LISTS:
+        texts = take(request, name, (list, type(None)), "request", None) or []
+        if len(texts) > MAX_STRINGS or not all(isinstance(text, str) and len(text) <= MAX_STRING for text in texts):
+            raise broken(f"request.{name}")
+    messages = take(request, "history", (list, type(None)), "request", None) or []
+    too_much(len(messages), MAX_MESSAGES, "messages of a conversation")
+    if not all(map(_is_message, messages)):
+        raise broken("request.history")
     for name in _IDS:
         ids = take(request, name, (list, type(None)), "request", None) or []
         too_much(len(ids), MAX_IDS, "tokens that the run began with")
@@ -191,6 +200,14 @@ def request(data: dict[str, Any]) -> dict[str, Any]:
     if len(modes) > len(MODES) or not all(isinstance(mode, str) for mode in modes):
         raise broken("request.modes")
     return request
+
+
+def _is_message(message: Any) -> bool:
+    if not isinstance(message, dict) or set(message) - {"images"} != {"role", "content"}:
+        return False
+    images = message.get("images", 0)
+    readable = type(images) is int and 0 <= images <= MAX_IMAGES
+    return readable and message["role"] in ROLES and isinstance(message["content"], str)
 
 
 def grids(data: dict[str, Any]) -> list[tuple[int, int]]:
@@ -284,6 +301,8 @@ def _ceiling(data: Any, where: str) -> Ceiling | None:
 def _event(mode: str, read: Any, where: str) -> Event:
     """An Event of what was read of it. Of its tree every parent is an earlier row, every row with a group is there."""
     event = Event(mode, *msgspec.structs.astuple(read))
+    if event.stop is not None and event.finish != "stop":
+        raise broken(f"{where}.stop")
     parents, behind, rows = event.parents, event.behind, len(event.tree)
     if len(parents) != rows or not all(0 <= row <= i for i, row in enumerate(parents)):
         raise broken(f"{where}.parents")

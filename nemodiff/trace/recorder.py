@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from nemodiff.trace.events import KEPT, MODES, Event, Lane, Position, Trace
+from nemodiff.trace.events import KEPT, MODES, Event, Lane, Position, Stop, Trace
 
 #: Bytes of the longest character in UTF-8.
 _LONGEST = 4
@@ -33,6 +33,7 @@ class Recorder:
         self._token_text = token_text
         self._answers: dict[str, dict[int, int]] = {}
         self._special = frozenset(head.special)
+        self._stops: tuple[str, ...] = tuple(head.request.get("stop") or ())
         for token in head.request.get("answer_ids", ()):
             self._learn(token, {"tokens": {}, "byte_pieces": {}})
         for mode in modes:
@@ -94,7 +95,7 @@ class Recorder:
         phase: prefill, decode, denoise, refresh, draft or verify. ms: what the forward took; by default the time that
         has passed since the lane's last event. start, length: its block in the answer, by default from its first
         position to its last. forward: its number, by default one more than the last one's; a prefill that comes first
-        has 0. finish: eos, length, stopped or time, with a lane's last event.
+        has 0. finish: eos, stop, length, stopped or time, with a lane's last event.
         """
         lane = self.trace[mode]
         now = time.perf_counter()
@@ -151,13 +152,17 @@ class Recorder:
         return events[-1].forward + 1 if events else 1
 
     def close(self, mode: str, reason: str) -> None:
-        """End a lane. reason: eos, length, stopped or time."""
+        """End a lane. reason: eos, stop, length, stopped or time."""
         self._close(self.trace[mode], reason)
 
     def text(self, mode: str) -> str:
-        """A lane's answer so far, up to its first hole. May be asked from another thread than the one that adds."""
+        """A lane's answer so far, up to its first hole, without what may become a stop string. May be asked from
+        another thread than the one that adds."""
         answer = self._answers[mode].copy()
-        return self._readable([answer[i] for i in range(_prefix(answer))])
+        text = self._readable([answer[i] for i in range(_prefix(answer))])
+        if (stop := self.trace[mode].stop) is not None:
+            return _before(text, stop)
+        return text[: len(text) - _held(text, self._stops)]
 
     def finish(self, reason: str = "stopped") -> Trace:
         """Close lanes that did not end by themselves and return the trace. reason: why these ended, see `forward`."""
@@ -170,7 +175,8 @@ class Recorder:
         answer = self._answers[lane.mode]
         # A lane stopped in mid-block may have holes: its text ends at the first one.
         lane.tokens = [answer[i] for i in range(_prefix(answer))]
-        lane.text = self._readable(lane.tokens)
+        text = self._readable(lane.tokens)
+        lane.text = _before(text, lane.stop) if lane.stop else text
         lane.finish = reason
 
     def _readable(self, tokens: list[int]) -> str:
@@ -194,6 +200,17 @@ class Recorder:
             self.trace.byte_pieces[token] = fresh["byte_pieces"][str(token)] = text.hex()
         else:
             self.trace.vocabulary[token] = fresh["tokens"][str(token)] = text
+
+
+def _before(text: str, stop: Stop) -> str:
+    """The text of an answer that ended at a stop string, up to that string; none where it began before the answer."""
+    at = text.find(stop.string) if stop.place or stop.characters else 0
+    return text[: max(0, at)]
+
+
+def _held(text: str, stops: Iterable[str]) -> int:
+    """How many characters at a text's end may be the beginning of a stop string."""
+    return max((n for stop in stops for n in range(1, len(stop)) if text.endswith(stop[:n])), default=0)
 
 
 def _ends_in_half(tail: bytes) -> bool:

@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 from nemodiff.trace import player
 from nemodiff.trace.events import Trace
 from tests.helpers.browser import take_away
+from tests.helpers.traces import trace_of
 from ui.page.watch import CHARTS
 from ui.render.frames import Frames
 
@@ -121,8 +122,56 @@ def test_a_format_that_cannot_be_made_is_not_offered(browser: Browser) -> None:
     page = browser.new_context(offline=True).new_page()
     page.set_content(player.template())
     page.add_script_tag(content=player.script() + "mount(document.getElementById('stage'), { formats: ['gif'] });")
-    assert page.locator('[role="menuitem"]:not([hidden]) b').all_text_contents() == ["Trace", "GIF"]
+    assert page.locator('[role="menuitem"]:not([hidden]) b').all_text_contents() == [
+        *("Trace", "Copy all", "Markdown", "Text", "GIF"),
+    ]
     page.context.close()
+
+
+#: A clipboard that this page may write to, or not: without a secure connection there is none.
+CLIPBOARD = """(act) => Object.defineProperty(navigator, "clipboard", {
+  value: { writeText: async (text) => new Function("text", act)(text) },
+})"""
+TOLD = "one two\n```\nthree |\n"
+
+
+def taken(page: Page) -> dict:
+    """A run whose answers hold a fence, with what they were measured on."""
+    words = {"1": "one", "2": " two\n", "3": "```\n", "4": "three |\n"}
+    trace = trace_of(words, [1, 2, 3, 4], device="Test | CPU", dtype="float32", recorded="2026-01-02")
+    text = json.dumps({"kind": "replay", "run": "r", "trace": trace})
+    page.evaluate("(text) => window.stage.ingest(text)", text)
+    expect(page.locator("#stage")).to_have_attribute("data-cursor", "3")
+    return trace
+
+
+def test_answers_are_taken_away_as_text_and_as_markdown_with_figures_and_hardware(alone: Page, tmp_path: Path) -> None:
+    taken(alone)
+    markdown = download(alone, "Markdown", tmp_path)
+    assert markdown.name == "nemodiff-made-for-a-test.md"
+    text = markdown.read_text(encoding="utf-8")
+    assert f"## Autoregressive\n\n````text\n{TOLD}\n````\n" in text
+    assert r"made-for-a-test · Test \| CPU · float32 · block 4 · 2026-01-02" in text
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert rows[2] == "| Autoregressive | 4 | 3 | 1.33 | 4 | 0.04 s | 100.0 | – | reached the length limit |"
+    assert rows[3].startswith("| Self-speculation | 4 | 2 | 2.00 | 3 | 0.03 s | 133.3 | 1.3× as fast, same text |")
+    plain = download(alone, "Text", tmp_path).read_text(encoding="utf-8")
+    assert f"Autoregressive: 4 tokens, 3 forwards after the prefill, 0.04 s of model time\n\n{TOLD}" in plain
+    alone.evaluate(CLIPBOARD, "window.copied = text")
+    take_away(alone, "Copy all")
+    expect(alone.get_by_role("button", name="Copied")).to_be_visible()
+    assert alone.evaluate("window.copied") == text
+    expect(alone.get_by_role("button", name="Take it away")).to_be_visible()
+
+
+def test_where_a_browser_lets_nothing_be_copied_it_is_said(alone: Page) -> None:
+    taken(alone)
+    alone.evaluate(CLIPBOARD, "throw new Error(text)")
+    alone.evaluate("document.execCommand = () => false")
+    take_away(alone, "Copy all")
+    expect(alone.locator("#stage .message")).to_have_text(
+        "The browser did not let the page copy: take the Markdown file instead."
+    )
 
 
 def test_the_legend_stands_in_one_line(page: Page) -> None:

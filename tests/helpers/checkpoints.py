@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,18 @@ def load_as(folder: Path, dtype: torch.dtype) -> Transformer | CpuModel:
 def open_engine(folder: Path, dtype: torch.dtype = torch.float32, **defaults) -> Engine:
     model = load_model(folder, "cpu", dtype)
     return Engine(folder.name, model, Tokenizer(folder), Defaults(**defaults))
+
+
+def write_syllables(folder: Path, layers: int = SHAPE["num_hidden_layers"]) -> Path:
+    """A tiny Llama whose tokens are 1 to 4 letters of a, b and c, halves of é, and é with letters around it: short
+    texts begin and end inside of tokens."""
+    write_llama(random_llama(num_hidden_layers=layers), folder, num_hidden_layers=layers)
+    pieces = ["".join(letters) for length in range(1, 5) for letters in itertools.product("abc", repeat=length)]
+    pieces += ["Ã", "©", "Ã©", "aÃ", "©b", *(f"{a}Ã©{b}" for a, b in itertools.product(["a", "b", "ab"], repeat=2))]
+    pieces += [f"{piece}Ġ" for piece in pieces]
+    vocabulary = {piece: token for token, piece in enumerate(pieces[:VOCABULARY])}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder

@@ -98,6 +98,8 @@ def values(**fields: Any) -> list[Any]:
     defaults: dict[str, Any] = {
         "prompt": "w1 w2",
         "modes": ["ar"],
+        "system": "",
+        "history": "",
         "block": 8,
         "sampler": "confidence",
         "threshold": 0.9,
@@ -113,6 +115,7 @@ def values(**fields: Any) -> list[Any]:
         "weight": 1,
         "order": "best",
         "rows": None,
+        "stop": "",
         "picture": "",
     }
     assert fields.keys() <= defaults.keys()

@@ -27,6 +27,9 @@ class MadeUp:
         self.model = SimpleNamespace(config=SimpleNamespace(mask=MASK))
         self.seed, self.steady, self.forwards = seed, steady, 0
 
+    def stops(self, token, index):
+        return False
+
     def denoise(self, block, start):
         assert start == 0
         self.forwards += 1

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PixtralImageProcessorPil
 
 from nemodiff.cli.main import main
+from nemodiff.conversation import Message
 from nemodiff.engine.loading import load
 from nemodiff.engine.local import Engine
 from nemodiff.errors import CheckpointError, RequestError
@@ -169,6 +170,28 @@ def test_prompts_are_built_from_the_template(engine, tmp_path, named):
     ids = engine.encode(Request(prompt="w20 w21", images=pictures))
     assert ids == [*placeholders(*grids), 20, 21, 76]
     assert engine.encode(Request(prompt="w20 w21")) == [20, 21, 76]
+
+
+def test_a_picture_of_an_earlier_turn_stands_in_its_turn(tmp_path):
+    folder = write_vlm(tmp_path / "m", tokenizer=True)
+    (folder / "chat_template.jinja").write_text(
+        "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}{% for part in m.content %}"
+        "{{ '[IMG] ' if part.type == 'image' else part.text }}{% endfor %}{% endif %} <think> {% endfor %}"
+    )
+    engine, pictures = load(str(folder), device="cpu", dtype="float32"), PICTURES["two"]
+    first, second = ([grid(engine.model.config.vision, one.width, one.height)] for one in pictures)
+    asked, answered = Message("user", "w20", 1), Message("assistant", "w22")
+    request = Request(prompt="w21", history=(asked, answered), images=pictures, max_new_tokens=4, modes=("ar",))
+    ids = [*placeholders(*first), 20, 76, 22, 76, *placeholders(*second), 21, 76]
+    assert engine.encode(request) == ids
+    given = engine.generate(Request(prompt_ids=ids, images=pictures, max_new_tokens=4, modes=("ar",)))
+    trace = engine.generate(request)
+    assert trace["ar"].tokens == given["ar"].tokens
+    assert Trace.from_json(trace.to_json()).request["history"][0] == {"role": "user", "content": "w20", "images": 1}
+    only = Request(prompt="w21", history=(asked, answered), images=pictures[:1], modes=("ar",))
+    assert engine.encode(only) == [*placeholders(*first), 20, 76, 22, 76, 21, 76]
+    with pytest.raises(RequestError, match=r"^The conversation brought pictures \(1\) that are not given: give"):
+        Request(prompt="w21", history=(asked, answered))
 
 
 def test_what_does_not_fit_gets_a_sentence(engine, tmp_path):

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 ORDER = (
     *("nemodiff.errors", "nemodiff.files", "nemodiff.cache_folder", "nemodiff.json_fields", "nemodiff.markdown"),
     "nemodiff.settings",
+    "nemodiff.conversation",
     *("nemodiff.trace", "nemodiff.pictures"),
     *("nemodiff.request", "nemodiff.examples", "nemodiff.command", "nemodiff.samplers", "nemodiff.model"),
     *("nemodiff.decode", "nemodiff.checkpoints", "nemodiff.engine", "nemodiff.tasks", "nemodiff.evaluate"),

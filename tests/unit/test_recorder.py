@@ -12,9 +12,11 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from nemodiff.conversation import MAX_MESSAGES
 from nemodiff.engine.local import Engine
 from nemodiff.errors import TraceError
 from nemodiff.request import Request
+from nemodiff.settings import MAX_STRING, MAX_STRINGS
 from nemodiff.trace import Position, Recorder, Trace, events, oracle, reading
 from nemodiff.trace.adapters import log
 from nemodiff.trace.opening import read_trace
@@ -102,7 +104,12 @@ def test_the_schema_and_the_reader_name_the_same_values_and_bounds() -> None:
     assert part["event"]["phase"]["enum"] == list(events.PHASES)
     assert part["position"]["state"]["enum"] == list(events.STATES)
     assert SCHEMA["$defs"]["finish"]["enum"] == list(events.FINISHES)
-    assert part["position"]["index"]["maximum"] == reading.MAX_INDEX
+    assert part["position"]["index"]["maximum"] == part["stop"]["place"]["maximum"] == reading.MAX_INDEX
+    assert part["stop"]["end"]["maximum"] == part["stop"]["characters"]["maximum"] == reading.MAX_TEXT
+    asked = SCHEMA["properties"]["request"]["properties"]
+    assert asked["history"]["maxItems"] == MAX_MESSAGES
+    assert (asked["stop"]["maxItems"], asked["stop"]["items"]["maxLength"]) == (MAX_STRINGS, MAX_STRING)
+    assert part["stop"]["string"]["maxLength"] == MAX_STRING
     assert part["position"]["top"]["maxItems"] == part["event"]["tree"]["maxItems"] == reading.MAX_TOP
     assert part["event"]["length"]["maximum"] == part["event"]["rows"]["maximum"] == reading.MAX_BLOCK
     assert part["event"]["start"]["maximum"] == reading.MAX_INDEX + reading.MAX_BLOCK
@@ -124,6 +131,9 @@ def test_the_schema_and_the_reader_name_the_same_values_and_bounds() -> None:
         (("lanes", 0, "events", 0, "positions", 0, "confidence"), 2),
         (("lanes", 0, "events", 0, "positions", 0, "index"), None),
         (("lanes", 0, "events", 0, "positions", 0, "top"), [[1]]),
+        (("lanes", 0, "events", 0, "stop"), {"place": 0, "characters": 0, "end": 1, "string": ""}),
+        (("request", "history"), [{"role": "system", "content": "x"}]),
+        (("request", "stop"), ["x" * 101]),
         (("lanes", 0, "mode"), "beam"),
         (("lanes", 0, "note"), "x" * (events.MAX_NOTE + 1)),
         (("lanes",), []),
@@ -200,7 +210,7 @@ HEAD = json.dumps({"log": log.SCHEMA, "model": "m"})
         ('{"tokens": ["a"], "ms": NaN}', "Line 2 of the log holds no valid JSON."),
         ('{"tokens": ["a"], "mode": "diffusion"}', "mode must be ar or self-speculation, not 'diffusion'."),
         ('{"tokens": ["a"], "accepted": 3}\n{"tokens": ["a"], "accepted": 3}', "accepted must be a whole number"),
-        ('{"tokens": ["a"], "finish": "soon"}', "finish must be eos, length, stopped, time, on the last line"),
+        ('{"tokens": ["a"], "finish": "soon"}', "finish must be eos, stop, length, stopped, time, on the last line"),
         ('{"tokens": ["a"], "finish": "eos"}\n{"tokens": ["b"]}', "Line 2 of the log: finish must be"),
         ('{"tokens": ["\\ud800"]}', "Line 2 of the log holds no valid JSON."),
         ('{"tokens": ["a"], "ms": 9e8}\n{"tokens": ["a"], "ms": 9e8}', "ms must add up to less than"),

@@ -7,18 +7,28 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nemodiff.conversation import ROLES
 from nemodiff.errors import RequestError
 from nemodiff.request import ACCEPTANCES, DRAFTS, ORDERS, SAMPLERS
 from nemodiff.trace.events import MODES
 from ui.page import permalink
 from ui.page.permalink import FIELDS, PICTURE, query, read
 
-DEFAULTS = ["Hi", list(MODES), 8, "confidence", 0.95, 0.3, 4, 0, 0, 128, False, False, "linear", "match", 1]
-DEFAULTS += ["best", None]
+DEFAULTS = ["Hi", list(MODES), "", "", 8, "confidence", 0.95, 0.3, 4, 0, 0, 128, False, False, "linear", "match", 1]
+DEFAULTS += ["best", None, ""]
+#: A conversation as its field holds it, of up to two turns.
+TURNS = st.tuples(st.text(st.characters(codec="utf-8"), min_size=1, max_size=20).filter(str.strip), st.text(max_size=9))
+TALK = st.lists(TURNS, max_size=2).map(
+    lambda turns: json.dumps(
+        [{"role": role, "content": one} for turn in turns for role, one in zip(ROLES, turn, strict=True)]
+    )
+)
 
 VALUES = st.tuples(
     st.text(st.characters(codec="utf-8"), min_size=1, max_size=80).filter(str.strip),
     st.lists(st.sampled_from(MODES), min_size=1, unique=True).map(lambda m: [mode for mode in MODES if mode in m]),
+    st.sampled_from(["", "Be brief.\n– é"]),
+    TALK.map(lambda text: "" if text == "[]" else text),
     st.integers(2, 64),
     st.sampled_from(SAMPLERS),
     st.integers(0, 100).map(lambda n: n / 100),
@@ -34,6 +44,7 @@ VALUES = st.tuples(
     st.integers(0, 100).map(lambda n: n / 100),
     st.sampled_from(ORDERS),
     st.integers(2, 64),
+    st.sampled_from(["", "\\n", "a, b\n\\\\&=é"]),
 ).map(list)
 
 
@@ -47,16 +58,25 @@ def test_round_trip(values):
 
 def test_what_is_as_by_default_is_left_out():
     assert query(DEFAULTS, DEFAULTS) == "prompt=Hi"
-    changed = [*DEFAULTS[:2], 16, *DEFAULTS[3:7], 0.7, *DEFAULTS[8:11], True, *DEFAULTS[12:]]
+    changed = [*DEFAULTS[:4], 16, *DEFAULTS[5:9], 0.7, *DEFAULTS[10:13], True, *DEFAULTS[14:]]
     assert query(changed, DEFAULTS) == "prompt=Hi&block=16&temperature=0.7&raw=1"
-    assert query([*DEFAULTS[:2], None, *DEFAULTS[3:]], DEFAULTS) == "prompt=Hi"
-    assert query([*DEFAULTS[:-1], 0], DEFAULTS) == "prompt=Hi"  # what a field without a value holds once it shows
-    assert query([*DEFAULTS[:5], 0, *DEFAULTS[6:]], DEFAULTS) == "prompt=Hi&entropy=0"
+    assert query([*DEFAULTS[:4], None, *DEFAULTS[5:]], DEFAULTS) == "prompt=Hi"
+    # what a field without a value holds once it shows
+    assert query([*DEFAULTS[:-2], 0, DEFAULTS[-1]], DEFAULTS) == "prompt=Hi"
+    assert query([*DEFAULTS[:7], 0, *DEFAULTS[8:]], DEFAULTS) == "prompt=Hi&entropy=0"
 
 
 def test_an_example_picture_stands_beside_the_fields():
     assert query(DEFAULTS, DEFAULTS, "shapes") == "prompt=Hi&picture=shapes"
     assert PICTURE not in FIELDS and read({PICTURE: "shapes"}) == ({}, [])
+
+
+def test_a_link_carries_no_picture_of_a_conversation():
+    turn = [{"role": "user", "content": "What is it?", "images": 1}, {"role": "assistant", "content": "A cat."}]
+    for kept in (json.dumps(turn), json.dumps({"run": "abc", "messages": turn})):
+        with pytest.raises(RequestError, match="A link carries no picture of a conversation: let it go"):
+            query([*DEFAULTS[:3], kept, *DEFAULTS[4:]], DEFAULTS)
+        assert read({"history": kept}) == ({}, ["history"])
 
 
 def test_a_prompt_too_long_for_a_link():
@@ -81,10 +101,13 @@ def test_values_that_are_off():
         "prompt": " ",
         "draft": "x",
         "order": "rightmost",
+        "stop": "x" * 101,
+        "system": "x" * 100_001,
+        "history": '[{"role": "assistant", "content": "a"}]',
     }
     assert read(bad | {"seed": "5"}) == (
         {"seed": 5},
-        ["prompt", "modes", "block", "sampler", "threshold", "raw", "draft", "order"],
+        ["prompt", "modes", "system", "history", "block", "sampler", "threshold", "raw", "draft", "order", "stop"],
     )
 
 

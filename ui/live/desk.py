@@ -197,7 +197,9 @@ class Desk:
         """Count and log a run that ended. asked: when it was asked for, on the monotonic clock."""
         lanes = run.recorder.trace.lanes
         finishes = {lane.finish for lane in lanes}
-        finish = "error" if run.error else next((f for f in ("time", "stopped", "length") if f in finishes), "eos")
+        finish = (
+            "error" if run.error else next((f for f in ("time", "stopped", "length", "stop") if f in finishes), "eos")
+        )
         self.metrics.runs.labels(finish).inc()
         for lane in lanes:
             self.metrics.tokens.labels(lane.mode).inc(len(lane.tokens))

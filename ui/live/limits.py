@@ -21,6 +21,12 @@ def within(request: Request, settings: Settings, engine: EngineInterface) -> Non
         )
     if len(request.prompt) > settings.max_prompt:
         raise RequestError(f"This page takes prompts of up to {settings.max_prompt:,} characters: shorten yours.")
+    if request.characters > settings.max_prompt:
+        shorten = "let the conversation go, or shorten what you ask" if request.history else "shorten one of the two"
+        raise RequestError(
+            f"This page takes up to {settings.max_prompt:,} characters, and what stands before the prompt counts: "
+            f"together they have {request.characters:,}. To go on, {shorten}."
+        )
     if (tokens := len(engine.encode(request))) > settings.max_prompt_tokens:
         raise RequestError(
             f"This page reads up to {settings.max_prompt_tokens:,} tokens before it writes, and these are {tokens:,}: "

@@ -12,14 +12,14 @@ from nemodiff.trace import player
 from ui import api
 from ui.live.desk import Desk
 from ui.live.models import Checkpoints, Report
-from ui.page import checkpoint_menu, compare, links, picture_slot, shelf, tour, words
+from ui.page import checkpoint_menu, compare, conversation, links, picture_slot, shelf, tour, words
 from ui.page.checkpoint_menu.switch import Switch
 from ui.page.watch import MODEL, QUIET, Watch
 from ui.settings import Settings
 
 STYLES = [
     Path(__file__).parent / "page.css",
-    *(part.STYLE for part in (checkpoint_menu, picture_slot, words, shelf, tour, compare, player)),
+    *(part.STYLE for part in (checkpoint_menu, picture_slot, conversation, words, shelf, tour, compare, player)),
 ]
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "DejaVu Sans", "sans-serif"]
 MONO = ["ui-monospace", "DejaVu Sans Mono", "Menlo", "Consolas", "monospace"]

@@ -8,14 +8,15 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from nemodiff.errors import RequestError
+from nemodiff.errors import RequestError, SettingError
 from nemodiff.examples import EXAMPLES
 from nemodiff.pictures import Picture
 from nemodiff.request import Request
-from nemodiff.settings import Choice, Flag, Number, Setting, Whole, offered
+from nemodiff.settings import Choice, Flag, Number, Setting, Texts, Whole, offered
 from nemodiff.trace.events import MODES
 from nemodiff.trace.values import MAX_WHOLE
 from ui.live.models import Checkpoints
+from ui.page import conversation
 from ui.settings import Settings
 from ui.values import check_length, exact_whole, given, listed, new_tokens, whole
 
@@ -33,8 +34,9 @@ class Form:
 
     @property
     def fields(self) -> list[Any]:
-        """The components of prompt, modes and settings, in the order of `permalink.FIELDS`."""
-        return [self.prompt, self.modes, *(self._of[setting.name] for setting in OFFERED)]
+        """The components of prompt, modes, what stands before the prompt and settings, in the order of
+        `permalink.FIELDS`."""
+        return [self.prompt, self.modes, self.system, self.history, *(self._of[setting.name] for setting in OFFERED)]
 
     @property
     def by_checkpoint(self) -> dict[str, Any]:
@@ -85,7 +87,11 @@ class Form:
             )
             self._add(setting for setting in shown if not setting.more)
         with gr.Accordion("More", open=False, elem_id="more") as more, gr.Row(elem_id="extras"):
+            self.system = gr.Textbox(
+                "", label="system prompt", placeholder="none", lines=2, max_lines=6, elem_id="system", min_width=240
+            )
             self._add(setting for setting in shown if setting.more)
+        self.history = conversation.field()
         return more
 
     def wire(self, quiet: dict[str, Any]) -> None:
@@ -107,7 +113,7 @@ class Form:
 
     def request(self, sent: Sequence[Any], images: tuple[Picture, ...]) -> Request:
         """The Request of the fields' values as they were sent. Raises RequestError."""
-        prompt, modes, *values = sent
+        prompt, modes, system, history, *values = sent
         check_length(prompt, self._settings.max_prompt)
         chosen = dict(zip((setting.name for setting in OFFERED), values, strict=True))
         settings = {}
@@ -115,7 +121,13 @@ class Form:
             if setting.of is None or chosen[setting.of[0]] in setting.of[1]:  # a field that does not show sets nothing
                 settings[setting.name] = self._read(setting, chosen[setting.name])
         return Request(
-            prompt=prompt, images=images, modes=_modes(modes), time_limit=self._settings.time_limit, **settings
+            prompt=prompt,
+            system=system or "",
+            history=conversation.read(history)[0],
+            images=images,
+            modes=_modes(modes),
+            time_limit=self._settings.time_limit,
+            **settings,
         )
 
     def _read(self, setting: Setting, sent: Any) -> Any:
@@ -123,6 +135,8 @@ class Form:
         match setting.kind:
             case Flag():
                 return bool(sent)
+            case Texts():
+                return _texts(setting, sent)
             case Whole() if setting.name == "max_new_tokens":
                 return new_tokens(sent, self._settings.max_new_tokens)
             case Whole(high=high) if high > MAX_WHOLE:
@@ -147,6 +161,13 @@ class Form:
         match setting.kind:
             case Flag():
                 return gr.Checkbox(value, label=setting.label + setting.note, elem_id=name, min_width=60)
+            case Texts():
+                # Not its name: Stop's button has that id. Of one line Enter would make none more.
+                label, place = setting.label + setting.note, setting.label.replace(" ", "-")
+                none = r"none; \n is a line break"
+                return gr.Textbox(
+                    value, label=label, placeholder=none, lines=2, max_lines=4, elem_id=place, min_width=240
+                )
             case Choice(names=names, labels=labels):
                 offered = self._checkpoints.samplers if setting.name == "sampler" else names
                 choices = list(zip(labels, names, strict=True)) if labels else list(offered)
@@ -176,6 +197,8 @@ class Form:
         """What a field holds at first: what the checkpoint fills in where the table leaves it to that."""
         if setting.name == "max_new_tokens":
             return min(setting.default, self._settings.max_new_tokens)
+        if isinstance(setting.kind, Texts):
+            return setting.kind.write(setting.default)
         if setting.default is None:
             return getattr(self._checkpoints.filled, setting.name)
         return self._checkpoints.defaults.get(setting.key, setting.default)
@@ -183,6 +206,13 @@ class Form:
 
 def _named(name: str) -> Setting:
     return next(setting for setting in OFFERED if setting.name == name)
+
+
+def _texts(setting: Setting, sent: Any) -> tuple[str, ...]:
+    """The lines of a field, bounded before they are parted. Raises RequestError."""
+    if not setting.kind.is_like(sent or ""):
+        raise SettingError(setting.name, f"takes {setting.kind.words}.")
+    return setting.kind.parse(sent or "")
 
 
 def _modes(sent: Any) -> tuple[str, ...]:

@@ -10,9 +10,10 @@ from urllib.parse import urlencode
 
 from nemodiff.errors import RequestError
 from nemodiff.request import MAX_PROMPT_CHARACTERS, whole_characters
-from nemodiff.settings import Setting, Whole, offered
+from nemodiff.settings import Setting, Texts, Whole, offered
 from nemodiff.trace.events import MODES
 from nemodiff.trace.values import MAX_WHOLE
+from ui.page import conversation
 
 #: The name of an example picture stands beside the fields: a picture of one's own is in no link.
 PICTURE = "picture"
@@ -47,6 +48,28 @@ class _Prompt:
     write = staticmethod(str)
 
 
+class _System(_Prompt):
+    """A system prompt; it may be empty."""
+
+    def read(self, text: str) -> str:
+        if len(text) > MAX_PROMPT_CHARACTERS:
+            raise ValueError
+        return text
+
+
+class _History:
+    def read(self, text: str) -> str:
+        if any(message.images for message in conversation.read(text)[0]):
+            raise ValueError
+        return text
+
+    @staticmethod
+    def holds(value: Any) -> bool:
+        return isinstance(value, str) and len(value) <= conversation.MAX_TEXT
+
+    write = staticmethod(str)
+
+
 @dataclass(frozen=True, slots=True)
 class _Setting:
     """A setting of the table."""
@@ -58,7 +81,7 @@ class _Setting:
         self.setting.check(value)
         if isinstance(value, int) and value > MAX_WHOLE:
             raise ValueError
-        return value
+        return text if isinstance(self.setting.kind, Texts) else value  # as its field holds it
 
     def holds(self, value: Any) -> bool:
         return self.setting.kind.is_like(value)
@@ -75,16 +98,23 @@ def _is_nothing(field: Any, value: Any) -> bool:
 
 _SETTINGS = {setting.key: setting for setting in offered("page")}
 #: What the page calls a field, where that is not its name in a URL.
-LABELS = {key: setting.label for key, setting in _SETTINGS.items() if setting.label != key}
+LABELS = {key: setting.label for key, setting in _SETTINGS.items() if setting.label != key} | {
+    "system": "system prompt",
+    "history": "conversation",
+}
 #: Fields under "More": a link that sets one of them opens it.
-MORE = frozenset(key for key, setting in _SETTINGS.items() if setting.more)
+MORE = frozenset(key for key, setting in _SETTINGS.items() if setting.more) | {"system"}
 
 #: In the order of the page's fields: the name in a URL, and how its value reads.
 FIELDS: dict[str, Any] = {
     "prompt": _Prompt(),
     "modes": _Modes(),
+    "system": _System(),
+    "history": _History(),
     **{key: _Setting(setting) for key, setting in _SETTINGS.items()},
 }
+#: The place of the conversation among them.
+HISTORY = list(FIELDS).index("history")
 
 
 def query(values: list[Any], defaults: list[Any], picture: str | None = None) -> str:
@@ -95,6 +125,10 @@ def query(values: list[Any], defaults: list[Any], picture: str | None = None) ->
     for value in values:
         if isinstance(value, str):
             whole_characters(value)
+    if any(message.images for message in conversation.read(values[HISTORY])[0]):
+        raise RequestError(
+            "A link carries no picture of a conversation: let it go, or save the trace and share that file."
+        )
     pairs = [
         (name, field.write(value))
         for (name, field), value, default in zip(FIELDS.items(), values, defaults, strict=True)
@@ -104,7 +138,8 @@ def query(values: list[Any], defaults: list[Any], picture: str | None = None) ->
         pairs.append((PICTURE, picture))
     text = urlencode(pairs)
     if len(text) > MAX_QUERY:
-        raise RequestError("The prompt is too long for a link: save the trace and share that file.")
+        before = " with what stands before it" if dict(pairs).keys() & {"system", "history"} else ""
+        raise RequestError(f"The prompt{before} is too long for a link: save the trace and share that file.")
     return text
 
 

@@ -24,7 +24,7 @@ from ui.live.limits import within
 from ui.live.messages import Finished, Refused, Waiting
 from ui.live.models import Checkpoints
 from ui.live.stage import packed
-from ui.page import files, permalink, picture_slot, tour, words
+from ui.page import conversation, files, permalink, picture_slot, tour, words
 from ui.page.form import Form
 from ui.page.shelf import Shelf
 from ui.render import charts
@@ -69,6 +69,7 @@ KEPT = """() => {
 KEEP = f"""(...values) => {{
   const names = {json.dumps(list(permalink.FIELDS))};
   (window.nemodiff ||= {{}}).fields = Object.fromEntries(names.map((name, k) => [name, values[k]]));
+  document.dispatchEvent(new Event("nemodiff-fields"));
 }}"""
 #: What the page adds to the fields: the ticket and where the picture's upload lies; or that alone, for a link.
 ASKS = "async (...fields) => [...fields.slice(0, -1), await document.querySelector('#stage').asks()]"
@@ -96,6 +97,7 @@ class Watch:
             self.form.ask()
             self.halt = gr.Button("Stop", elem_id="stop", min_width=80, scale=0)
             self.start = gr.Button("Generate", variant="primary", elem_id="generate", min_width=110, scale=0)
+        self.talk = conversation.view()
         self.examples = gr.Dataset(
             components=[self.form.prompt],
             samples=[[one.prompt] for one in EXAMPLES],
@@ -145,6 +147,9 @@ class Watch:
         lit = stage.light(self.speed_of_light, None, stage, **MODEL)
         for runs_on in (going, forked, lit):
             runs_on.failure(None, js=of_stage("failed()"), queue=False, **QUIET)
+        asked_on = [self.form.history, self.form.system, self.form.prompt]
+        stage.ask_on(None, None, asked_on, js=of_stage("goesOn"), queue=False, **QUIET)
+        self.talk.let_go(None, None, self.form.history, js="() => ''", queue=False, **QUIET)
         # Nothing is cancelled by Gradio, which would cancel whatever else of the same kind its session has asked for.
         stage.halt(self.stop, None, None, queue=False, **QUIET)
         self.link.click(self.make_link, [*fields, held], [held, stage], js=WITH_PICTURE, queue=False, **QUIET).then(
@@ -180,7 +185,8 @@ class Watch:
                 yield from packed(Waiting(f"The model is being loaded. {line}".rstrip(), 0), ticket)
             try:
                 self.engine()
-                request = self.form.request(values, self.slot.images(shown))
+                brought = conversation.pictures(values[permalink.HISTORY], self._desk.runs)
+                request = self.form.request(values, brought + self.slot.images(shown))
             except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
                 yield from packed(Refused(wire.explain(worded(error))), ticket)
                 return

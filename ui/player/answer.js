@@ -1,6 +1,7 @@
 // What a finished answer is worth beyond its speed: one that was to be JSON and does not parse is no gain, however fast.
 // The server judges ([{words, fault}] a lane), since it can read code, too; a stage without one shows what it was given.
 
+const answerOf = (log, lane) => log.table.answer(lane.answer, lane.stop).join("");
 const marksOf = (lane) => (lane.finish === "eos" && lane.closed?.marks) || [];
 
 /** "" or what is wrong with a lane's answer. Only answers that ended by themselves are judged: a cut one cannot parse. */

@@ -21,7 +21,7 @@ class Copying {
     const log = this.getLog();
     const lane = log?.lanes.get(mode);
     if (!lane) return;
-    const copied = await toClipboard(log.table.exact(lane.answer).join(""));
+    const copied = await toClipboard(answerOf(log, lane));
     button.focus({ preventScroll: true });
     this.say(copied ? "The lane's text was copied." : "The browser did not let the page copy: select the text and copy it.");
     setData(button, "copied", copied ? "yes" : "no");
@@ -41,7 +41,7 @@ class Copying {
 
   textOf(view, range) {
     const standing = view.nodes.map((node) => (node.cell && KEPT.has(node.cell.state) ? node.cell.token : -1));
-    const texts = this.getLog().table.exact(standing);
+    const texts = this.getLog().table.answer(standing, this.getLog().lanes.get(view.mode)?.stop);
     return view.nodes.map((node, i) => (standing[i] < 0 || !range.intersectsNode(node) ? "" : partOf(node, range, texts[i]))).join("");
   }
 }

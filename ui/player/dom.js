@@ -25,5 +25,5 @@ function setAttribute(node, name, value) {
 const probability = (p) => (p === undefined || p === null ? "–" : p > 0 && p < 0.005 ? "<0.01" : p.toFixed(2));
 const seconds = (ms) => (ms < 9950 ? `${(ms / 1000).toFixed(2)} s` : `${(ms / 1000).toFixed(1)} s`);
 const plural = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
-const FINISHES = { eos: "ended with EOS", length: "reached the length limit", stopped: "stopped", time: "reached the time limit" };
+const FINISHES = { eos: "ended with EOS", stop: "ended at a stop string", length: "reached the length limit", stopped: "stopped", time: "reached the time limit" };
 const PHASES = { prefill: "prefill", decode: "decode", denoise: "denoise", refresh: "refresh", draft: "draft", verify: "verify" };

@@ -15,6 +15,14 @@ const stage = mount(root, {
     if (text) trigger("branch", text);
   },
   light: (asked) => trigger("light", asking.light(JSON.stringify(asked))),
+  askOn: ({ system, messages, run }) => {
+    root.goesOn = [JSON.stringify(run ? { run, messages } : messages), system, ""];
+    trigger("ask_on");
+    if (run) document.querySelector("#picture")?.empty?.(); // it stays in the turn that brought it
+    const field = document.querySelector("#prompt textarea");
+    field?.focus();
+    field?.scrollIntoView({ block: "nearest" });
+  },
   stop: () => document.querySelector("#stop")?.click(),
   open: () => document.querySelector("#open-trace")?.click(),
 });

@@ -123,7 +123,7 @@ class LaneView {
     figures.rate.name.title = speedUp ? SPEED_UP : "";
     paintMark(this.mark, lane, atEnd);
     // That an answer which holds ended by itself goes without saying.
-    setText(this.finish, atEnd && lane.finish && this.mark.hidden ? FINISHES[lane.finish] || lane.finish : "");
+    setText(this.finish, atEnd && lane.finish && this.mark.hidden ? finishOf(lane) : "");
     setData(this.root, "finish", atEnd ? lane.finish : null);
   }
 
@@ -189,8 +189,11 @@ class LaneView {
     if (this.finalAt !== lane.events.length) {
       const ids = Array.from({ length: Math.min(lane.tip.cells.length, SHOWN) }, (_, i) => lane.tip.cells[i]?.token ?? -1);
       let paragraph = 0;
-      this.final = log.table.join(ids).map((text, i) => {
-        const place = { text: ids[i] < 0 ? "" : text, special: log.table.special.has(ids[i]), paragraph };
+      const final = lane.answer;
+      const first = lane.stop ? lane.stop.place + Boolean(lane.stop.characters) : Infinity; // of the stop string's own tokens
+      this.final = log.table.joinUntil(ids, final, lane.stop).map((text, i) => {
+        const stops = i >= first && i < final.length;
+        const place = { text: ids[i] < 0 ? "" : text, special: stops || log.table.special.has(ids[i]), stops, paragraph };
         if (text.endsWith("\n")) paragraph += 1;
         return place;
       });
@@ -203,7 +206,8 @@ class LaneView {
     const cells = state.cells;
     const count = Math.min(cells.length, SHOWN);
     const hold = this.layout(log, lane);
-    const texts = log.table.join(Array.from({ length: count }, (_, i) => cells[i]?.token ?? -1));
+    const ids = Array.from({ length: count }, (_, i) => cells[i]?.token ?? -1);
+    const texts = lane.stop ? log.table.joinUntil(ids, lane.answer, lane.stop) : log.table.join(ids);
     const size = Math.max(count, hold.length);
     if (hold !== this.folded || size !== this.nodes.length) this.fold(hold, size);
     const [from, to] = this.partial ? this.near(hold, lane.events[state.k]) : [0, size];
@@ -297,6 +301,10 @@ class LaneView {
   }
 }
 
+function finishOf({ finish, stop }) {
+  return stop ? `ended at “${seen(stop.string).replace(/[\n\t]/g, glyphs)}”` : FINISHES[finish] || finish;
+}
+
 const rateOf = (event) => (event && event.clock > 0 ? event.kept / (event.clock / 1000) : 0);
 
 function ageOf(state, distance) {
@@ -323,9 +331,9 @@ function hideCell(node, { text, special }) {
   setText(node, text);
 }
 
-function paintCell(node, cell, text, { text: hold, special: later }, distance, table, differs) {
+function paintCell(node, cell, text, { text: hold, special: later, stops }, distance, table, differs) {
   const age = ageOf(cell.state, distance);
-  const special = text === hold ? table.special.has(cell.token) : later; // its frame takes room
+  const special = text === hold && !stops ? table.special.has(cell.token) : later; // its frame takes room
   const key = `${cell.state}|${age}|${special}|${differs}|${text}|${hold}`;
   node.cell = cell;
   setData(node, "index", cell.index);

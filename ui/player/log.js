@@ -79,6 +79,7 @@ class Lane {
     this.nfe = 0;
     this.denoised = new Set(); // starts of the blocks that were denoised
     this.finish = null;
+    this.stop = null; // where a stop string begins and ends
     this.closed = null; // what the server said of a finished lane: tokens, text, peak_memory, marks
     this.note = ""; // how another engine decodes in this lane
     this.ceiling = null; // of a diffusion lane, once it was asked for
@@ -126,6 +127,7 @@ class Lane {
       this.since = 0;
     }
     if (raw.finish) this.finish = raw.finish;
+    if (raw.stop) this.stop = raw.stop;
   }
 
   /** What the released code counts up to an event, as `nemodiff.trace.Lane.nfe` does; null for a lane of another engine,
@@ -292,7 +294,7 @@ class Log {
         mode: lane.mode,
         events: lane.events.map(({ raw: { q, mode, ...event } }) => event),
         tokens,
-        text: lane.closed?.text ?? this.table.decode(tokens),
+        text: lane.closed?.text ?? answerOf(this, lane),
         finish: lane.finish,
         seconds: lane.milliseconds / 1000,
       };
@@ -322,7 +324,7 @@ class Log {
     if (!ar || !lane || mode === "ar") return null;
     const a = ar.answer;
     const b = lane.answer;
-    const whole = [ar, lane].every((one) => one.finish === "eos" || one.finish === "length");
+    const whole = [ar, lane].every((one) => ["eos", "stop", "length"].includes(one.finish));
     const n = Math.min(a.length, b.length);
     for (let i = 0; i < n; i++) if (a[i] !== b[i]) return { first: i, n, whole };
     return { first: whole && a.length !== b.length ? n : null, n, whole };

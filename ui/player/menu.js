@@ -1,19 +1,11 @@
 // What a viewer takes away, in one menu: opened by its button or the arrow keys, walked with the arrows, left with
-// Escape. Where only one thing can be taken, the button does that itself.
+// Escape.
 
 class Menu {
-  /** only: the button's name where nothing but the first item works. */
-  constructor(node, only) {
+  constructor(node) {
     this.toggle = node.querySelector("[aria-haspopup]");
     this.list = node.querySelector('[role="menu"]');
-    const single = this.items.length === 1;
-    this.name = single ? only : this.toggle.textContent;
-    if (single) {
-      this.toggle.addEventListener("click", () => this.ready && this.items[0].click());
-      for (const name of ["aria-haspopup", "aria-expanded", "aria-controls"]) this.toggle.removeAttribute(name);
-      setText(this.toggle, this.name);
-      return;
-    }
+    this.name = this.toggle.textContent;
     this.toggle.addEventListener("click", () => (this.list.hidden ? this.open() : this.close()));
     this.list.addEventListener("click", (event) => event.target.closest('[role="menuitem"]') && this.close());
     node.addEventListener("keydown", (event) => this.key(event));
@@ -51,6 +43,12 @@ class Menu {
   busy(text) {
     setText(this.toggle, text || this.name);
     setAttribute(this.toggle, "aria-disabled", text ? "true" : null);
+  }
+
+  /** What was done, on the button for a moment. */
+  tell(text) {
+    setText(this.toggle, text);
+    setTimeout(() => this.ready && setText(this.toggle, this.name), 2000);
   }
 
   key(event) {

@@ -3,7 +3,7 @@
 const REST = 100; // ms
 
 /** hooks.resync(run) → promise of a full payload of a live run; hooks.ended(ticket, how): what was asked for has ended; hooks.open() → ask the viewer for a trace file; hooks.stop() → stop the run;
- * hooks.make(kind, trace) → promise of {blob, ending} or {error}, of the kinds in hooks.formats; hooks.branch: see Inspector; hooks.light: see Light. All may be
+ * hooks.make(kind, trace) → promise of {blob, ending} or {error}, of the kinds in hooks.formats; hooks.branch: see Inspector; hooks.light: see Light; hooks.askOn: see AskOn. All may be
  * missing: a stage needs no server. Returns {ingest, seek, expect, wait, unwait, stopping, lost, found, fail, kept, transport, log}. */
 function mount(root, hooks = {}) {
   let log = null;
@@ -22,6 +22,8 @@ function mount(root, hooks = {}) {
   const attention = new AttentionView(root, schedule);
   const solo = new Solo(root, schedule);
   new Copying(root, views, () => log, (text) => setText(announce, text));
+  const askOn = new AskOn(views, () => log, hooks.askOn, (text) => say(text));
+  const before = new Before(root);
   const light = new Light(root, hooks, schedule);
   const pictures = new Pictures(root);
   const summary = new Summary(root);
@@ -52,7 +54,8 @@ function mount(root, hooks = {}) {
     maker.hidden = !hooks.formats?.includes(maker.dataset.make);
     maker.addEventListener("click", () => makeFile(maker));
   }
-  const menu = new Menu(root.querySelector(".away"), "Save trace");
+  for (const taker of root.querySelectorAll("[data-text]")) taker.addEventListener("click", () => takeText(taker.dataset.text));
+  const menu = new Menu(root.querySelector(".away"));
 
   function schedule() {
     if (!frame) frame = requestAnimationFrame(paint);
@@ -78,6 +81,7 @@ function mount(root, hooks = {}) {
       view.root.hidden = !lane || solo.hides(mode);
       if (lane) view.paint(log, lane, lane.find(clock, cursor), settings);
     }
+    askOn.paint();
     race.paint(log, (lane) => lane.find(clock, cursor), (mode) => solo.hides(mode));
     attention.paint(log, (lane) => lane.find(clock, cursor), (mode) => solo.hides(mode));
     inspector.paint(log, (lane) => lane.find(clock, cursor));
@@ -108,6 +112,7 @@ function mount(root, hooks = {}) {
     race.lanes.scrollTo({ left: 0, behavior: "instant" });
     light.open(log);
     pictures.open(log);
+    before.open(log.head);
     setData(root, "state", state);
     say("");
     describe();
@@ -235,6 +240,16 @@ function mount(root, hooks = {}) {
 
   function save() {
     if (log) download(new Blob([JSON.stringify(log.toTrace())], { type: "application/json" }), "trace.json");
+  }
+
+  async function takeText(kind) {
+    if (!log) return;
+    if (kind === "txt") return download(new Blob([plainOf(log)], { type: "text/plain" }), "txt");
+    if (kind === "md") return download(new Blob([markdownOf(log)], { type: "text/markdown" }), "md");
+    const copied = await toClipboard(markdownOf(log));
+    if (copied) menu.tell("Copied");
+    else say("The browser did not let the page copy: take the Markdown file instead.");
+    setText(announce, copied ? "All answers and their figures were copied as Markdown." : "");
   }
 
   function download(blob, ending) {
@@ -369,6 +384,7 @@ function settingsOf(request) {
     parts.push("quadratic drafts");
     if (request.ar_weight < 1) parts.push(`verifier ${Number(request.ar_weight).toFixed(2)} AR`);
   }
+  if (request.stop?.length) parts.push(`stops at ${request.stop.map((one) => `“${seen(String(one)).replace(/[\n\t]/g, glyphs)}”`).join(" or ")}`);
   if (request.temperature != null) parts.push(`temperature ${request.temperature}`);
   if (request.temperature > 0) parts.push(`seed ${request.seed}`);
   if (request.temperature > 0 && request.acceptance === "sampling") parts.push("speculative sampling");

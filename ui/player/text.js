@@ -70,6 +70,20 @@ class TokenTable {
     return { tokens, byte_pieces, special: Array.from(this.special).sort((a, b) => a - b) };
   }
 
+  /** `join` where the answer, of the ids `final`, ended at a stop string: nothing behind that string is shown, and of the
+   * token that it begins in only what stands before it. stop: as the last event says it; null without one. */
+  joinUntil(ids, final, stop) {
+    const texts = this.join(ids);
+    if (!stop) return texts;
+    const last = final.length - 1;
+    const cuts = [...(stop.characters ? [[stop.place, stop.characters]] : []), ...(last > stop.place || !stop.characters ? [[last, stop.end]] : [])];
+    for (const [i, characters] of cuts) {
+      if (i < 0 || i >= ids.length || ids[i] !== final[i]) continue;
+      texts[i] = seen(Array.from(this.exact(ids.slice(0, i + 1))[i]).slice(0, characters).join(""));
+    }
+    return texts;
+  }
+
   /** The texts of neighbouring ids as an answer has them: control tokens and unknown ids are none, a character made of
    * several pieces stands where it becomes complete. */
   exact(ids) {
@@ -78,9 +92,11 @@ class TokenTable {
     return ids.map((id) => (this.special.has(id) ? "" : decoder.decode(this.pieces.get(id) || encoder.encode(this.text.get(id) || ""), { stream: true })));
   }
 
-  /** The text of an answer: bytes joined, control tokens left out, and so is half a character at its end. */
-  decode(ids) {
-    return this.exact(ids).join("");
+  /** The texts of an answer's tokens: bytes joined, control tokens left out, and so are half a character at its end and
+   * what stands behind the beginning of a stop string. */
+  answer(ids, stop) {
+    const texts = this.exact(ids);
+    return stop ? texts.map((text, i) => (i < stop.place ? text : i > stop.place ? "" : Array.from(text).slice(0, stop.characters).join(""))) : texts;
   }
 }
 

@@ -80,6 +80,20 @@ def _replaces_drafts(event: Event) -> bool:
     return event.finish is not None or any(position.state == "drafted" for position in event.positions)
 
 
+def lane_texts(trace: Trace, lane: Lane, tokens: list[int]) -> list[str]:
+    """`texts` of a lane's whole answer (and what was discarded behind it): nothing behind a stop string that ended it,
+    and of the token that it begins in only what stands before it."""
+    shown, stop, last = texts(trace, tokens), lane.stop, len(lane.tokens) - 1
+    if stop is None:
+        return shown
+    cuts = {last: stop.end} | ({stop.place: stop.characters} if stop.characters else {})
+    for i, characters in cuts.items():
+        if 0 <= i < len(shown):
+            text = trace.vocabulary.get(tokens[i])
+            shown[i] = shown[i][:characters] if text is None else seen(text[:characters])
+    return shown
+
+
 class Cells:
     """What stands at every position of a lane's answer, event by event.
 

@@ -6,7 +6,7 @@ from nemodiff.trace.answers import fault
 from nemodiff.trace.events import Lane, Trace, first_difference
 from ui.render.charts.figure import LANES, lane_figures, plural
 
-_WHOLE = ("eos", "length")
+_WHOLE = ("eos", "stop", "length")
 
 
 def verdict(trace: Trace) -> list[str]:

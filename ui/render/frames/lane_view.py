@@ -11,7 +11,7 @@ from nemodiff.trace.events import Lane, Position, Trace
 from ui.render.charts.figure import lane_forwards, plural
 from ui.render.frames.lettering import Pen
 from ui.render.frames.look import INK, LANES, PAPER, SOFT, Look, look_of
-from ui.render.positions import Cells, kept_counts, name, texts
+from ui.render.positions import Cells, kept_counts, lane_texts, name
 from ui.render.text_layout import Piece, cut, layout, tails, visual, width
 
 MAX_TOKENS = 4096
@@ -165,7 +165,7 @@ def slots_of(trace: Trace, lane: Lane, columns: int, without: Container[str] = (
     places = sorted(index for index, (position, _) in cells.at.items() if position.state not in without)[:MAX_TOKENS]
     tokens = [cells.at[index][0].token for index in places]
     shown, left = [], MAX_CHARACTERS
-    for text in texts(trace, tokens):
+    for text in lane_texts(trace, lane, tokens):
         shown.append(text[:MAX_TEXT])
         left -= len(shown[-1])
         if left < 0:
