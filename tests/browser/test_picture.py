@@ -14,6 +14,7 @@ import pytest
 from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, Page, expect
 
+from nemodiff.checkpoints.catalogue import DEFAULT
 from nemodiff.pictures import MAX_BYTES
 from nemodiff.trace.events import Trace
 from tests.helpers.browser import PATIENCE, SCHEMES, findings, pick, running, take_away
@@ -199,6 +200,24 @@ def test_a_branch_keeps_the_picture_and_remove_takes_it_away(seeing: Page) -> No
     assert generate(seeing)["request"]["images"] == []
 
 
+def test_asking_on_keeps_the_picture_in_its_turn(seeing: Page) -> None:
+    paste(seeing, drawn())
+    chosen(seeing)
+    first = generate(seeing)
+    seeing.locator('[data-lane="self-speculation"]').get_by_role("button", name="Ask on").click()
+    expect(seeing.locator("#picture")).to_have_attribute("data-state", "empty")
+    expect(seeing.locator("#talk q").first).to_have_text("[picture] w5 w6")
+    second = generate(seeing, "w7")
+    turn = [
+        {"role": "user", "content": "w5 w6", "images": 1},
+        {"role": "assistant", "content": first["lanes"][2]["text"]},
+    ]
+    assert (second["request"]["history"], second["request"]["images"]) == (turn, [[32, 24]])
+    expect(seeing.locator("#stage .seen .frame img")).to_have_count(1)
+    seeing.locator("#link").click()
+    expect(seeing.locator("#stage .message")).to_contain_text("A link carries no picture of a conversation")
+
+
 def test_generate_waits_for_an_upload_that_goes_on(seeing: Page) -> None:
     held = []
     seeing.route("**/upload*", lambda route: held.append(route))
@@ -213,25 +232,35 @@ def test_generate_waits_for_an_upload_that_goes_on(seeing: Page) -> None:
     assert kept(seeing)["request"]["images"] == [[32, 24]]
 
 
-def test_the_slot_comes_and_goes_with_the_checkpoint(seeing: Page) -> None:
-    def load(name: str) -> None:
-        pick(seeing, name)
-        seeing.locator("#checkpoint .go").click()
-        expect(seeing.locator("#checkpoint .name")).to_have_text(name)
-        expect(seeing.locator("#checkpoint")).to_have_attribute("data-state", "running")
+def load(page: Page, name: str) -> None:
+    pick(page, name)
+    page.locator("#checkpoint .go").click()
+    expect(page.locator("#checkpoint .name")).to_have_text(name)
+    expect(page.locator("#checkpoint")).to_have_attribute("data-state", "running")
 
+
+def test_the_slot_stays_when_the_checkpoint_sees_no_more(seeing: Page) -> None:
     paste(seeing, drawn())
     chosen(seeing)
-    load("tiny-reads")
+    load(seeing, "tiny-reads")
     seeing.locator("#generate").click()
     expect(seeing.locator("#stage .message")).to_have_text(re.compile("^tiny-reads reads text only"))
-    expect(seeing.locator("#picture")).to_be_visible()  # or nobody could remove it
     seeing.locator("#picture .slot").click()
     seeing.get_by_role("button", name="Remove").click()
-    expect(seeing.locator("#picture")).to_be_hidden()
+    expect(seeing.locator("#picture .slot")).to_be_visible()
     assert generate(seeing)["checkpoint"] == "tiny-reads"
-    load("tiny-sees")
-    expect(seeing.locator("#picture")).to_be_visible()
+    load(seeing, "tiny-sees")
+
+
+def test_a_picture_that_cannot_be_seen_is_shown_to_the_default_checkpoint_with_one_press(seeing: Page) -> None:
+    load(seeing, "tiny-reads")
+    paste(seeing, drawn())
+    expect(seeing.locator("#picture .error")).to_contain_text("tiny-reads reads text only")
+    seeing.get_by_role("button", name=f"Load {DEFAULT} for this picture").click()
+    expect(seeing.locator("#checkpoint .name")).to_have_text(DEFAULT)
+    chosen(seeing)
+    expect(seeing.locator("#picture .facts")).to_contain_text("image tokens")
+    load(seeing, "tiny-sees")
 
 
 def test_bad_files_get_a_sentence_and_the_page_goes_on(seeing: Page, sight: str) -> None:
@@ -293,12 +322,15 @@ def test_an_example_brings_its_question_and_its_link_brings_it_back(seeing: Page
         expect(page.locator("#picture")).to_have_attribute("data-state", "empty")
 
 
-def test_a_checkpoint_that_reads_shows_no_slot_and_says_what_sees(page: Page, app: str) -> None:
-    expect(page.locator("#picture")).to_be_hidden()
+def test_a_checkpoint_that_reads_shows_the_slot_and_says_what_sees(page: Page, app: str) -> None:
+    page.locator("#picture .slot").click()
+    expect(page.locator("#picture .error")).to_have_text(re.compile(r"reads text only: .* or load \S+, which sees\."))
+    expect(page.locator("#picture .load")).to_be_hidden()  # its owner lets nobody choose
+    page.keyboard.press("Escape")
     paste(page, drawn())
     expect(page.locator("#picture .error")).to_have_text(re.compile(r"reads text only: .* or load \S+, which sees\."))
     page.keyboard.press("Escape")
-    expect(page.locator("#picture")).to_be_hidden()
+    expect(page.locator("#picture")).to_have_attribute("data-state", "empty")
     page.goto(f"{app}/?prompt=Hi&picture=shapes")
     expect(page.locator("#stage .message")).to_have_text(re.compile("reads text only"))
 

@@ -136,8 +136,7 @@ def test_nothing_is_sent_to_a_checkpoint_that_does_not_see(slot: Page, stand: St
     stand.engine.sees = False  # another visitor changed it: the page learns of that in time
     slot.evaluate("text => take(JSON.parse(text))", stand.slot.state())
     if way == "choose":
-        slot.evaluate("document.querySelector('#picture').hidden = false")
-        slot.evaluate("document.querySelector('#picture .sheet').hidden = false")
+        slot.locator("#picture .slot").click()
         with slot.expect_file_chooser() as chooser:
             slot.get_by_role("button", name="Choose a file…").click()
         chooser.value.set_files({"name": "a.png", "mimeType": "image/png", "buffer": SMALL})
@@ -145,6 +144,7 @@ def test_nothing_is_sent_to_a_checkpoint_that_does_not_see(slot: Page, stand: St
         assert not paste(slot, way)
     expect(slot.locator("#picture .error")).to_contain_text("made reads text only: leave the picture out")
     assert slot.evaluate("window.sent") == [] and stand.files == []
+    expect(slot.locator("#picture .load")).to_be_hidden()  # this page lets nobody load another one
     stand.engine.sees = True
     paste(slot)
     assert shown(slot).startswith("32 × 24")
@@ -165,6 +165,20 @@ def test_the_files_input_is_in_the_document_and_takes_the_same_file_twice(slot: 
     shown(slot)
     choose(slot, SMALL, "a.png", "image/png")
     slot.wait_for_function("window.sent.length === 2")
+
+
+def test_a_phone_offers_its_camera_and_nobody_else_does(browser: Browser, slot: Page, stand: Stand) -> None:
+    slot.locator("#picture .slot").click()
+    style = slot.add_style_tag(path=FILES / "picture.css")
+    expect(slot.locator("#picture .camera")).to_be_hidden()
+    style.evaluate("(style) => (style.textContent = style.textContent.replace('(pointer: coarse)', 'all'))")
+    expect(slot.locator("#picture .camera")).to_be_visible()
+    with slot.expect_file_chooser() as chooser:
+        slot.get_by_role("button", name="Take a photo…").click()
+    assert chooser.value.element.get_attribute("capture") == "environment"
+    assert "image/jpeg" in (chooser.value.element.get_attribute("accept") or "")
+    chooser.value.set_files({"name": "photo.png", "mimeType": "image/png", "buffer": SMALL})
+    assert shown(slot).startswith("32 × 24")
 
 
 def photo(size: tuple[int, int]) -> Image.Image:

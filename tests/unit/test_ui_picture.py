@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from nemodiff.checkpoints.catalogue import DEFAULT
 from nemodiff.errors import RequestError
 from nemodiff.examples import PICTURES
 from nemodiff.pictures import Picture, open_picture
@@ -128,6 +129,9 @@ def test_a_checkpoint_that_reads_says_so_and_names_one_that_sees(uploads, monkey
     shown = json.loads(slot(Blind()).look(upload(uploads)))
     assert shown["sees"] is False and shown["note"] == "It reads." and shown["picture"] is None
     assert shown["error"] == "reader reads text only: leave the picture out, or load made/seer, which sees."
+    assert shown["seer"] is None  # where visitors may choose nothing, nothing is offered
+    choosing = Slot(Checkpoints(Blind(), Settings(choose=True)))
+    assert json.loads(choosing.state())["seer"] == DEFAULT
     with pytest.raises(RequestError, match="reads text only"):
         slot(Blind()).follow("shapes")
     with pytest.raises(RequestError, match="The model is away"):

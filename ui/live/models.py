@@ -99,6 +99,11 @@ class Checkpoints:
         return self.engine is not None and self.engine.sees
 
     @property
+    def seer(self) -> str | None:
+        """A checkpoint that takes pictures, where visitors may load one."""
+        return next((entry.name for entry in CATALOGUE if entry.sees), None) if self._settings.choose else None
+
+    @property
     def filled(self) -> Request:
         """What a request that leaves everything open is filled with."""
         return self._defaults.fill(Request(prompt="-"))

@@ -95,8 +95,7 @@ function confirm(offer) {
   go.type = "button";
   go.addEventListener("click", () => {
     picked = null;
-    trigger("choose", offer.name);
-    take({ ...state, error: "", step: { what: "fetch", name: offer.name, done: 0, total: 0 } });
+    root.choose(offer.name);
     chip.focus();
   });
   box.append(text, go);
@@ -145,6 +144,12 @@ document.addEventListener("keydown", (event) => {
   show(false);
   chip.focus();
 });
+
+/** Fetch and load a checkpoint, of which the header tells. */
+root.choose = (name) => {
+  trigger("choose", name);
+  take({ ...state, error: "", step: { what: "fetch", name, done: 0, total: 0 } });
+};
 
 /** Gradio says that a fetch or a load failed. */
 root.failed = () => {

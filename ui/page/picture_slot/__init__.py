@@ -32,9 +32,10 @@ class Slot:
     nothing is kept here between two of them, so any process can answer.
 
     Messages are flat JSON strings, numbered, so that the same one twice is two: `sees` (whether the checkpoint does),
-    else a sentence about that (`blind`), what the catalogue notes of it (`note`), and where they change `picture` (what
-    was chosen, or null), `error` (one sentence), `pick` (an example to choose). Of a picture that was refused, the size
-    of one that the browser may shrink (`large`) and whether it is of a known other format (`other`).
+    else a sentence about that (`blind`) and the checkpoint that this visitor may load for it (`seer`), what the
+    catalogue notes of it (`note`), and where they change `picture` (what was chosen, or null), `error` (one sentence),
+    `pick` (an example to choose). Of a picture that was refused, the size of one that the browser may shrink (`large`)
+    and whether it is of a known other format (`other`).
     """
 
     def __init__(self, checkpoints: Checkpoints) -> None:
@@ -66,7 +67,10 @@ class Slot:
             self._check_sight()
         except RequestError as error:
             blind = str(error)
-        return pack({"n": next(_numbers), "sees": self._checkpoints.sees, "blind": blind, "note": note} | more)
+        seer = self._checkpoints.seer if blind else None
+        return pack(
+            {"n": next(_numbers), "sees": self._checkpoints.sees, "blind": blind, "seer": seer, "note": note} | more
+        )
 
     def images(self, path: str | None) -> tuple[Picture, ...]:
         """The picture of an upload, as a Request takes it; () without one.

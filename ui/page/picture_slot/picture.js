@@ -8,13 +8,14 @@ const ACCEPT = ["image/png", "image/jpeg", "image/webp", "image/gif"];
 const HEAD = 1 << 16; // bytes: enough to tell what a file is
 const MOST = 150e6; // pixels that a browser is asked to decode, out of a small file
 let state = { sees: false, blind: "", picture: null, shrunkFrom: null, error: "" };
+let pending = null; // [file, question] that came while the checkpoint did not see
 let turn = 0; // of the newest upload: an older one that comes later is left alone
 
 function paint() {
   const { sees, picture, error } = state;
-  root.hidden = !sees && !picture && !error;
+  root.dataset.blind = sees ? "no" : "yes";
   root.dataset.state = turn < 0 ? "going" : error ? "error" : picture ? "chosen" : "empty";
-  const label = picture ? "The picture that goes with the prompt" : "Add a picture";
+  const label = picture ? "The picture that goes with the prompt" : sees ? "Add a picture" : "Add a picture: this checkpoint reads text only";
   slot.setAttribute("aria-label", label);
   slot.title = label;
   slot.querySelector("svg").toggleAttribute("hidden", Boolean(picture));
@@ -35,8 +36,13 @@ function paint() {
     root.querySelector(".facts").textContent = picture.grid ? `${size}. The model sees ${rows} rows of ${columns}: ${rows * columns} image tokens.` : `${size}.`;
   }
   root.querySelector(".note").textContent = state.note || "";
-  wrong.hidden = !error;
-  wrong.textContent = error || "";
+  const said = error || (sees ? "" : state.blind);
+  wrong.hidden = !said;
+  wrong.textContent = said;
+  const load = root.querySelector(".load");
+  load.hidden = sees || !state.seer;
+  load.disabled = Boolean(state.loading);
+  load.textContent = state.loading ? `Loading ${state.seer}…` : `Load ${state.seer}${pending ? " for this picture" : ""}`;
 }
 
 function show(open) {
@@ -44,12 +50,18 @@ function show(open) {
   slot.setAttribute("aria-expanded", String(open));
   if (!open && state.error) {
     state = { ...state, error: "" };
+    if (!state.loading) pending = null; // who closes it does not wait for a checkpoint that sees
     paint();
   }
 }
 
 function take(next) {
-  state = { ...state, ...next };
+  state = { ...state, ...next, loading: false };
+  if (state.sees && pending) {
+    const [file, question] = pending;
+    pending = null;
+    send(file, question);
+  }
   if ("picture" in next && !next.picture) root.path = "";
   paint();
   if (!("picture" in next) && state.picture && state.sees) server.look(root.path).then((text) => take(JSON.parse(text))); // another checkpoint may see another grid
@@ -61,6 +73,7 @@ function take(next) {
 async function send(file, question = "") {
   const mine = Math.abs(turn) + 1;
   turn = -mine; // under way
+  pending = null;
   if (state.error) state = { ...state, error: "" };
   paint();
   const before = root.path;
@@ -70,8 +83,8 @@ async function send(file, question = "") {
   root.path = new Promise((resolve) => (tell = resolve)); // who presses Generate now means this picture
   try {
     if (!state.sees) {
-      const { sees, blind, note } = JSON.parse(await server.look("")); // another visitor may have changed the checkpoint
-      state = { ...state, sees, blind, note };
+      const { sees, blind, seer, note } = JSON.parse(await server.look("")); // another visitor may have changed the checkpoint
+      state = { ...state, sees, blind, seer, note };
     }
     if (state.sees) ({ path, answer } = await fitted(file));
   } catch (error) {
@@ -83,6 +96,7 @@ async function send(file, question = "") {
   turn = mine;
   if (!answer) {
     root.path = before;
+    pending = [file, question];
     take({ sees: false, error: state.blind });
     return;
   }
@@ -166,20 +180,25 @@ function pictureOf(data) {
   return text && !names ? null : file;
 }
 
-// In the document while its chooser is open: iOS loses the file of an input that is not.
-const chooser = root.querySelector(".chooser");
-chooser.accept = ACCEPT.join(",");
-chooser.addEventListener("change", () => {
-  const [file] = chooser.files;
-  if (file) send(file);
-  chooser.value = ""; // the same file may be chosen again
+// In the document while its chooser is open: iOS loses the file of an input that is not. A phone's camera has its own.
+for (const [button, name] of [[".file", ".chooser"], [".camera", ".photo"]]) {
+  const chooser = root.querySelector(name);
+  chooser.accept = ACCEPT.join(",");
+  chooser.addEventListener("change", () => {
+    const [file] = chooser.files;
+    if (file) send(file);
+    chooser.value = ""; // the same file may be chosen again
+  });
+  root.querySelector(button).addEventListener("click", () => chooser.click());
+}
+root.querySelector(".load").addEventListener("click", () => {
+  state = { ...state, loading: true };
+  paint();
+  document.querySelector("#checkpoint").choose(state.seer);
 });
-root.querySelector(".file").addEventListener("click", () => chooser.click());
 root.querySelector(".remove").addEventListener("click", () => {
-  turn = Math.abs(turn) + 1;
-  take({ picture: null });
+  root.empty();
   root.querySelector(".announce").textContent = "Picture removed.";
-  show(false);
   slot.focus();
 });
 for (const example of props.examples || []) {
@@ -223,6 +242,13 @@ ask?.addEventListener("drop", (event) => {
   event.preventDefault();
   send(file); // whatever it is: the server says what it thinks of it
 });
+
+/** No picture goes with the next prompt. */
+root.empty = () => {
+  turn = Math.abs(turn) + 1;
+  take({ picture: null });
+  show(false);
+};
 
 /** The upload of the page before its reload, while the server keeps it. */
 root.restore = (path) => {
