@@ -12,6 +12,8 @@ from playwright.sync_api import Browser, Page, expect
 from tests.helpers.browser import PATIENCE, SCHEMES, findings, running, token
 from tests.helpers.chat import write_templated
 
+expect.set_options(timeout=PATIENCE)
+
 ASKED = {"prompt": "Hi", "modes": "ar,self-speculation", "tokens": 9, "go_on": 1, "system": "Be brief."}
 
 
