@@ -53,7 +53,7 @@ class Drafts:
 
 
 def _together(rows: Sequence[Drafts]) -> tuple[Totals, float]:
-    """What several rows took in all, and AR's model seconds a token beside them over theirs."""
+    """What several rows took in all, and AR's model seconds per token beside them over theirs."""
     own, ar = Totals.sum(one.own for one in rows), Totals.sum(one.ar for one in rows)
     return own, own.speed_up(ar) or 0.0
 

@@ -234,7 +234,7 @@ def _peer(name: str) -> Callable[[list[int], int], Peer]:
 
 
 def report(costs: Sequence[Costs], peers: dict[str, Peer], where: str, notes: Sequence[str]) -> str:
-    """The figures as markdown: a row a dtype, self-speculation by prompt in the fastest, and what they amount to."""
+    """The figures as markdown: a row per dtype, self-speculation by prompt in the fastest, and what they amount to."""
     fastest = max(costs, key=lambda one: one.ar)
     lines = [
         "\n".join([where, *notes, ""]),

@@ -24,7 +24,7 @@ _GRAM = 4
 
 @dataclass(frozen=True, slots=True)
 class OrderRun:
-    """Diffusion of one prompt at one setting, beside AR in the same process: tokens a forward, AR's model seconds a
+    """Diffusion of one prompt at one setting, beside AR in the same process: tokens per forward, AR's model seconds a
     token over its own, agreement with AR, the share of 4-grams that came before, and the surprise: nats a token of the
     model's own AR pass over the finished text. Text that falls apart is what AR finds surprising."""
 

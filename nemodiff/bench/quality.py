@@ -103,7 +103,7 @@ def _results(
 
 
 def _open(checkpoint: str, device: str | None, dtype: str | None) -> None:
-    global _engine  # one a process
+    global _engine  # one per process
     torch.set_num_threads(1)
     _engine = load(checkpoint, device=device, dtype=dtype)
 

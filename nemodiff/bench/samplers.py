@@ -1,4 +1,4 @@
-"""`python -m nemodiff bench --samplers`: every sampler's tokens a forward against agreement with serial denoising."""
+"""`python -m nemodiff bench --samplers`: every sampler's tokens per forward against agreement with serial denoising."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def compare(engine: Engine, prompts: int, length: int, max_new_tokens: int) -> s
 
 
 def tables(engine: Engine, points: Sequence[Point], prompts: int, block_length: int) -> str:
-    """What every setting gave, and each sampler's tokens a forward at equal agreement."""
+    """What every setting gave, and each sampler's tokens per forward at equal agreement."""
     names = list(dict.fromkeys(point.sampler for point in points[1:]))
     serial = points[0]
     lines = [

@@ -108,7 +108,7 @@ class Costs:
 
     @property
     def limit(self) -> float:
-        """Tokens/s, one a forward, of a machine that did nothing but read the weights as fast as it was seen to."""
+        """Tokens/s, one per forward, of a machine that did nothing but read the weights as fast as it was seen to."""
         return max(self.copies, self.reads) / self.weights
 
 

@@ -28,8 +28,8 @@ _DISTANCES, _RANKS = 6, 3
 
 @dataclass(frozen=True, slots=True)
 class TreeRun:
-    """Self-speculation of one prompt, beside AR in the same run: tokens a forward, rows a forward, the share of
-    forwards that had drafts to verify, AR's model seconds a token over its own, new tokens a tree expected and got,
+    """Self-speculation of one prompt, beside AR in the same run: tokens per forward, rows per forward, the share of
+    forwards that had drafts to verify, AR's model seconds per token over its own, new tokens a tree expected and got,
     whether the text is AR's."""
 
     example: Example

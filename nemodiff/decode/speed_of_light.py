@@ -21,7 +21,7 @@ State = tuple[int | None, ...]
 def speed_of_light(lane: LaneRun, most: int, budget: int) -> Generator[Progress, None, None]:
     """The oracle on a lane after its prefill, block by block; yields after every model forward and with every block.
 
-    most: new tokens at most. budget: simulated forwards a block.
+    most: new tokens at most. budget: simulated forwards per block.
     """
     start, seed = 0, lane.first().tokens[0]
     while True:

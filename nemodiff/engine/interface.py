@@ -66,7 +66,7 @@ class Bounds:
 
 
 class Events(Generator[Event, None, None]):
-    """A run's Events, one a forward. Closing it stops the model within one.
+    """A run's Events, one per forward. Closing it stops the model within one.
 
     steps: the same, with None wherever the run may be stopped before anything has happened: between the pieces of a
     long prompt.
@@ -118,7 +118,7 @@ class EngineInterface(ABC):
 
     @abstractmethod
     def stream(self, request: Request) -> Generator[Event | None, None, None]:
-        """One Event a forward; closing the generator stops the model within one. Raises RequestError here.
+        """One Event per forward; closing the generator stops the model within one. Raises RequestError here.
 
         An engine elsewhere yields None where nothing has come for a moment, so that a stop is noticed meanwhile; one
         that is here does so by way of `steps`.
@@ -130,7 +130,7 @@ class EngineInterface(ABC):
         forward and with every block; None where it can be stopped besides. Closing it stops the model within one
         forward. A thinking budget and a time limit of the request are left out.
 
-        budget: simulated forwards a block. Raises RequestError here.
+        budget: simulated forwards per block. Raises RequestError here.
         """
 
     @abstractmethod

@@ -225,7 +225,7 @@ class Engine(EngineInterface):
         return Seen(torch.cat(features), places, took)
 
     def stream(self, request: Request) -> Events:
-        """Decode in all asked modes at once; one Event a forward, of the lane that is furthest behind.
+        """Decode in all asked modes at once; one Event per forward, of the lane that is furthest behind.
 
         Raises RequestError here, before the first event. Closing it stops the model within one forward, or one piece
         of a long prompt; past `time_limit` it ends early, with lanes unfinished.

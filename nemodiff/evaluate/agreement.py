@@ -70,14 +70,14 @@ class Totals:
         return sum(self.lengths) / len(self.lengths) if self.lengths else 1.0
 
     def speed_up(self, reference: Totals) -> float | None:
-        """The reference's seconds a token over these; None when either has no tokens or no time."""
+        """The reference's seconds per token over these; None when either has no tokens or no time."""
         if not (self.tokens and reference.tokens and self.seconds and reference.seconds):
             return None
         return reference.seconds_a_token / self.seconds_a_token
 
 
 def speed_up(lane: Lane, reference: Lane) -> float | None:
-    """The reference's model seconds a token over the lane's; None when either has no tokens or no time."""
+    """The reference's model seconds per token over the lane's; None when either has no tokens or no time."""
     return Totals.of([lane]).speed_up(Totals.of([reference]))
 
 

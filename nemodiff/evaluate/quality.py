@@ -132,7 +132,7 @@ def result_of(task: Task, lane: Lane, ar: Lane, trace: Trace) -> Result:
 class Figures:
     """Results of one mode and setting together. tpf and acceptance: all tokens over all forwards or cycles.
 
-    exact and identical: shares of the tasks (exact None without right answers). speed_up: AR's model seconds a token
+    exact and identical: shares of the tasks (exact None without right answers). speed_up: AR's model seconds per token
     over this mode's, over the same tasks, None without AR beside it. repeated: mean share of repeated 4-grams.
     """
 

@@ -32,11 +32,11 @@ COUNTED = (
 @dataclass(frozen=True, slots=True)
 class Point:
     """One setting over all prompts together, the fields of a `Variant` among its own. nfe: what the released code
-    counts. seconds, ar_seconds: model seconds a token, and AR's over the same prompts at the same temperature in the
+    counts. seconds, ar_seconds: model seconds per token, and AR's over the same prompts at the same temperature in the
     same sweep. tokens, forwards, nfe: of all repeats.
 
     agreement: mean of `nemodiff.evaluate.agreement`'s; identical: share of answers whose text is AR's. fastest,
-    slowest: seconds a token of the repeats. holds: share of answers without a fault (`nemodiff.trace.answers`), of
+    slowest: seconds per token of the repeats. holds: share of answers without a fault (`nemodiff.trace.answers`), of
     those that can be judged; right: share of the expected answers. Both are None where there is none.
     """
 
@@ -73,7 +73,7 @@ class Point:
 
     @property
     def speed_up(self) -> float:
-        """AR's seconds a token over this setting's."""
+        """AR's seconds per token over this setting's."""
         return self.ar_seconds / self.seconds if self.seconds else 0.0
 
     def to_json(self) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def _inverse_frequencies(rope: RopeConfig, head_dim: int) -> Tensor:
 class FixedShape:
     """The masks of one block-shaped forward, made once and used by every layer.
 
-    masks: one a block of ROWS rows, additive, [chunks * kv_heads, group * ROWS, CHUNK], 0 where a row may look.
+    masks: one per block of ROWS rows, additive, [chunks * kv_heads, group * ROWS, CHUNK], 0 where a row may look.
     """
 
     def __init__(

@@ -296,7 +296,7 @@ class Lane:
 
 @dataclass(slots=True)
 class Trace:
-    """A whole run: where it ran, what was asked, the text of every token id in it, and one lane a mode.
+    """A whole run: where it ran, what was asked, the text of every token id in it, and one lane per mode.
 
     `vocabulary` maps an id to its text. A token whose bytes are no complete UTF-8 stands in `byte_pieces` instead
     (id → hex), so that pieces join exactly. `special` lists ids of control tokens such as EOS and the mask.

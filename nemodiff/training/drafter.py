@@ -196,7 +196,7 @@ def export_drafter(drafter: Drafter, config: ModelConfig, folder: Path, trained:
 
 @dataclass(slots=True)
 class Settings:
-    """One run; stored in its state. budget: stream tokens a step."""
+    """One run; stored in its state. budget: stream tokens per step."""
 
     checkpoint: str
     out: str

@@ -28,7 +28,7 @@ class Figures:
         return 4 + 2 * len(BUCKETS)
 
     def as_dict(self) -> dict:
-        """Mean losses (nats a token) and the draft hit rate a distance."""
+        """Mean losses (nats per token) and the draft hit rate a distance."""
         ar, ar_weight, diffusion, diffusion_weight, *rest = self.sums.tolist()
         hits, counts = rest[: len(BUCKETS)], rest[len(BUCKETS) :]
         rates = {

@@ -103,7 +103,7 @@ def markdown_table(rng: Draw) -> Pair:
 
 
 def csv_to_json(rng: Draw) -> Pair:
-    """CSV → a JSON array of objects, one a line."""
+    """CSV → a JSON array of objects, one per line."""
     _, rows = _rows(rng, (2, 3), (2, 4))
     text = _csv(rows)
     prompt = rng.phrase(

@@ -1,4 +1,4 @@
-"""A sweep's points against agreement with AR: tokens a forward, and measured seconds a token."""
+"""A sweep's points against agreement with AR: tokens per forward, and measured seconds per token."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def tokens_a_forward(results: Results) -> go.Figure:
 
 
 def seconds_a_token(results: Results) -> go.Figure:
-    """Model seconds a token against agreement: what remains of it on the machine that it was measured on. Bars reach
+    """Model seconds per token against agreement: what remains of it on the machine that it was measured on. Bars reach
     from the fastest to the slowest repeat."""
     machine = " · ".join(part for part in (results.device, results.dtype) if part)[:70]
     return _figure(results, "Model seconds a token", "lower is better", machine, lambda point: point.seconds, _bars)
