@@ -22,7 +22,9 @@ PROMPTS = (Example("Ids", "1 2 3", True), Example("Words", "sun", False))
 @pytest.fixture(autouse=True)
 def ids_for_text(monkeypatch):
     """Tiny checkpoints have no tokenizer: texts become ids by their bytes."""
-    monkeypatch.setattr(Tokenizer, "encode", lambda self, text, raw, **_: [byte % 190 for byte in text.encode()][:40])
+    monkeypatch.setattr(
+        Tokenizer, "encode", lambda self, text, raw, *_, **__: [byte % 190 for byte in text.encode()][:40]
+    )
 
 
 def cells(text: str, start: str) -> list[str]:

@@ -21,7 +21,9 @@ def ids_for_text(monkeypatch):
     """Tiny checkpoints have no tokenizer: texts become ids by their bytes."""
     from nemodiff.checkpoints.tokenizer import Tokenizer
 
-    monkeypatch.setattr(Tokenizer, "encode", lambda self, text, raw, **_: [byte % 190 for byte in text.encode()][:40])
+    monkeypatch.setattr(
+        Tokenizer, "encode", lambda self, text, raw, *_, **__: [byte % 190 for byte in text.encode()][:40]
+    )
 
 
 def lane(mode: str, seconds: float, tokens: list[int]) -> Lane:

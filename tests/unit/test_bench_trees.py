@@ -25,7 +25,9 @@ def verified(*positions):
 @pytest.fixture
 def ids_for_text(monkeypatch):
     """Tiny checkpoints have no tokenizer: texts become ids by their bytes."""
-    monkeypatch.setattr(Tokenizer, "encode", lambda self, text, raw, **_: [byte % 190 for byte in text.encode()][:40])
+    monkeypatch.setattr(
+        Tokenizer, "encode", lambda self, text, raw, *_, **__: [byte % 190 for byte in text.encode()][:40]
+    )
 
 
 def test_an_outcome_is_of_candidates_whose_parent_stands():
