@@ -80,7 +80,7 @@ def test_the_readmes_gradio_client_examples(page, days) -> None:
     assert (first, second) == ("python", "python")
     lines = run_example("python", one + two, page[0]).splitlines()
     assert lines[0] == days
-    assert re.fullmatch(r"\d+ forwards, [\d.]+ tokens a forward, \d+ events", lines[1])
+    assert re.fullmatch(r"\d+ forwards, [\d.]+ tokens per forward, \d+ events", lines[1])
     assert lines[-1].startswith("done ") and {line.split()[0] for line in lines[2:-1]} == {"running"}
 
 
