@@ -311,7 +311,7 @@ def test_visitors_who_are_gone_leave_nothing_behind(engine: Engine, monkeypatch:
     with serving(engine, visitor_rate=0) as (address, _):
         for k in range(12):
             assert Visitor(address, f"gone {k}").generate(tokens=1)[-1]["end"]
-        assert 0 < states() - before <= 5
+        assert states() and states() - before <= 5  # others' may go meanwhile
 
 
 def test_metrics_can_be_closed(engine: Engine) -> None:
