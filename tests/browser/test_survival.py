@@ -352,9 +352,11 @@ def test_stop_on_watch_leaves_the_same_pages_sweep_alone(page: Page, pace: Pace)
 
 
 def test_a_sweep_whose_connection_broke_says_so(page: Page, proxy: CuttingProxy, pace: Pace) -> None:
+    pace.free.set()
     page.get_by_role("tab", name="Compare").click()
     ask(page, "Lighthouse", "4", "0.5, 0.9", 8)
     expect(page.locator("#sweep-plan")).to_contain_text("up to about")  # the short run that measures this has ended
+    pace.free.clear()
     pace.first = 1
     page.locator("#sweep-start").click()
     expect(page.locator("#sweep-status .sweep")).to_have_attribute("data-state", "going")
