@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page, expect
 from nemodiff.checkpoints.catalogue import DEFAULT
 from nemodiff.pictures import MAX_BYTES
 from nemodiff.trace.events import Trace
-from tests.helpers.browser import PATIENCE, SCHEMES, findings, pick, running, take_away
+from tests.helpers.browser import PATIENCE, SCHEMES, download, findings, pick, running, take_away
 from tests.helpers.official import random_ministral, write_nvidia
 from tests.helpers.pictures import png_bomb
 from tests.helpers.vlm import write_vlm
@@ -157,14 +157,6 @@ def test_three_lanes_answer_about_an_uploaded_picture(seeing: Page, tmp_path: Pa
     expect(seen.get_by_label("keep a small preview")).to_be_hidden()
 
 
-def taken(page: Page, name: str, folder: Path) -> Path:
-    with page.expect_download() as download:
-        take_away(page, name)
-    path = folder / download.value.suggested_filename
-    download.value.save_as(path)
-    return path
-
-
 def test_a_picture_leaves_in_moving_pictures_and_trajectories_only_where_it_is_kept(
     seeing: Page, tmp_path: Path
 ) -> None:
@@ -174,10 +166,10 @@ def test_a_picture_leaves_in_moving_pictures_and_trajectories_only_where_it_is_k
     for keeps in (False, True):
         if keeps:
             seeing.locator("#stage .seen").get_by_label("keep a small preview").check()
-        data = json.loads(taken(seeing, "Trajectory", tmp_path).read_text(encoding="utf-8"))
+        data = json.loads(download(seeing, "Trajectory", tmp_path).read_text(encoding="utf-8"))
         [image] = data["images"]
         assert (image["size"], image["grid"], image["preview"] is not None) == ([32, 24], [3, 4], keeps)
-        with Image.open(taken(seeing, "GIF", tmp_path)) as moving:
+        with Image.open(download(seeing, "GIF", tmp_path)) as moving:
             frame = moving.convert("RGB").crop((18, 74, 18 + 128, 74 + 96))  # in its shape, under the head
         red = sum(count for count, (r, g, b) in frame.getcolors(1 << 20) or [] if r > 190 and g < 90 and b < 90)
         assert (red > 500) == keeps

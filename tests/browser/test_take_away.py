@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from nemodiff.trace import player
 from nemodiff.trace.events import Trace
-from tests.helpers.browser import take_away
+from tests.helpers.browser import download, take_away
 from tests.helpers.traces import trace_of
 from ui.page.watch import CHARTS
 from ui.render.frames import Frames
@@ -28,14 +28,6 @@ def test_charts_are_drawn_of_the_run_on_the_page_and_move_its_cursor(page: Page)
     plots.first.hover()
     plots.first.evaluate("plot => plot.emit('plotly_click', { points: [{ customdata: ['ar', 1] }] })")
     expect(page.locator("#stage")).to_have_attribute("data-cursor", "1")
-
-
-def download(page: Page, name: str, folder: Path) -> Path:
-    with page.expect_download() as pending:
-        take_away(page, name)
-    path = folder / pending.value.suggested_filename
-    pending.value.save_as(path)
-    return path
 
 
 def test_a_run_can_be_taken_away_in_every_format(page: Page, tmp_path: Path) -> None:

@@ -171,3 +171,12 @@ def token(page: Page, mode: str, index: int) -> Locator:
 def seek(page: Page, cursor: int) -> None:
     page.evaluate("cursor => { window.stage.transport.seek(cursor) }", cursor)
     expect(page.locator("#stage")).to_have_attribute("data-cursor", str(cursor))
+
+
+def download(page: Page, name: str, folder: Path) -> Path:
+    """The file that an entry of the menu "Take it away" saves, in `folder`."""
+    with page.expect_download() as pending:
+        take_away(page, name)
+    path = folder / pending.value.suggested_filename
+    pending.value.save_as(path)
+    return path
