@@ -96,6 +96,7 @@ def test_a_run_is_stopped_from_the_bar(phone: Page) -> None:
     phone.locator("#max-new-tokens input").fill("400")
     phone.locator("#generate").tap()
     expect(halt).to_be_visible()
+    expect(phone.locator("#stage")).to_have_attribute("data-state", "live")  # a run that has not begun leaves no trace
     halt.tap()
     expect(phone.locator("#stage")).to_have_attribute("data-state", "done")
     expect(phone.locator('[data-lane="ar"] .finish')).to_have_text("stopped")
