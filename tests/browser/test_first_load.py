@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 import nemodiff
 from nemodiff.errors import CheckpointError
@@ -67,6 +67,7 @@ def test_a_run_that_is_asked_for_while_the_model_loads_waits_for_it(opened: Page
         # The checkpoint's own default takes the place of what was there before, what the visitor set stays.
         expect(opened.locator("#block-length input")).to_have_value("16")
         expect(opened.locator("#threshold input")).to_have_value("0.5")
+        expect(opened.locator("#stage .where")).to_contain_text("block 16 ")
         assert httpx.get(f"{address}/health").status_code == 200
         opened.reload()
         expect(header.locator(".name")).to_have_text("late-one")
@@ -89,3 +90,25 @@ def test_a_first_load_that_fails_is_told_where_one_waits_and_where_one_looks(ope
         expect(opened.locator("#stage .message")).to_have_text(sentence)
         expect(opened.locator("#checkpoint .error")).to_have_text(sentence)
         assert httpx.get(f"{address}/health").json()["status"] == "failed"
+
+
+def test_a_press_before_the_links_values_have_come_runs_with_them(opened: Page, app: str) -> None:
+    """As on a slow connection: what Generate would send is still the page's own prompt."""
+    waiting: list[Route] = []
+    slow = True
+    opened.route("**/gradio_api/run/**", lambda route: waiting.append(route) if slow else route.continue_())
+    opened.goto(f"{app}/?prompt=Hello there&tokens=5&modes=ar")
+    expect(opened.locator("#stage")).to_have_attribute("data-state", "replay")
+    opened.locator("#generate").click()
+    expect(opened.locator("#stage .message")).to_contain_text("The page is still loading")
+    opened.evaluate("document.querySelector('#generate').click()")  # again, which asks for no second run
+    opened.locator("#stop").click()
+    expect(opened.locator("#stage .message")).to_be_hidden()
+    opened.locator("#prompt textarea").press("Enter")
+    expect(opened.locator("#stage .message")).to_contain_text("The page is still loading")
+    slow = False
+    for route in waiting:
+        route.continue_()
+    expect(opened.locator('#stage[data-state="done"]:not([data-waiting])')).to_be_visible()
+    expect(opened.locator("#stage .prompt")).to_have_text("Hello there")
+    assert opened.locator(".lane:visible").count() == 1

@@ -55,6 +55,11 @@ class Form:
         values = [gr.skip() if keep else value for keep, (_, value) in zip(kept, own, strict=True)]
         return [*values, self.samplers()]
 
+    def caught_up(self, sent: Sequence[Any]) -> list[Any]:
+        """Values sent before the first model was there, with its defaults in place of those that nobody had changed."""
+        pairs = zip(sent, self.fields, self.defaults(), strict=True)
+        return [own if value == field.value else value for value, field, own in pairs]
+
     def samplers(self, **value: Any) -> Any:
         """What the choice of a sampler shows. value: `value`, where one is to be chosen."""
         return gr.update(choices=self._checkpoints.samplers, **value)

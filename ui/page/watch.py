@@ -160,7 +160,8 @@ class Watch:
         decided = self.form.of_checkpoint
         there = top.arrive(self.arrive, None, [top, self.pictured], **SIDE, **QUIET)
         there.then(self.settle, decided, decided, queue=False, **QUIET)
-        self._page.load(self.follow_link, held, loaded, js=KEPT, queue=False, **QUIET)
+        begun = self._page.load(self.follow_link, held, loaded, js=KEPT, queue=False, **QUIET)
+        begun.then(None, js=of_stage("ready()"), queue=False, **QUIET)
         gr.on([field.change for field in fields], None, fields, None, js=KEEP, queue=False, **QUIET)
         # The page holds the trace and sends it along, so that any process can draw it.
         stage.draw(self.draw, None, self.plots, queue=False, **QUIET)
@@ -181,8 +182,12 @@ class Watch:
         def generate(*sent: Any) -> Iterator[str]:
             *values, shown, visitor = sent
             ticket, shown = tickets.ticket_of(shown)
+            unloaded = False
             for line in self._checkpoints.until_loaded():
+                unloaded = True
                 yield from packed(Waiting(f"The model is being loaded. {line}".rstrip(), 0), ticket)
+            if unloaded:
+                values = self.form.caught_up(values)
             try:
                 self.engine()
                 brought = conversation.pictures(values[permalink.HISTORY], self._desk.runs)

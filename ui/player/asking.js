@@ -4,6 +4,7 @@
 const SILENCE = 7_000; // ms: the server speaks every second to whoever waits or watches
 const SOON = 2_500; // ms that it is given when the page is shown again or the network is back
 const AGAIN = 1_000; // ms between two questions
+const UNSETTLED = 60_000; // ms after which a press no longer waits for the page's own values
 const SLOW = 60_000; // ms until a busy server has heard of what was sent
 const ROOM = 2_000_000; // characters of a run that the browser keeps through a reload
 const STORE = "nemodiff";
@@ -26,6 +27,7 @@ class Asking {
     [this.stage, this.root, this.connection, this.server, this.halt] = [stage, root, connection, server, halt];
     this.ticket = null; // {name, sent, stopped} of what is asked for and has not ended
     this.search = null; // the name of a search for a ceiling
+    this.settled = this.held = false; // whether the page's own values have come; whether a press waits for them
     this.heard = 0; // when the server last said something
     this.ticked = performance.now();
     this.title = document.title;
@@ -37,6 +39,15 @@ class Asking {
   /** Whether a press of Generate has to wait for what goes on: until its end, or until Stop. */
   get busy() {
     return Boolean(this.ticket && !this.ticket.stopped);
+  }
+
+  /** The page's own values have come (a link's, the checkpoint's): a press that waited for them goes on. */
+  ready() {
+    this.settled = true;
+    if (!this.held) return;
+    this.held = false;
+    this.stage.unwait();
+    setTimeout(() => document.querySelector("#generate").click()); // once the fields hold them
   }
 
   begin(text = "Waiting for the model…") {
@@ -76,6 +87,7 @@ class Asking {
   stop() {
     const { log } = this.stage;
     const running = ["live", "lost"].includes(this.root.dataset.state);
+    this.held = false;
     const names = [this.ticket?.name, this.search, running ? log.ticket || log.run : null].filter(Boolean);
     if (names.length) this.halt(JSON.stringify(names));
     this.search = null;
@@ -229,21 +241,25 @@ class Asking {
   }
 
   listen() {
-    const busy = (event) => {
-      if (!this.busy) return this.begin();
+    const press = (event) => {
+      if (this.settled && !this.busy) return this.begin();
       event.preventDefault();
       event.stopImmediatePropagation();
+      if (this.settled || this.busy) return;
+      this.held = true;
+      this.stage.wait("The page is still loading: the run begins with its settings…");
     };
     // Before Gradio hears of it: one run at a time is asked for, and the stage waits for no press that Gradio drops.
     document.addEventListener("click", (event) => {
-      if (event.target.closest?.("#generate")) busy(event);
+      if (event.target.closest?.("#generate")) press(event);
       if (event.target.closest?.("#stop")) this.stop();
     }, true);
     document.addEventListener("keydown", (event) => {
       const sends = event.key === "Enter" && !event.shiftKey && !event.isComposing && event.target.matches?.("#prompt textarea");
-      if (sends && this.busy) busy(event);
+      if (sends && (this.busy || !this.settled)) press(event);
     }, true);
     setInterval(() => this.tick(), AGAIN);
+    setTimeout(() => this.ready(), UNSETTLED);
     window.addEventListener("online", () => this.soon());
     window.addEventListener("pageshow", (event) => event.persisted && this.soon());
     window.addEventListener("pagehide", () => this.keep());

@@ -120,7 +120,7 @@ watch("value", take);
 take();
 asking = new Asking(stage, root, connection, props.server_id, (names) => trigger("halt", names));
 // What the page's own events call.
-Object.assign(root, { asks: () => asking.send(), trigger, failed: () => asking.failed(), play: (text) => stage.ingest(text) });
+Object.assign(root, { asks: () => asking.send(), ready: () => asking.ready(), trigger, failed: () => asking.failed(), play: (text) => stage.ingest(text) });
 // Where the answers lie below the window, a run that was asked for comes into view: on a phone the whole stage.
 const ENOUGH = 160; // px of an answer that are enough to follow it
 document.addEventListener("click", (event) => {
