@@ -26,7 +26,7 @@ from nemodiff.engine.sight import Sight
 from nemodiff.errors import CheckpointError, RequestError
 from nemodiff.model.layout import Layout
 from nemodiff.model.memory import enough_memory, peak, reset_peak
-from nemodiff.model.row_costs import row_costs
+from nemodiff.model.row_costs import look_again
 from nemodiff.model.runner import Runner
 from nemodiff.model.transformer import Transformer
 from nemodiff.model.vision import grid
@@ -386,7 +386,7 @@ class Engine(EngineInterface):
             made = quadratic_layouts(model, settings.block_length, settings.ar_weight).values()
             layouts |= {layout.rows: layout for layout in made}
         if settings.draft == "tree":
-            row_costs(model)
+            look_again(model)
         seeing = model is not self._model
         cold = {rows for rows in layouts if (seeing, rows) not in self._warm}
         if cold:

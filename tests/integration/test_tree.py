@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from weakref import WeakKeyDictionary
 
 import pytest
 import torch
@@ -11,9 +12,10 @@ from hypothesis import strategies as st
 
 from nemodiff.decode.tree_plan import Planner, grow
 from nemodiff.errors import RequestError, TraceError
+from nemodiff.model import row_costs as costs_of
 from nemodiff.model.cache import CHUNK
 from nemodiff.model.layout import tree
-from nemodiff.model.row_costs import COUNTS, RowCosts, row_costs
+from nemodiff.model.row_costs import COUNTS, RowCosts, look_again, row_costs
 from nemodiff.request import Request
 from nemodiff.trace.events import Trace
 from tests.helpers.checkpoints import DTYPES, MASK, load_as, open_engine, random_llama, write_llama
@@ -191,6 +193,29 @@ def test_costs_are_measured_once_and_never_fall(engines):
     assert row_costs(engines["aligned"].model) is costs
     found = [costs.of(rows) for rows in range(1, COUNTS[-1] + 9)]
     assert found == sorted(found) and found[0] > 0
+
+
+def test_costs_of_a_busy_machine_are_measured_anew_when_it_is_faster(engines, monkeypatch):
+    """A slower machine changes nothing: it may be busy with something else for a while."""
+    model, speed, asked = engines["aligned"].model, 3.0, []
+
+    def measure(model, counts, rounds):
+        asked.append(len(counts))
+        return [speed * (10 + count) for count in counts]
+
+    monkeypatch.setattr(costs_of, "_known", WeakKeyDictionary())
+    monkeypatch.setattr(costs_of, "_measure", measure)
+    busy = row_costs(model)
+    look_again(model)  # too soon
+    assert asked == [len(COUNTS)]
+    monkeypatch.setattr(costs_of, "_AGAIN", 0.0)
+    look_again(model)
+    speed = 4.0
+    look_again(model)
+    assert row_costs(model) is busy and asked == [len(COUNTS), 2, 2]
+    speed = 1.0
+    look_again(model)
+    assert row_costs(model).of(1) == 11 and row_costs(model).of(64) == 74
 
 
 def run(engine, **more):
