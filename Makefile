@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 # Two at a time: most tests wait, for a browser or for a server, more than they compute.
 PYTEST := $(RUN) -m pytest -n 2 --dist loadgroup
 
-.PHONY: demo check test install install-dev chromium format clean
+.PHONY: demo check test install install-dev chromium browsers format clean
 
 demo: install
 	$(RUN) app.py
@@ -40,6 +40,12 @@ chromium:
 	  { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get -qq update && \
 	    DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium fonts-dejavu-core >/dev/null; } || \
 	  echo "No Chromium, and no apt as root to install it: the browser tests will fail until it is there."
+
+# Firefox and WebKit, in which tests/browser/test_other_browsers.py looks at the page where they are; make test installs neither.
+browsers:
+	@command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] || { echo "It takes apt, as root."; exit 1; }
+	apt-get -qq update
+	DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends firefox-esr webkit2gtk-driver xvfb fonts-dejavu-core >/dev/null
 
 format:
 	$(VENV)/bin/ruff check --fix .

@@ -1,26 +1,19 @@
-"""A real Chromium on a real app with the real engine. Nothing here sleeps: the page says in data-* what it does."""
+"""A real browser on a real app with the real engine. Nothing here sleeps: the page says in data-* what it does."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from nemodiff.trace import player
-from tests.helpers.browser import FLAGS, PATIENCE, find_chromium, running
+from tests.helpers.browser import PATIENCE, launch, running
 from tests.helpers.checkpoints import write_chat
 from tests.helpers.traces import json_lanes, trace_of
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright comes with requirements-dev.txt")
-
-
-@pytest.fixture(scope="package")
-def chromium() -> str:
-    path = find_chromium()
-    if not path:
-        pytest.fail("Chromium is missing: install it (apt-get install chromium) or name it in $CHROMIUM.")
-    return path
 
 
 @pytest.fixture(scope="package")
@@ -40,11 +33,16 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 # Not for the whole session: while Playwright lives, an event loop runs in this thread, and other tests need their own.
 @pytest.fixture(scope="package")
-def browser(chromium: str) -> Iterator[playwright_api.Browser]:
+def playwright() -> Iterator[playwright_api.Playwright]:
     with playwright_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield playwright
+
+
+@pytest.fixture(scope="package")
+def browser(playwright: playwright_api.Playwright) -> Iterator[playwright_api.Browser]:
+    """Chromium, or what NEMODIFF_TEST_BROWSER names: firefox."""
+    with launch(playwright, os.environ.get("NEMODIFF_TEST_BROWSER", "chromium")) as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

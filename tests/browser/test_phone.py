@@ -25,7 +25,8 @@ def scheme() -> str:
 @pytest.fixture
 def phone(browser: Browser, app: str, scheme: str) -> Iterator[Page]:
     size = {"width": 390, "height": 844}
-    context = browser.new_context(viewport=size, reduced_motion="reduce", has_touch=True, is_mobile=True)
+    mobile = browser.browser_type.name == "chromium"  # Playwright has it for no other
+    context = browser.new_context(viewport=size, reduced_motion="reduce", has_touch=True, is_mobile=mobile)
     page = context.new_page()
     page.set_default_timeout(PATIENCE)
     errors: list[str] = []

@@ -1,4 +1,4 @@
-"""Driving a real Chromium on a real app."""
+"""Driving a real browser on a real app."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import urllib.error
 import urllib.request
@@ -18,10 +19,11 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Playwright, expect
 from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 ROOT = Path(__file__).parents[2]
+BRIDGE = Path(__file__).with_name("bidi_bridge.py")
 
 
 FLAGS = [
@@ -39,6 +41,32 @@ FLAGS = [
 def find_chromium() -> str | None:
     names = ("chromium", "chromium-browser", "google-chrome")
     return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+
+
+def find_firefox() -> str | None:
+    return os.environ.get("FIREFOX") or next(filter(None, map(shutil.which, ("firefox-esr", "firefox"))), None)
+
+
+@contextlib.contextmanager
+def launch(playwright: Playwright, name: str) -> Iterator[Browser]:
+    """A headless browser of this machine: chromium or firefox. In Firefox motion is reduced whatever a context asks
+    for, and a tap is a click: Playwright has neither for it."""
+    path = {"chromium": find_chromium, "firefox": find_firefox}[name]()
+    if not path:
+        pytest.fail(f"{name.title()} is missing: install it with apt-get, or name it in ${name.upper()}.")
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        if name == "chromium":
+            browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        else:
+            starter = Path(folder) / "firefox"
+            starter.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{BRIDGE}" "{path}" "$@"\n', encoding="utf-8")
+            starter.chmod(0o700)
+            patch.setattr(Locator, "tap", Locator.click)
+            browser = playwright.firefox.launch(
+                channel="moz-firefox", executable_path=starter, firefox_user_prefs={"ui.prefersReducedMotion": 1}
+            )
+        yield browser
+        browser.close()
 
 
 @contextlib.contextmanager
