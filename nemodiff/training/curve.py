@@ -41,7 +41,7 @@ class _Line:
 
 @dataclass(frozen=True, slots=True)
 class _Panel:
-    """One plot over 0 to `end` of its axis, its values from the first to the last of `ticks`."""
+    """One plot over 0 to `end` of its axis, its values from 0 to the last of `ticks`."""
 
     title: str
     lines: list[_Line]
@@ -105,9 +105,8 @@ def _svg(panels: list[_Panel]) -> str:
 
 
 def _draw(axes: Axes, panel: _Panel) -> None:
-    end = max(panel.end, 1e-9)
     axes.set_title(panel.title, loc="left", size="medium", color=_TEXT)
-    axes.set(xlim=(0, end), ylim=(panel.ticks[0], panel.ticks[-1]), yticks=panel.ticks)
+    axes.set(xlim=(0, max(panel.end, 1e-9)), ylim=(0, panel.ticks[-1]), yticks=panel.ticks, axisbelow=True)
     axes.set_xlabel(panel.axis, color=_FAINT)
     if panel.ticks[-1] == 1:
         axes.yaxis.set_major_formatter("{x:.0%}")
@@ -116,7 +115,6 @@ def _draw(axes: Axes, panel: _Panel) -> None:
     axes.tick_params(length=0, pad=6, labelcolor=_FAINT)
     axes.spines[:].set_visible(False)
     axes.grid(axis="y", color=_GRID)
-    axes.set_axisbelow(True)
     for line, colour, height in zip(panel.lines, _COLOURS, _heights(panel), strict=False):
         xs, ys = zip(*line.points, strict=True)
         name, marker = f"{panel.title}:{line.name}".replace(" ", "_"), "o" if line.dots else ""
@@ -127,8 +125,7 @@ def _draw(axes: Axes, panel: _Panel) -> None:
 
 def _heights(panel: _Panel) -> list[float]:
     """Where the names of the lines stand, as shares of the panel's height: at their last values, kept apart."""
-    low, high = panel.ticks[0], panel.ticks[-1]
-    wanted = [(line.points[-1][1] - low) / (high - low) for line in panel.lines]
+    wanted = [line.points[-1][1] / panel.ticks[-1] for line in panel.lines]
     order = sorted(range(len(wanted)), key=lambda i: -wanted[i])
     for above, below in zip(order, order[1:], strict=False):
         wanted[below] = min(wanted[below], wanted[above] - _APART)
