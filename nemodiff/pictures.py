@@ -20,7 +20,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from nemodiff.errors import RequestError
-from nemodiff.trace.events import MAX_PREVIEW
+from nemodiff.trace.limits import MAX_PREVIEW
 
 MAX_BYTES = 5_000_000
 MAX_PIXELS = 25_000_000

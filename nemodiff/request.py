@@ -10,6 +10,7 @@ from typing import Any
 from nemodiff.conversation import MAX_PICTURES, Message, conversation
 from nemodiff.errors import RequestError, SettingError, shown
 from nemodiff.pictures import Picture
+from nemodiff.setting_kinds import Texts, one_of
 from nemodiff.settings import (
     ACCEPTANCES,
     DRAFTS,
@@ -21,8 +22,6 @@ from nemodiff.settings import (
     SAMPLERS,
     SETTINGS,
     Decoding,
-    Texts,
-    one_of,
 )
 from nemodiff.trace.events import MODES
 

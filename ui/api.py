@@ -14,7 +14,8 @@ import gradio as gr
 from nemodiff.engine.interface import EngineInterface
 from nemodiff.errors import RequestError
 from nemodiff.request import Request
-from nemodiff.settings import Flag, Number, Setting, Texts, Whole, offered
+from nemodiff.setting_kinds import Flag, Number, Texts, Whole
+from nemodiff.settings import Setting, offered
 from nemodiff.trace.events import MODES
 from ui.live import backlog
 from ui.live.desk import Desk

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -12,6 +11,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from nemodiff.bench.timing import exactness
 from nemodiff.checkpoints.catalogue import base_weights
@@ -69,11 +69,10 @@ def run(
     }
     results: list[Result] = []
     with JsonLines(out) as file:
-        for done, more in enumerate(_results(engine, chosen, settings, checkpoint, device, dtype, workers), 1):
+        measured = _results(engine, chosen, settings, checkpoint, device, dtype, workers)
+        for more in tqdm(measured, total=len(chosen), unit="task", disable=None):
             results += more
             file.write(one.to_json() for one in more)
-            print(f"\r{done} of {len(chosen)} tasks", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
     threads = f"{workers} processes of 1 thread" if workers > 1 else f"{torch.get_num_threads()} threads"
     head = (
         f"{engine.checkpoint} · {engine.device.split(' · ')[0]} · {threads} · {engine.dtype} · {exactness(engine)} · "

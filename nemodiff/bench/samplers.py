@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
+
+from tqdm import tqdm
 
 from nemodiff.engine.loading import load
 from nemodiff.engine.local import Engine
@@ -34,12 +35,9 @@ def compare(engine: Engine, prompts: int, length: int, max_new_tokens: int) -> s
     """The same for a loaded engine."""
     samplers = ["confidence", "entropy", *(["trained"] if engine.sampler else [])]
     total = 1 + sum(len(ENTROPY_BOUNDS) if name == "entropy" else len(THRESHOLDS) for name in samplers)
-    points = []
-    for point in pareto(engine, prompts_of(prompts, held_out=True), samplers, length, max_new_tokens):
-        points.append(point)
-        print(f"\rsamplers: {len(points)} of {total} settings", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
-    return tables(engine, points, prompts, length)
+    points = pareto(engine, prompts_of(prompts, held_out=True), samplers, length, max_new_tokens)
+    shown = tqdm(points, desc="samplers", total=total, unit="setting", disable=None)
+    return tables(engine, list(shown), prompts, length)
 
 
 def tables(engine: Engine, points: Sequence[Point], prompts: int, block_length: int) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nemodiff.bench.timing import generate_rate, milliseconds, timed_ar
 from nemodiff.checkpoints.tokenizer import Tokenizer
-from nemodiff.decode.lane import Prefill
+from nemodiff.decode.prefill import Prefill
 from nemodiff.engine.devices import describe_device, loaded_dtype, pick_device, pick_dtype, pick_graphs, torch_runner
 from nemodiff.engine.interface import Defaults
 from nemodiff.engine.local import Engine

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nemodiff.decode.lane import synchronise
+from nemodiff.decode.prefill import synchronise
 from nemodiff.engine.interface import EngineInterface
 from nemodiff.request import Request
 from nemodiff.trace.events import Lane

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
+
+from tqdm import tqdm
 
 from nemodiff.bench.quality import by_group
 from nemodiff.bench.timing import exactness
@@ -61,7 +62,8 @@ def run(
         raise RequestError(f"{engine.checkpoint} sees no pictures: choose a checkpoint that does ({DEFAULT}).")
     results: list[Result] = []
     with JsonLines(out) as file:
-        for done, (name, index, one, questions) in enumerate(_pictures(scenes), 1):
+        pictures = tqdm(_pictures(scenes), total=scenes * (2 * len(KINDS) + 1), unit="picture", disable=None)
+        for name, index, one, questions in pictures:
             picture = Picture.of(one.image)
             for question in questions:
                 request = Request(prompt=question.text, images=(picture,), max_new_tokens=_ANSWER, alternatives=0)
@@ -75,8 +77,6 @@ def run(
                 right.setdefault(topic, []).append(given)
                 if one.kind != FOREIGN:
                     refused.append(trace["ar"].text.strip() == REFUSAL)
-            print(f"\r{done} of {scenes * (2 * len(KINDS) + 1)} pictures", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
     settings = (engine.defaults.block_length, engine.defaults.threshold)
     names = [f"{free}{kind}: {topic}" for free in ("", "free ") for kind in KINDS for topic in WORDINGS]
     topics = [topic for topic in (*names, FOREIGN) if topic in right]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -145,22 +147,9 @@ class _Progress:
             self._told = step
             self._report(f"{self._name}: {self._done / 1e9:.1f} of {self._total / 1e9:.1f} GB")
 
-    def bar(self, *_args: object, **_kwargs: object) -> _Bar:
-        """What huggingface_hub calls for a bar of one file."""
-        return _Bar(self)
-
-
-class _Bar:
-    """The little of tqdm that http_get uses."""
-
-    def __init__(self, progress: _Progress) -> None:
-        self.update = progress.add
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_args: object) -> None:
-        pass
+    def bar(self, *_args: object, **_kwargs: object) -> nullcontext[SimpleNamespace]:
+        """What huggingface_hub calls for a bar of one file: the little of tqdm that http_get uses."""
+        return nullcontext(SimpleNamespace(update=self.add))
 
 
 def _silent() -> type:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import sys
 from pathlib import Path
+
+from tqdm import tqdm
 
 from nemodiff import command
 from nemodiff.cli import options
@@ -53,12 +54,18 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def main(args: argparse.Namespace) -> int:
     request = _request(args)
     engine = load(args.checkpoint, device=args.device, dtype=args.dtype, report=options.report, graphs=args.graphs)
-    live = None if args.json else _Progress()
-    trace = engine.generate(request, live)
-    if live is None:
+    forwards: dict[str, int] = {}
+    with tqdm(bar_format="forwards: {desc}", leave=False, disable=args.json or None) as bar:
+
+        def count(event: Event) -> None:
+            forwards[event.mode] = event.forward
+            bar.set_description_str(" · ".join(f"{mode} {done}" for mode, done in forwards.items()), refresh=False)
+            bar.update()
+
+        trace = engine.generate(request, count)
+    if args.json:
         print(json.dumps(trace.figures()))
     else:
-        live.close()
         _print(trace)
     if args.trace:  # last, so that a full disk takes nothing else with it
         trace.recorded = datetime.date.today().isoformat()
@@ -113,23 +120,6 @@ def _ids(text: str | None) -> tuple[int, ...] | None:
 
 #: What the figures of a lane count, said above them.
 COUNTED = "A first token is the prefill's, which counts as no forward; NFE is what the released code counts."
-
-
-class _Progress:
-    """A single line on a terminal: forwards so far."""
-
-    def __init__(self) -> None:
-        self._forwards: dict[str, int] = {}
-
-    def __call__(self, event: Event) -> None:
-        self._forwards[event.mode] = event.forward
-        if sys.stderr.isatty():
-            counts = " · ".join(f"{mode} {count}" for mode, count in self._forwards.items())
-            print(f"\r\033[Kforwards: {counts}", end="", file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        if sys.stderr.isatty():
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
 def _print(trace: Trace) -> None:

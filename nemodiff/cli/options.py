@@ -9,7 +9,8 @@ from typing import Any
 from nemodiff.checkpoints.catalogue import DEFAULT
 from nemodiff.command import flag, refuse_unused
 from nemodiff.errors import RequestError
-from nemodiff.settings import Choice, Flag, Setting, Texts, Whole, offered
+from nemodiff.setting_kinds import Choice, Flag, Texts, Whole
+from nemodiff.settings import Setting, offered
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:

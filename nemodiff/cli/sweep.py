@@ -7,6 +7,8 @@ import json
 import sys
 from pathlib import Path
 
+from tqdm import tqdm
+
 from nemodiff.cli import options
 from nemodiff.engine.loading import load
 from nemodiff.errors import RequestError
@@ -56,12 +58,14 @@ def main(args: argparse.Namespace) -> int:
         print(f"{COUNTED}\n")
         print(head(HEADS))
     points: dict[object, Point] = {}
-    for step in measure(engine, prompts, axes.variants(), args.max_new_tokens, repeats=args.repeats):
-        if sys.stderr.isatty():
-            print(f"\r{step.done} of {step.total} runs", end="\r", file=sys.stderr, flush=True)
-        if step.point is not None and step.point.repeats == args.repeats:
-            points[step.point.variant] = step.point
-            print(json.dumps(step.point.to_json()) if args.json else _line(step.point), flush=True)
+    with tqdm(unit="run", leave=False, disable=None) as bar:
+        for step in measure(engine, prompts, axes.variants(), args.max_new_tokens, repeats=args.repeats):
+            bar.total = step.total
+            bar.update(step.done - bar.n)
+            if step.point is not None and step.point.repeats == args.repeats:
+                points[step.point.variant] = step.point
+                with tqdm.external_write_mode():
+                    print(json.dumps(step.point.to_json()) if args.json else _line(step.point), flush=True)
     if not args.json and (said := advice(list(points.values()))):
         print(f"\n{said}")
     return 0

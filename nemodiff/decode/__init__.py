@@ -2,7 +2,8 @@
 
 from nemodiff.decode.autoregressive import autoregressive
 from nemodiff.decode.diffusion import diffusion
-from nemodiff.decode.lane import Guesses, LaneRun, Prefill, Seen, Settings, synchronise
+from nemodiff.decode.lane import Guesses, LaneRun, Settings
+from nemodiff.decode.prefill import Prefill, Seen, synchronise
 from nemodiff.decode.quadratic import layouts as quadratic_layouts
 from nemodiff.decode.race import race
 from nemodiff.decode.self_speculation import self_speculation

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import time
+
+from tqdm import tqdm
 
 from nemodiff import markdown
 from nemodiff.engine.interface import EngineInterface
@@ -40,16 +41,15 @@ def row(engine: EngineInterface, length: int, requests: list[Request], budget: i
     """Sums over the prompts, as figures of one block length."""
     begin = time.perf_counter()
     ceilings, lanes = [], []
-    for done, request in enumerate(requests):
+    bar = tqdm(requests, desc=f"block {length}", unit="prompt", leave=False, disable=None)
+    for request in bar:
         ceiling = Ceiling()
         for step in engine.ceiling(request, budget):
             if step is None:
                 continue
             if step.block:
                 ceiling.blocks.append(step.block)
-            if sys.stderr.isatty():
-                place = f"block {length}: prompt {done + 1} of {len(requests)}, {step.tokens} tokens"
-                print(f"\r\033[K{place}, {step.forwards} forwards", end="\r", file=sys.stderr, flush=True)
+            bar.set_postfix(tokens=step.tokens, forwards=step.forwards)
         ceilings.append(ceiling)
         lanes.append(engine.generate(request).lanes[0])
     blocks = [block for ceiling in ceilings for block in ceiling.blocks]

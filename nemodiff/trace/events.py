@@ -16,37 +16,21 @@ import msgspec
 from msgspec import Meta
 
 from nemodiff.errors import TraceError
-from nemodiff.settings import MAX_STRING
+from nemodiff.setting_kinds import MAX_STRING
+from nemodiff.trace import limits
 from nemodiff.trace.oracle import Ceiling
 from nemodiff.trace.values import SCHEMA
 
 if TYPE_CHECKING:
     from nemodiff.trace.replay import Embedded
 
-MAX_BYTES = 32 * 1024 * 1024
-
 MODES = ("ar", "diffusion", "self-speculation")
 PHASES = ("prefill", "decode", "denoise", "refresh", "draft", "verify")
 STATES = ("masked", "committed", "drafted", "accepted", "rejected", "corrected", "bonus", "seed", "discarded")
 FINISHES = ("eos", "stop", "length", "stopped", "time")
-#: Of pictures in a trace from a file: how many, their tokens a side, and characters of a preview.
-MAX_IMAGES, MAX_GRID, MAX_PREVIEW = 16, 1024, 20_000
-#: Characters of a lane's note.
-MAX_NOTE = 300
 #: States in which a position holds a token of the answer, for good.
 KEPT = frozenset({"committed", "accepted", "corrected", "bonus", "seed"})
 
-
-#: Characters of one token: many places of an answer may show the same one.
-MAX_TEXT = 1024
-#: Of an event: its last place in the answer, its block, alternatives of a position, groups and tokens of a group.
-MAX_INDEX, MAX_BLOCK, MAX_TOP = 65_535, 8192, 64
-# What the fields of a file may hold; nothing is checked where code makes an Event.
-_Id = Annotated[int, Meta(ge=0, le=2**31)]
-_Chance = Annotated[float, Meta(ge=0, le=1)]
-_Alternatives = Annotated[list[tuple[Annotated[int, Meta(ge=0, lt=2**31)], _Chance]], Meta(max_length=MAX_TOP)]
-_Milliseconds = Annotated[float, Meta(ge=0, le=1e9)]
-_Characters = Annotated[int, Meta(ge=0, le=MAX_TEXT)]
 if TYPE_CHECKING:  # what makes an Event takes these from variables
     _Phase: TypeAlias = str
     _State: TypeAlias = str
@@ -64,13 +48,13 @@ class Position(msgspec.Struct, gc=False):
     differs from a rejected draft. top: the most probable (token id, probability) pairs, best first.
     """
 
-    index: Annotated[int, Meta(ge=0, le=MAX_INDEX)]
-    token: _Id
+    index: Annotated[int, Meta(ge=0, le=limits.MAX_INDEX)]
+    token: limits.Id
     state: _State
-    confidence: _Chance | None = None
+    confidence: limits.Chance | None = None
     score: Annotated[float, Meta(ge=-1e9, le=1e9)] | None = None
-    verifier: _Id | None = None
-    top: _Alternatives = []
+    verifier: limits.Id | None = None
+    top: limits.Alternatives = []
 
     def to_json(self) -> dict[str, Any]:
         data: dict[str, Any] = {"index": self.index, "token": self.token, "state": self.state}
@@ -90,9 +74,9 @@ class Stop(msgspec.Struct, frozen=True, gc=False):
     `place` and ends behind `end` characters of the answer's last token. A character of several tokens counts to the
     one that completes it."""
 
-    place: Annotated[int, Meta(ge=0, le=MAX_INDEX)]
-    characters: _Characters
-    end: _Characters
+    place: Annotated[int, Meta(ge=0, le=limits.MAX_INDEX)]
+    characters: limits.Characters
+    end: limits.Characters
     string: Annotated[str, Meta(min_length=1, max_length=MAX_STRING)]
 
     def to_json(self) -> dict[str, Any]:
@@ -116,21 +100,21 @@ class Event(msgspec.Struct, gc=False):
     """
 
     mode: str
-    forward: _Id
+    forward: limits.Id
     phase: _Phase
-    clock_ms: _Milliseconds
-    start: Annotated[int, Meta(ge=0, le=MAX_INDEX + MAX_BLOCK)]
-    length: Annotated[int, Meta(ge=0, le=MAX_BLOCK)]
+    clock_ms: limits.Milliseconds
+    start: Annotated[int, Meta(ge=0, le=limits.MAX_INDEX + limits.MAX_BLOCK)]
+    length: Annotated[int, Meta(ge=0, le=limits.MAX_BLOCK)]
     positions: list[Position] = []
     finish: _Finish | None = None
-    rows: Annotated[int, Meta(ge=0, le=MAX_BLOCK)] | None = None
-    groups: Annotated[list[_Alternatives], Meta(max_length=MAX_TOP)] = []
+    rows: Annotated[int, Meta(ge=0, le=limits.MAX_BLOCK)] | None = None
+    groups: Annotated[list[limits.Alternatives], Meta(max_length=limits.MAX_TOP)] = []
     again: bool = False
-    tree: _Alternatives = []
+    tree: limits.Alternatives = []
     parents: list[int] = []
-    behind: Annotated[list[int], Meta(max_length=MAX_TOP)] = []
-    expected: Annotated[float, Meta(ge=0, le=MAX_TOP + 1)] | None = None
-    image_ms: _Milliseconds | None = None
+    behind: Annotated[list[int], Meta(max_length=limits.MAX_TOP)] = []
+    expected: Annotated[float, Meta(ge=0, le=limits.MAX_TOP + 1)] | None = None
+    image_ms: limits.Milliseconds | None = None
     stop: Stop | None = None
 
     @classmethod
@@ -391,8 +375,8 @@ class Trace:
         """Read an untrusted trace. Raises TraceError when it is too large, no JSON or not of this schema."""
         from nemodiff.trace import reading  # which makes what is defined here
 
-        if len(text) > MAX_BYTES:
-            raise TraceError(f"The trace is larger than {MAX_BYTES // 2**20} MB; load a shorter run.")
+        if len(text) > limits.MAX_BYTES:
+            raise TraceError(f"The trace is larger than {limits.MAX_BYTES // 2**20} MB; load a shorter run.")
         return reading.trace(text)
 
 

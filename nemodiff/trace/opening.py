@@ -6,7 +6,8 @@ from pathlib import Path
 
 from nemodiff.errors import TraceError
 from nemodiff.trace.adapters import log, trajectory
-from nemodiff.trace.events import MAX_BYTES, Trace
+from nemodiff.trace.events import Trace
+from nemodiff.trace.limits import MAX_BYTES
 from nemodiff.trace.values import SCHEMA
 
 

@@ -13,22 +13,10 @@ from msgspec import Raw
 
 from nemodiff.conversation import MAX_MESSAGES, ROLES
 from nemodiff.errors import TraceError
-from nemodiff.settings import MAX_STRING, MAX_STRINGS, SETTINGS, Choice, Number, Texts, Whole
-from nemodiff.trace.events import (
-    FINISHES,
-    MAX_BLOCK,
-    MAX_GRID,
-    MAX_IMAGES,
-    MAX_INDEX,
-    MAX_NOTE,
-    MAX_PREVIEW,
-    MAX_TEXT,
-    MAX_TOP,
-    MODES,
-    Event,
-    Lane,
-    Trace,
-)
+from nemodiff.setting_kinds import MAX_STRING, MAX_STRINGS, Choice, Number, Texts, Whole
+from nemodiff.settings import SETTINGS
+from nemodiff.trace.events import FINISHES, MODES, Event, Lane, Trace
+from nemodiff.trace.limits import MAX_BLOCK, MAX_GRID, MAX_IMAGES, MAX_INDEX, MAX_NOTE, MAX_PREVIEW, MAX_TEXT, MAX_TOP
 from nemodiff.trace.oracle import Ceiling
 from nemodiff.trace.values import SCHEMA, broken, integer, is_hex, number, one_of, seed_of, table, take
 

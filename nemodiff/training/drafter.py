@@ -25,9 +25,10 @@ from nemodiff.errors import CheckpointError
 from nemodiff.model.config import ModelConfig
 from nemodiff.model.transformer import Transformer
 from nemodiff.model.weights import lora_names
-from nemodiff.training.data import DRAFT_WAYS, Batch, Mixture
+from nemodiff.training.data import Batch, Mixture
 from nemodiff.training.dual_stream import Backbone, Span, Stream, attend, final_norm, glu, norm, rotary
 from nemodiff.training.joint import to_device
+from nemodiff.training.noisy_copies import DRAFT_WAYS
 from nemodiff.training.progress import log_figures, save_state
 
 #: Tokens of each side's best that the two distributions are compared over, and at which temperature.

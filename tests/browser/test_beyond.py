@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 from playwright.sync_api import Page, expect
 
 from nemodiff.trace.events import Trace
-from tests.helpers.browser import PATIENCE, take_away
+from tests.helpers.browser import PATIENCE, download
 from tests.helpers.traces import DRAFTED, quadratic, trace_of, tree
 
 expect.set_options(timeout=PATIENCE)
@@ -133,10 +133,7 @@ def test_quadratic_drafts_and_the_ceiling_of_a_live_run(page: Page, tmp_path: Pa
     page.get_by_text("Charts of this run").click()
     legend = page.locator("#charts .legendtext")
     expect(legend.filter(has_text="Speed of light")).to_have_count(1)
-    with page.expect_download() as pending:
-        take_away(page, "Trace")
-    path = tmp_path / "trace.json"
-    pending.value.save_as(path)
+    path = download(page, "Trace", tmp_path)
     trace = Trace.from_json(path.read_bytes())
     assert trace.lane("self-speculation").events[2].rows == 20  # 4 tokens, each with a group of 4 masks
     lane = trace.lane("diffusion")
@@ -165,11 +162,7 @@ def test_the_trained_sampler_scores_and_commits(page: Page, tmp_path: Path) -> N
     page.locator("#max-new-tokens input").fill("12")
     page.locator("#generate").click()
     expect(page.locator("#stage")).to_have_attribute("data-state", "done")
-    with page.expect_download() as pending:
-        take_away(page, "Trace")
-    path = tmp_path / "trace.json"
-    pending.value.save_as(path)
-    trace = Trace.from_json(path.read_bytes())
+    trace = Trace.from_json(download(page, "Trace", tmp_path).read_bytes())
     assert trace.request["sampler"] == "trained"
     denoised = [event for event in trace.lane("diffusion").events if event.phase == "denoise"]
     assert denoised

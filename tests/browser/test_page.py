@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from nemodiff.trace.events import Trace
-from tests.helpers.browser import PATIENCE, take_away
+from tests.helpers.browser import PATIENCE, download
 from tests.helpers.traces import trace_of
 
 expect.set_options(timeout=PATIENCE)
@@ -75,10 +75,7 @@ def test_three_lanes_live_then_done_then_saved_and_replayed(page: Page, tmp_path
         "lossless: identical to AR, 14 of 14"
     )
 
-    with page.expect_download() as download:
-        take_away(page, "Trace")
-    path = tmp_path / "run.json"
-    download.value.save_as(path)
+    path = download(page, "Trace", tmp_path)
     trace = Trace.from_json(path.read_bytes())
     assert [lane.mode for lane in trace.lanes] == ["ar", "diffusion", "self-speculation"]
     assert trace.lane("ar").tokens == trace.lane("self-speculation").tokens

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page, expect
 from nemodiff.checkpoints.catalogue import DEFAULT
 from nemodiff.pictures import MAX_BYTES
 from nemodiff.trace.events import Trace
-from tests.helpers.browser import PATIENCE, SCHEMES, download, findings, pick, running, take_away
+from tests.helpers.browser import PATIENCE, SCHEMES, download, findings, pick, running
 from tests.helpers.official import random_ministral, write_nvidia
 from tests.helpers.pictures import png_bomb
 from tests.helpers.vlm import write_vlm
@@ -144,10 +144,7 @@ def test_three_lanes_answer_about_an_uploaded_picture(seeing: Page, tmp_path: Pa
     assert "image_previews" not in again
     seen.get_by_label("keep a small preview").check()
     assert kept(seeing)["image_previews"][0].startswith("data:image/jpeg;base64,")
-    with seeing.expect_download() as download:
-        take_away(seeing, "Trace")
-    path = tmp_path / "trace.json"
-    download.value.save_as(path)
+    path = download(seeing, "Trace", tmp_path)
     assert len(Trace.from_json(path.read_bytes()).image_previews) == 1
     seeing.reload()
     with seeing.expect_file_chooser() as chooser:

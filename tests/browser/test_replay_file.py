@@ -11,7 +11,7 @@ from PIL import Image
 from nemodiff.pictures import Picture
 from nemodiff.trace.events import Trace
 from nemodiff.trace.replay import replay_html
-from tests.helpers.browser import PATIENCE, take_away
+from tests.helpers.browser import PATIENCE, download
 from tests.helpers.traces import trace_of, tree
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright comes with requirements-dev.txt")
@@ -77,11 +77,7 @@ def test_a_replay_can_neither_fetch_nor_run_another_script(browser, tmp_path):
 def test_a_replay_can_be_saved_as_a_trace(browser, tmp_path):
     page, trouble = open_replay(browser, tmp_path, reduced_motion="reduce")
     expect(page.locator("#stage")).to_have_attribute("data-cursor", "4", timeout=PATIENCE)
-    with page.expect_download() as download:
-        take_away(page, "Trace")
-    saved = tmp_path / "saved.json"
-    download.value.save_as(saved)
-    trace = Trace.from_json(saved.read_bytes())
+    trace = Trace.from_json(download(page, "Trace", tmp_path).read_bytes())
     assert trace.lane("ar").tokens == [1, 2, 3, 4, 5]
     assert trace.vocabulary == {int(token): text for token, text in HOSTILE.items()}
     assert trouble == []

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.helpers.browser import PATIENCE, ask, metric, running, take_away, wait_for_metric
+from tests.helpers.browser import PATIENCE, ask, download, metric, running, wait_for_metric
 from tests.helpers.checkpoints import open_engine
 from tests.helpers.cutting_proxy import CuttingProxy, cutting_proxy
 from tests.helpers.replicas import free_port
@@ -226,7 +226,7 @@ def test_when_the_network_or_the_page_is_back_the_server_is_asked(
 
 
 def test_a_run_that_the_server_has_no_more_is_said_to_be_lost_and_what_came_can_be_saved(
-    page: Page, proxy: CuttingProxy, pace: Pace, served: str
+    page: Page, proxy: CuttingProxy, pace: Pace, served: str, tmp_path: Path
 ) -> None:
     begin(page)
     proxy.stall(also_new=False)
@@ -234,9 +234,7 @@ def test_a_run_that_the_server_has_no_more_is_said_to_be_lost_and_what_came_can_
     page.route("**/resync", lambda route: route.fulfill(json=unknown))
     expect(page.locator("#stage .message")).to_contain_text("The rest of this run was lost")
     expect(stage(page)).to_have_attribute("data-state", "error")
-    with page.expect_download() as saved:
-        take_away(page, "Trace")
-    lanes = json.loads(Path(saved.value.path()).read_text(encoding="utf-8"))["lanes"]
+    lanes = json.loads(download(page, "Trace", tmp_path).read_text(encoding="utf-8"))["lanes"]
     assert sum(len(lane["events"]) for lane in lanes) == pace.first
     page.unroute("**/resync")
     pace.free.set()
@@ -387,9 +385,7 @@ def test_a_server_that_was_restarted_leaves_what_came_and_a_sentence(
         expect(page.locator("#stage .message")).to_contain_text("The rest of this run was lost")
         expect(page.locator("#prompt textarea")).to_have_value("Hello there")
         expect(page.locator("#temperature input")).to_have_value("0.5")
-        with page.expect_download() as saved:
-            take_away(page, "Trace")
-        lanes = json.loads(Path(saved.value.path()).read_text(encoding="utf-8"))["lanes"]
+        lanes = json.loads(download(page, "Trace", tmp_path / "saved").read_text(encoding="utf-8"))["lanes"]
         assert 0 < sum(len(lane["tokens"]) for lane in lanes) < 3 * 1900
         page.locator("#max-new-tokens input").fill("3")
         page.locator("#generate").click()

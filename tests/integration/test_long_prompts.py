@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from nemodiff.decode import LaneRun, Prefill, lane
+from nemodiff.decode import LaneRun, Prefill, Seen, prefill
 from nemodiff.engine import interface
 from nemodiff.engine.local import Engine
 from nemodiff.errors import RequestError
@@ -39,7 +39,7 @@ LONG = tuple(5 + i % 90 for i in range(200))
 @pytest.fixture
 def pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prompts run in pieces of up to 64 tokens: LONG in four."""
-    monkeypatch.setitem(lane.PIECE, "cpu", 64)
+    monkeypatch.setitem(prefill.PIECE, "cpu", 64)
 
 
 class Forwards:
@@ -105,9 +105,9 @@ def test_pictures_are_read_in_pieces_as_in_one(llama_engine: Engine, monkeypatch
     """Embeddings in the place of some ids, across the border of two pieces."""
     model = llama_engine.model
     places = list(range(40, 120))
-    seen = lane.Seen(torch.randn(len(places), model.config.hidden_size), places, 1.0)
+    seen = Seen(torch.randn(len(places), model.config.hidden_size), places, 1.0)
     whole = Prefill(model, list(LONG), 512, seen)
-    monkeypatch.setitem(lane.PIECE, "cpu", 64)
+    monkeypatch.setitem(prefill.PIECE, "cpu", 64)
     pieced = Prefill(model, list(LONG), 512, seen)
     assert torch.allclose(pieced.logits, whole.logits, atol=1e-4)
     assert not torch.allclose(Prefill(model, list(LONG), 512).logits, whole.logits, atol=1e-2)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from nemodiff.decode.lane import COLDEST, LaneRun, Prefill, Settings
+from nemodiff.decode.lane import COLDEST, LaneRun, Settings
+from nemodiff.decode.prefill import Prefill
 from nemodiff.decode.quadratic import _mixed
 from nemodiff.model.output import Output
 from nemodiff.request import Request

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from nemodiff.decode import DECODERS
-from nemodiff.decode.lane import LaneRun, Prefill, Settings
+from nemodiff.decode.lane import LaneRun, Settings
+from nemodiff.decode.prefill import Prefill
 from nemodiff.engine.loading import load
 from nemodiff.model.output import Output
 from nemodiff.request import Request

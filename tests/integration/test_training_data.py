@@ -28,8 +28,9 @@ from nemodiff.tasks.structured.families import (
     is_exact,
     is_held_out,
 )
-from nemodiff.training.data import BLOCK_SIZES, DECAY, MAX_PADS, PAD_WEIGHT, Sequence, common_prefix, noisy_copy
+from nemodiff.training.data import Sequence, common_prefix
 from nemodiff.training.distill import keep_answer, read_answers, repeated_share
+from nemodiff.training.noisy_copies import BLOCK_SIZES, DECAY, MAX_PADS, PAD_WEIGHT, noisy_copy
 
 SEEDS = range(25)
 

@@ -22,7 +22,8 @@ from nemodiff.tasks.drawings.free_scenes import (
 )
 from nemodiff.tasks.drawings.questions import NUMBERS, REFUSAL, WORDINGS, ask, is_right, questions_of
 from nemodiff.tasks.drawings.scenes import CANVASES, CELL, COLOURS, FOREIGN, HELD_OUT_WORDS, KINDS, scene
-from nemodiff.training.vision import TOWER, Heads, drawn, new_vision, pixels, see
+from nemodiff.training.tower import TOWER, Heads, new_vision, pixels, see
+from nemodiff.training.vision import drawn
 from tests.helpers.official import random_ministral, write_nvidia
 
 NAMES = list(ATTRIBUTES)

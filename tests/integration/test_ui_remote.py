@@ -8,6 +8,7 @@ import http.server
 import itertools
 import json
 import threading
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -212,6 +213,49 @@ def test_whatever_a_replica_does_is_one_sentence(local, status, says, sentence):
             engine.generate(asked())
         server.shutdown()
     assert str(caught.value) == sentence
+
+
+class Quiet(http.server.BaseHTTPRequestHandler):
+    """Sends an empty line and then nothing, until the other side hangs up."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"\n")
+        self.rfile.read()
+        self.server.hung_up.set()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def quiet(local) -> Iterator[remote.RemoteEngine]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
+        server.hung_up = threading.Event()
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield remote.RemoteEngine(f"http://127.0.0.1:{server.server_port}", remote.describe(local, 1))
+        assert server.hung_up.wait(WAIT)
+        server.shutdown()
+
+
+def test_a_silent_replica_counts_as_lost(quiet, monkeypatch):
+    monkeypatch.setattr(remote, "SILENCE", 0.5)
+    with pytest.raises(RequestError, match=LOST):
+        quiet.generate(asked())
+
+
+def test_a_stream_is_closed_at_once_where_another_loop_runs(quiet):
+    events = quiet.stream(asked())
+    assert [next(events) for _ in range(5)] == [None] * 5
+    begun = time.monotonic()
+
+    async def close() -> None:
+        events.close()
+
+    asyncio.run(close())
+    assert time.monotonic() - begun < 5
 
 
 def test_nobody_there(local):

@@ -13,7 +13,7 @@ from PIL import Image
 from nemodiff import pictures
 from nemodiff.errors import RequestError
 from nemodiff.pictures import MAX_BYTES, MAX_PIXELS, MAX_SIDE, Picture, open_picture
-from nemodiff.trace.events import MAX_PREVIEW
+from nemodiff.trace.limits import MAX_PREVIEW
 from tests.helpers.pictures import png_bomb, webp
 
 RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)

@@ -16,8 +16,8 @@ from nemodiff.conversation import MAX_MESSAGES
 from nemodiff.engine.local import Engine
 from nemodiff.errors import TraceError
 from nemodiff.request import Request
-from nemodiff.settings import MAX_STRING, MAX_STRINGS
-from nemodiff.trace import Position, Recorder, Trace, events, oracle, reading
+from nemodiff.setting_kinds import MAX_STRING, MAX_STRINGS
+from nemodiff.trace import Position, Recorder, Trace, events, limits, oracle, reading
 from nemodiff.trace.adapters import log
 from nemodiff.trace.opening import read_trace
 from tests.helpers.traces import long_trace, three_lanes
@@ -115,9 +115,9 @@ def test_the_schema_and_the_reader_name_the_same_values_and_bounds() -> None:
     assert part["event"]["start"]["maximum"] == reading.MAX_INDEX + reading.MAX_BLOCK
     assert part["lane"]["events"]["maxItems"] == reading.MAX_EVENTS
     assert part["lane"]["tokens"]["maxItems"] == reading.MAX_TOKENS
-    assert part["lane"]["note"]["maxLength"] == events.MAX_NOTE
+    assert part["lane"]["note"]["maxLength"] == limits.MAX_NOTE
     assert SCHEMA["properties"]["tokens"]["additionalProperties"]["maxLength"] == reading.MAX_TEXT
-    assert SCHEMA["properties"]["image_previews"]["items"]["maxLength"] == events.MAX_PREVIEW
+    assert SCHEMA["properties"]["image_previews"]["items"]["maxLength"] == limits.MAX_PREVIEW
     written = {name for one in three_lanes()["lanes"] for event in one["events"] for name in event}
     assert written <= part["event"].keys() and oracle.MAX_BLOCKS <= reading.MAX_EVENTS
 
@@ -135,7 +135,7 @@ def test_the_schema_and_the_reader_name_the_same_values_and_bounds() -> None:
         (("request", "history"), [{"role": "system", "content": "x"}]),
         (("request", "stop"), ["x" * 101]),
         (("lanes", 0, "mode"), "beam"),
-        (("lanes", 0, "note"), "x" * (events.MAX_NOTE + 1)),
+        (("lanes", 0, "note"), "x" * (limits.MAX_NOTE + 1)),
         (("lanes",), []),
         (("tokens", "1"), 5),
         (("schema",), "nemodiff.trace/2"),
@@ -232,4 +232,4 @@ def test_a_log_is_bounded_before_anything_is_made_of_it(monkeypatch: pytest.Monk
     with pytest.raises(TraceError, match="Line 1 of the log: model must be a text"):
         log.from_log(json.dumps({"log": log.SCHEMA, "model": 5}))
     with pytest.raises(TraceError, match="larger than"):
-        log.from_log("x" * (events.MAX_BYTES + 1))
+        log.from_log("x" * (limits.MAX_BYTES + 1))

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from nemodiff.errors import TraceError
 from nemodiff.request import Request
-from nemodiff.trace.events import MAX_BYTES, SCHEMA, Event, Lane, Position, Trace, first_difference
+from nemodiff.trace.events import SCHEMA, Event, Lane, Position, Trace, first_difference
+from nemodiff.trace.limits import MAX_BYTES
 from nemodiff.trace.recorder import Recorder
 
 HOSTILE = {1: "<img onerror=alert(1)>", 2: "${alert(1)}", 3: "</script>", 4: "\u2028 \x00"}

@@ -11,9 +11,10 @@ import torch
 from nemodiff.model.transformer import Transformer
 from nemodiff.model.weights import load_draft_lora
 from nemodiff.training import dual_stream
-from nemodiff.training.data import DRAFT_WAYS, Batch, Sequence, noisy_copy, pack
+from nemodiff.training.data import Batch, Sequence, pack
 from nemodiff.training.drafter import Drafter, Drafts, clean_pass, draft_pass, drafter_loss, drafts_of, export_drafter
 from nemodiff.training.dual_stream import Backbone, final_norm, forward
+from nemodiff.training.noisy_copies import DRAFT_WAYS, noisy_copy
 from tests.helpers.training import END, MASK, VOCABULARY, tiny_lora, tiny_model
 
 RESTRICTED = torch.arange(VOCABULARY)

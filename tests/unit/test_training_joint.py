@@ -10,10 +10,11 @@ from nemodiff.model.adapter import merge_adapter, pack4, put_factors, take_facto
 from nemodiff.model.transformer import Transformer
 from nemodiff.training import data as training_data
 from nemodiff.training import dual_stream
-from nemodiff.training.data import NEUTRAL_WEIGHT, PROMPT_WEIGHT, Sequence, hard_tokens, noisy_copy, pack
+from nemodiff.training.data import NEUTRAL_WEIGHT, PROMPT_WEIGHT, Sequence, hard_tokens, pack
 from nemodiff.training.dual_stream import Backbone, final_norm, forward
 from nemodiff.training.joint import rate
 from nemodiff.training.lora import export_adapter, round_update
+from nemodiff.training.noisy_copies import noisy_copy
 from nemodiff.training.objective import base_distribution, joint_loss
 from tests.helpers.training import END, MASK, VOCABULARY, merged_model, tiny_lora, tiny_model
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
-import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
+import anyio
 import httpx
+from anyio.from_thread import start_blocking_portal
 
 from nemodiff.checkpoints.tokenizer import Tokenizer
 from nemodiff.engine.interface import Bounds, Defaults, EngineInterface
@@ -151,86 +151,48 @@ class RemoteEngine(EngineInterface):
 
     def _lines(self, path: str, body: dict[str, Any], read: Callable[[Any], T]) -> Generator[T | None, None, None]:
         """What a replica streams, one JSON object a line; {"end": …} or {"error": …} is the last one."""
-        loop = asyncio.new_event_loop()
-        lines = self._ask(path, body)
-        waiting: asyncio.Task | None = None
+        lines: SimpleQueue[str | Future[None]] = SimpleQueue()
         try:
-            while True:
-                waiting = waiting or loop.create_task(anext(lines))
-                done, _ = _run(loop, asyncio.wait({waiting}, timeout=TICK))
-                if not done:
-                    yield None
-                    continue
-                task, waiting = waiting, None
-                line = task.result()
-                if not line:
-                    continue
-                data = json.loads(line)
-                if "error" in data:
-                    raise RequestError(str(data["error"]))
-                if "end" in data:
-                    return
-                yield read(data)
-        except StopAsyncIteration:
-            raise RequestError(LOST) from None
+            # The loop runs in a thread of its own: the one that closes this may run one already, as Gradio's does.
+            with start_blocking_portal(name="replica") as portal:
+                asking = portal.start_task_soon(self._ask, path, body, lines.put)
+                asking.add_done_callback(lines.put)
+                try:
+                    while True:
+                        try:
+                            line = lines.get(timeout=TICK)
+                        except Empty:
+                            yield None
+                            continue
+                        if isinstance(line, Future):
+                            line.result()
+                            raise RequestError(LOST)
+                        if not line:
+                            continue
+                        data = json.loads(line)
+                        if "error" in data:
+                            raise RequestError(str(data["error"]))
+                        if "end" in data:
+                            return
+                        yield read(data)
+                finally:
+                    asking.cancel()  # which closes the connection
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.HTTPStatusError) as error:
             raise RequestError(AWAY) from error
         except RequestError:
             raise
-        except (httpx.HTTPError, NemodiffError, ValueError, KeyError, TypeError) as error:
+        except (httpx.HTTPError, NemodiffError, TimeoutError, ValueError, KeyError, TypeError) as error:
             logger.warning("a replica was lost: %s", type(error).__name__)
             raise RequestError(LOST) from error
-        finally:
-            _end(loop, lines, waiting)
 
-    async def _ask(self, path: str, body: dict[str, Any]) -> AsyncGenerator[str, None]:
-        timeout = httpx.Timeout(10, read=START)
+    async def _ask(self, path: str, body: dict[str, Any], tell: Callable[[str], None]) -> None:
+        """Tell of every line of the answer. Raises TimeoutError after SILENCE."""
         async with (
-            httpx.AsyncClient(timeout=timeout) as client,
+            httpx.AsyncClient(timeout=httpx.Timeout(10, read=START)) as client,
             client.stream("POST", self.url + path, json=body) as response,
         ):
             response.raise_for_status()
-            lines = cast("AsyncGenerator[str, None]", response.aiter_lines())  # which is what it is
-            async with aclosing(lines):
-                while True:
-                    try:
-                        line = await asyncio.wait_for(anext(lines), SILENCE)
-                    except StopAsyncIteration:
-                        return
-                    except asyncio.TimeoutError as error:
-                        raise httpx.ReadTimeout("silence") from error
-                    yield line
-
-
-def _another_runs() -> bool:
-    """Whether this thread runs an event loop already, so that it cannot run one of ours."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-def _run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
-    """What `work` gives on `loop`; in a thread that runs another loop already, by way of one that runs none."""
-    if not _another_runs():
-        return loop.run_until_complete(work)
-    with ThreadPoolExecutor(1) as beside:
-        return beside.submit(loop.run_until_complete, work).result()
-
-
-def _end(loop: asyncio.AbstractEventLoop, lines: AsyncGenerator[str, None], waiting: asyncio.Task | None) -> None:
-    """Close a connection and its loop; in a thread where another loop runs in this one, as when Gradio closes."""
-
-    def end() -> None:
-        if waiting:
-            waiting.cancel()
-            loop.run_until_complete(asyncio.wait({waiting}))
-        loop.run_until_complete(lines.aclose())
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()
-
-    if _another_runs():
-        threading.Thread(target=end, name="hang-up").start()
-    else:
-        end()
+            with anyio.fail_after(SILENCE) as patience:
+                async for line in response.aiter_lines():
+                    tell(line)
+                    patience.deadline = anyio.current_time() + SILENCE

@@ -12,7 +12,8 @@ from nemodiff.errors import RequestError, SettingError
 from nemodiff.examples import EXAMPLES
 from nemodiff.pictures import Picture
 from nemodiff.request import Request
-from nemodiff.settings import Choice, Flag, Number, Setting, Texts, Whole, offered
+from nemodiff.setting_kinds import Choice, Flag, Number, Texts, Whole
+from nemodiff.settings import Setting, offered
 from nemodiff.trace.events import MODES
 from nemodiff.trace.values import MAX_WHOLE
 from ui.live.models import Checkpoints

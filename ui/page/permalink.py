@@ -10,7 +10,8 @@ from urllib.parse import urlencode
 
 from nemodiff.errors import RequestError
 from nemodiff.request import MAX_PROMPT_CHARACTERS, whole_characters
-from nemodiff.settings import Setting, Texts, Whole, offered
+from nemodiff.setting_kinds import Texts, Whole
+from nemodiff.settings import Setting, offered
 from nemodiff.trace.events import MODES
 from nemodiff.trace.values import MAX_WHOLE
 from ui.page import conversation

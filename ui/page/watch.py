@@ -15,7 +15,8 @@ from nemodiff.errors import RequestError, TraceError
 from nemodiff.examples import EXAMPLES
 from nemodiff.request import Request
 from nemodiff.trace import player
-from nemodiff.trace.events import MAX_BYTES, Trace
+from nemodiff.trace.events import Trace
+from nemodiff.trace.limits import MAX_BYTES
 from nemodiff.trace.opening import read_trace
 from ui import wire
 from ui.live import backlog, branch, oracle, tickets

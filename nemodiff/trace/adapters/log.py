@@ -17,7 +17,8 @@ from nemodiff.errors import TraceError, shown
 from nemodiff.trace import reading, values
 from nemodiff.trace.adapters.cycle import MODE as CYCLES
 from nemodiff.trace.adapters.cycle import add_cycle
-from nemodiff.trace.events import FINISHES, MAX_BYTES, MAX_NOTE, Position, Trace
+from nemodiff.trace.events import FINISHES, Position, Trace
+from nemodiff.trace.limits import MAX_BYTES, MAX_NOTE
 from nemodiff.trace.recorder import Recorder
 
 SCHEMA = "nemodiff.log/1"

@@ -14,7 +14,8 @@ from typing import Any
 
 from nemodiff.errors import TraceError
 from nemodiff.trace import reading, values
-from nemodiff.trace.events import MAX_BYTES, MAX_IMAGES, Event, Position, Trace
+from nemodiff.trace.events import Event, Position, Trace
+from nemodiff.trace.limits import MAX_BYTES, MAX_IMAGES
 from nemodiff.trace.recorder import Recorder
 
 MAX_FRAMES = 4096
