@@ -17,6 +17,7 @@ from nemodiff.errors import CheckpointError, RequestError
 from nemodiff.model.vision import grid, preprocess
 from nemodiff.pictures import Picture
 from nemodiff.request import Request
+from nemodiff.settings import DRAFTS
 from nemodiff.trace.events import MODES, Trace
 from tests.helpers.official import EOS, SHAPE, random_ministral, write_nvidia
 from tests.helpers.released import FREQUENT, Released
@@ -261,3 +262,13 @@ def test_the_command_line_takes_pictures(folder, tmp_path, capsys, dtype):
     (tmp_path / "text.png").write_text("no picture")
     assert main([*command, "--image", str(tmp_path / "text.png")]) != 0
     assert "not a picture" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("draft", DRAFTS)
+def test_a_fresh_engine_on_the_kernels_looks_at_a_picture_with_every_kind_of_draft(folder, draft):
+    """Trees measure what rows cost before the first prefill: nothing that this leaves behind may stop a picture."""
+    engine = load(str(folder), device="cpu")
+    assert engine.dtype == "int8"
+    request = Request(prompt="Look.", images=(picture(16, 16),), draft=draft, max_new_tokens=12, block_length=4)
+    trace = engine.generate(request)
+    assert trace.lane("self-speculation").tokens == trace.lane("ar").tokens and trace.lane("diffusion").tokens

@@ -103,6 +103,7 @@ class CpuModel(Logits):
             x = torch.where((tokens == self.config.mask_token_id)[:, None], self.mask_embedding, x)
         return x
 
+    @torch.inference_mode()
     def forward(
         self,
         inputs: Tensor,
