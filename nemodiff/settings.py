@@ -128,7 +128,7 @@ class Decoding:
         None,
         Whole(1, MAX_BLOCK_LENGTH),
         "denoising forwards for a block (by default half its length)",
-        label="steps a block",
+        label="steps per block",
         of=("sampler", ("fixed",)),
         place=15,
     )

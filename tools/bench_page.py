@@ -3,7 +3,8 @@
 Three lanes of 512 tokens are fed to the stage at 100 events a second, as a live run's batches, in headless Chromium:
 once into the bare stage, once through the real page, whose engine is then a recording that plays at that rate. Lag is
 from an event's arrival to the end of the frame that shows it. A scrub is one jump to a random place; its time includes
-the wait for the next frame, its work is the main thread's part alone.
+the wait for the next frame, its work is the main thread's part alone. Before that the page is opened a few times with
+an empty cache.
 """
 
 from __future__ import annotations
@@ -57,10 +58,25 @@ bench.jump = (scrub, to) => new Promise((done) => {
 });
 window.bench = bench;
 """
+#: Times since the visit began, in ms, and what came by kind: [files, bytes sent, bytes unpacked].
+OPENING = """() => {
+  const kinds = {};
+  for (const entry of performance.getEntriesByType("navigation").concat(performance.getEntriesByType("resource"))) {
+    const path = new URL(entry.name).pathname;
+    const named = { js: "scripts", css: "styles" }[path.split(".").at(-1)] || "the rest";
+    const kind = entry.entryType === "navigation" ? "the document" : named;
+    const sum = (kinds[kind] ||= [0, 0, 0]);
+    sum[0] += 1;
+    sum[1] += entry.transferSize;
+    sum[2] += entry.decodedBodySize;
+  }
+  const painted = performance.getEntriesByName("first-contentful-paint")[0]?.startTime ?? 0;
+  return { painted, ready: performance.now(), kinds };
+}"""
 
 
 def made_run(seed: int = 0) -> Trace:
-    """Three lanes whose lengths are those of a real run: about 2 tokens a diffusion forward, 4 a cycle."""
+    """Three lanes whose lengths are those of a real run: about 2 tokens per diffusion forward, 4 per cycle."""
     dice = random.Random(seed)
     tokens = [dice.randrange(len(WORDS)) for _ in range(LENGTH)]
     lanes: dict[str, list[dict[str, Any]]] = {mode: [] for mode in MODES}
@@ -185,6 +201,21 @@ def served() -> Iterator[str]:
         demo.close()
 
 
+def opening(browser: Browser, address: str, times: int = 5) -> None:
+    """What opening the page takes with an empty cache: the middle of a few visits."""
+    visits = []
+    for _ in range(times):
+        page = browser.new_context(viewport={"width": 1400, "height": 1000}, reduced_motion="reduce").new_page()
+        page.goto(address)
+        page.wait_for_selector('#stage[data-state="replay"]')
+        visits.append(page.evaluate(OPENING))
+        page.context.close()
+    painted, ready = (statistics.median(visit[name] for visit in visits) for name in ("painted", "ready"))
+    print(f"  first contentful paint {painted:.0f} ms, a recording on the stage {ready:.0f} ms")
+    for kind, (count, sent, size) in visits[0]["kinds"].items():
+        print(f"  {kind}: {count} files, {sent / 1e6:.2f} MB sent, {size / 1e6:.2f} MB unpacked")
+
+
 def real_page(browser: Browser, address: str) -> Page:
     page = browser.new_context(viewport={"width": 1400, "height": 1000}, reduced_motion="reduce").new_page()
     page.goto(address)
@@ -252,6 +283,7 @@ def main() -> None:
         measure(page, arguments.jumps)
         print("the page")
         with served() as address:
+            opening(browser, address)
             measure(real_page(browser, address), arguments.jumps)
         browser.close()
 

@@ -35,7 +35,7 @@ def read_prompts(text: object) -> tuple[list[Asked], list[str]]:
     prompt as it stands. Empty lines are skipped. Raises RequestError when the text as a whole cannot be read.
     """
     if not isinstance(text, str):
-        raise RequestError("The prompts must be text: a prompt a line.")
+        raise RequestError("The prompts must be text: one prompt per line.")
     if len(text) > MAX_CHARACTERS:
         raise RequestError(f"The prompts have more than {MAX_CHARACTERS:,} characters together: leave some out.")
     found: list[Asked] = []

@@ -199,8 +199,8 @@ class Lane:
 
     @property
     def nfe(self) -> int:
-        """What the released code counts: AR its tokens, diffusion denoising forwards plus one refresh a block,
-        self-speculation 1 + 2 a cycle (quadratic: 1 + 1 a cycle). In diffusion that includes forwards which change
+        """What the released code counts: AR its tokens, diffusion denoising forwards plus one refresh per block,
+        self-speculation 1 + 2 per cycle (quadratic: 1 + 1 per cycle). In diffusion that includes forwards which change
         nothing and this engine leaves out: the last block's refresh, and both forwards of a block whose seed is an
         EOS."""
         phases = [event.phase for event in self.events]

@@ -88,7 +88,7 @@ class Ceiling:
 
     @property
     def tpf(self) -> float | None:
-        """Tokens a forward, refreshes included; None when the prompt alone gave the answer."""
+        """Tokens per forward, refreshes included; None when the prompt alone gave the answer."""
         return len(self.tokens) / self.forwards if self.forwards else None
 
     @property

@@ -253,7 +253,7 @@ class Run:
         return to_device(batch, self.settings.device)
 
     def train_step(self) -> dict[str, float]:
-        """One step: its loss, and drafts accepted a block."""
+        """One step: its loss, and drafts accepted per block."""
         drafts = drafts_of(self.backbone, self.batch(self.step), self.head, self.drafter)
         loss = drafter_loss(drafts)
         self.optimizer.zero_grad()

@@ -31,14 +31,14 @@ def test_a_tree_shows_its_candidates_and_the_path_that_was_accepted(alone: Page)
     expect(alone.locator("#stage .where")).to_contain_text("tree drafts")
     strip = alone.locator(f"{SPECULATION} .strip")
     seek(alone, 2)
-    expect(strip.locator("h3")).to_contain_text("cycle 2: 2 of 5 candidates kept")
+    expect(strip.locator("h3")).to_contain_text("cycle 2: 2 of 5 kept")
     expect(strip.locator("h3")).to_contain_text("10 rows")
     expect(strip.locator('.tree [data-kind="accepted"]')).to_have_count(2)
     cells = strip.locator(".tree [data-group]")
     expect(cells).to_have_count(2)
     expect(cells.first).to_have_attribute("title", re.compile("masks behind it draft"))
     seek(alone, 1)
-    expect(strip.locator("h3")).to_contain_text("0 of 0 candidates kept")
+    expect(strip.locator("h3")).to_contain_text("0 of 0 kept")
 
 
 def test_a_quadratic_cycle_shows_its_groups_and_the_one_that_survives(alone: Page) -> None:

@@ -83,8 +83,8 @@ def test_a_run_comes_between_a_sweeps_runs_and_stop_ends_the_sweep(page: Page) -
 
 def test_a_stopped_sweep_goes_on_where_it_was(page: Page) -> None:
     open_tab(page)
-    ask(page, "Lighthouse", "4, 8", "0.5, 0.9, 0.99", 300)
-    expect(page.locator("#sweep-plan")).to_contain_text("9 runs of at most 300 tokens · up to about")
+    ask(page, "Lighthouse", "4, 8", "0.5, 0.9, 0.99", 150)
+    expect(page.locator("#sweep-plan")).to_contain_text("9 runs of at most 150 tokens · up to about")
     page.locator("#sweep-start").click()
     expect(rows(page)).to_have_count(2)  # AR and a first setting
     expect(status(page)).to_contain_text(re.compile(r"of 9 runs · about .* left"))
@@ -98,7 +98,7 @@ def test_a_stopped_sweep_goes_on_where_it_was(page: Page) -> None:
     page.locator("#sweep-start").click()
     expect(status(page)).to_contain_text(f"{left} runs in")
     expect(rows(page)).to_have_count(9)
-    expect(page.locator("#sweep-plan")).to_contain_text("9 runs of at most 300 tokens")  # all of it, anew
+    expect(page.locator("#sweep-plan")).to_contain_text("9 runs of at most 150 tokens")  # all of it, anew
 
 
 def test_own_prompts_are_measured_with_trees_and_repeats_and_advised_upon(page: Page, tmp_path: Path) -> None:

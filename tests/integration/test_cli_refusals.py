@@ -35,6 +35,7 @@ class Ran(Exception):
 #: The modules whose commands load a checkpoint.
 LOADING = (
     *(f"bench.{name}" for name in ("examples", "cpu", "perplexity", "quality", "vision", "samplers", "beyond")),
+    "bench.trees",
     *("cli.generate", "cli.sweep", "cli.speed_of_light"),
 )
 

@@ -56,8 +56,9 @@ def test_a_damaged_file_is_compiled_anew(tmp_path, code, monkeypatch):
     assert len(code) == 5
 
 
-def test_a_folder_that_cannot_be_written_costs_a_line(tmp_path, code, capsys):
+def test_a_folder_that_cannot_be_written_costs_a_line(tmp_path, code, capsys, monkeypatch):
     """A file stands where the folder would be: no user may write there."""
+    monkeypatch.delenv("NEMODIFF_CPU_TILE", raising=False)
     (tmp_path / "kernels").write_text("in the way")
     kernels = build.load_kernels(tmp_path / "kernels", None, check)
     assert "and not kept:" in capsys.readouterr().err

@@ -104,7 +104,7 @@ def test_the_pages_table_and_charts_show_the_same_figures_as_the_command_line() 
         row = html.partition(f'data-mode="{point.mode}"')[2].partition("</tr>")[0]
         assert [cell.partition("</td>")[0] for cell in row.split("<td>")[1:]] == cells(point)
         hover = next(one for one in seconds_a_token(results).data if one.x[0] == point.agreement).hovertext[0]
-        assert f"{point.seconds:#.4g} s a token, AR {points[0].seconds:#.4g}" in hover
+        assert f"{point.seconds:#.4g} s per token, AR {points[0].seconds:#.4g}" in hover
         assert f"(NFE {point.nfe})" in hover
     assert COUNTED in html and "NFE" in html
 

@@ -28,7 +28,7 @@ from ui.values import NAMES, check_length, exact_whole, new_tokens, worded
         ({"block_length": 32, "draft": "quadratic"}, "block may be up to 16 with quadratic drafts, not 32."),
         ({"threshold": 2}, "threshold must be from 0 to 1, not 2."),
         ({"entropy_bound": -1}, "entropy bound must be from 0 to 100, not -1."),
-        ({"steps": 0}, "steps a block must be a whole number from 1 to 64, not 0."),
+        ({"steps": 0}, "steps per block must be a whole number from 1 to 64, not 0."),
         ({"temperature": "hot"}, "temperature must be a number from 0 to 10, not 'hot'."),
         ({"draft": "quadratic", "ar_weight": 2}, "AR's weight in the verifier must be from 0 to 1, not 2."),
     ],

@@ -46,7 +46,7 @@ def test_another_text_is_told_from_its_first_other_token_on() -> None:
     data = three_lanes()
     data["lanes"][2]["tokens"] = [1, 2, 4, 4, 5]
     assert verdict(read(data))[1] == (
-        "Block diffusion: not AR's text from token 2 on, 1.33× fewer forwards and 1.25× less time a token."
+        "Block diffusion: not AR's text from token 2 on, 1.33× fewer forwards and 1.25× less time per token."
     )
     data["lanes"][2]["tokens"] = [1, 2, 3]
     assert "AR's text, but it ends earlier, " in verdict(read(data))[1]
@@ -99,7 +99,7 @@ def test_the_settings_of_a_lane_in_words() -> None:
     trace = read(three_lanes())
     trace.request |= {"draft": "tree", "rows": 24, "temperature": 0.7, "order": "leftmost"}
     assert [how(trace, lane) for lane in trace.lanes] == [
-        "one token a forward, temperature 0.7",
+        "one token per forward, temperature 0.7",
         "tree drafts, 24 rows at most, temperature 0.7",
         "blocks of 5, confidence sampler, threshold 0.9, from the left, temperature 0.7",
     ]

@@ -125,7 +125,7 @@ class Compare:
         )
         with gr.Accordion("Own prompts", open=False, elem_id="sweep-mine"):
             self.own = gr.Textbox(
-                label='a prompt a line, or {"prompt": "…", "expected": "…"}',
+                label='one prompt per line, or {"prompt": "…", "expected": "…"}',
                 lines=3,
                 max_lines=8,
                 max_length=MAX_CHARACTERS,

@@ -75,6 +75,7 @@ KEEP = f"""(...values) => {{
 #: What the page adds to the fields: the ticket and where the picture's upload lies; or that alone, for a link.
 ASKS = "async (...fields) => [...fields.slice(0, -1), await document.querySelector('#stage').asks()]"
 WITH_PICTURE = "async (...fields) => [...fields.slice(0, -1), (await document.querySelector('#picture').path) || '']"
+EXAMPLE = f"(index) => {json.dumps([one.prompt for one in EXAMPLES])}[index]"
 DRAW = "() => { const stage = document.querySelector('#stage'); stage.trigger('draw', stage.trace()); }"
 LINK = (Path(__file__).parent / "link.js").read_text(encoding="utf-8")
 
@@ -169,7 +170,8 @@ class Watch:
         self.panel.expand(None, js=DRAW, queue=False, **QUIET)
         # As it was sent: the button's own conversion would leave an empty file on the disk each time.
         self.opener.upload(self.open_trace, self.opener, stage, preprocess=False, **QUIET)
-        self.examples.click(_example, self.examples, self.form.prompt, queue=False, **QUIET)
+        # In the browser, so that a press of Generate right after it runs this prompt.
+        self.examples.click(None, self.examples, self.form.prompt, js=EXAMPLE, queue=False, **QUIET)
         self.form.wire(QUIET)
 
     # What the visitor asks the model.
@@ -323,7 +325,3 @@ class Watch:
         except RequestError as error:
             wrong, notice, chosen = [permalink.PICTURE], str(error), self.slot.state()
         return [*updates, opened, wire.failure(notice) if wrong else gr.skip(), self._checkpoints.state(), chosen]
-
-
-def _example(index: int) -> str:
-    return EXAMPLES[index % len(EXAMPLES)].prompt

@@ -218,7 +218,7 @@ const RULES = {
 function commitRule(request, { confidence, score }) {
   const sampler = request.sampler || "confidence";
   const leftmost = request.order === "leftmost";
-  if (sampler === "fixed") return `committed: among the ${leftmost ? "first" : "best"} of ${plural(request.steps || 0, "step")} a block`;
+  if (sampler === "fixed") return `committed: among the ${leftmost ? "first" : "best"} of ${plural(request.steps || 0, "step")} per block`;
   if (sampler === "entropy") return `committed: entropies sum to ≤ ${request.entropy_bound}`;
   const [name, judged] = sampler === "trained" ? ["score", score] : ["confidence", confidence];
   if (request.threshold == null || judged == null) return "committed by the sampler";

@@ -15,7 +15,7 @@ const FIGURES = [
 ];
 const COUNTED = "The prefill's token counts, its forward does not.";
 
-const SPEED_UP = "Speed-up: seconds a token of AR over this lane's, same run, same machine";
+const SPEED_UP = "Speed-up: seconds per token of AR over this lane's, same run, same machine";
 
 class LaneView {
   constructor(root, mode, redraw) {
@@ -152,7 +152,7 @@ class LaneView {
       return;
     }
     if (this.mode === "ar" || !comparison || !event) {
-      // AR's figures are where it shows: one token a forward, and one token more than forwards.
+      // AR's figures are where it shows: one token per forward, and one token more than forwards.
       const counted = this.mode === "ar" && event?.forward > 0 && event.nfe !== null;
       setText(this.verdict, counted ? COUNTED : "");
       setData(this.verdict, "counted", counted ? "" : null);

@@ -372,7 +372,7 @@ function settingsOf(request) {
   if (!request) return [];
   const parts = [];
   if (request.block_length) parts.push(`block ${request.block_length}`);
-  if (request.sampler === "fixed") parts.push(`${request.steps || "fixed"} steps a block`);
+  if (request.sampler === "fixed") parts.push(`${request.steps || "fixed"} steps per block`);
   else if (request.sampler === "entropy") parts.push(`entropy ≤ ${request.entropy_bound}`);
   else if (request.sampler === "trained") parts.push("trained sampler", ...(request.threshold != null ? [`score ≥ ${Number(request.threshold).toFixed(2)}`] : []));
   else if (request.threshold != null) parts.push(`confidence ≥ ${Number(request.threshold).toFixed(2)}`);

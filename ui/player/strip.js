@@ -144,7 +144,7 @@ function stripHeight(request) {
 function drawGroups(root, left, right, log, lane, event) {
   const groups = event.raw.groups;
   setText(left, groups.length > 1 ? verifyTitle(event) : `cycle ${event.cycle}: the first drafts`);
-  setText(right, `${event.raw.rows} rows · ${(event.cycleTokens / event.cycle).toFixed(2)} a cycle`);
+  setText(right, `${event.raw.rows} rows · ${(event.cycleTokens / event.cycle).toFixed(2)} per cycle`);
   right.title = "Rows of this forward; acceptance length so far";
   const standing = event.positions.filter((p) => p.state === "accepted").length;
   const goes = event.positions.some((p) => p.state === "drafted");

@@ -33,8 +33,9 @@ const isTree = (log, event) => log.head.request?.draft === "tree" && event.phase
 function drawTree(root, left, right, log, lane, event) {
   const { nodes, path, own, behind, groups, masks, drafted } = treeOf(event);
   const stands = new Set(path);
-  setText(left, `cycle ${event.cycle}: ${path.length - 1} of ${plural(nodes.length - 1, "candidate")} kept${own ? ", ★ own" : ""}`);
-  setText(right, `${event.raw.rows} rows · ${(event.cycleTokens / event.cycle).toFixed(2)} a cycle`);
+  setText(left, `cycle ${event.cycle}: ${path.length - 1} of ${nodes.length - 1} kept${own ? ", ★ own" : ""}`);
+  left.title = "Candidates of the tree that the verifier kept; ★: its own token after them";
+  setText(right, `${event.raw.rows} rows · ${(event.cycleTokens / event.cycle).toFixed(2)} per cycle`);
   right.title = `Rows of this forward: ${nodes.length} to verify, ${plural(behind.length, "group")} of ${plural(masks, "mask")}; acceptance length so far`;
   const grid = root.appendChild(make("div", "cycle tree"));
   const deepest = Math.max(...nodes.map((node) => node.depth), path.length + drafted.length);

@@ -163,7 +163,7 @@ def how(trace: Trace, lane: Lane) -> str:
     block = request.get("block_length")
     blocks = f"blocks of {block}" if isinstance(block, int) else ""
     if lane.mode == "ar":
-        parts = ["one token a forward"]
+        parts = ["one token per forward"]
     elif lane.mode == "diffusion":
         sampler, threshold = request.get("sampler") or "", request.get("threshold")
         uses = sampler in ("", "confidence", "trained") and isinstance(threshold, int | float)

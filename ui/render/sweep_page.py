@@ -63,8 +63,8 @@ def _section(results: Results, same_text: bool) -> str:
     length = f"At most {plural(results.max_new_tokens, 'new token')}. Prompts: {', '.join(results.labels)}."
     said = advice(points, same_text)
     charts = [
-        _chart(points, "Tokens a forward", "higher is better", lambda point: point.tpf),
-        _chart(points, "Model seconds a token", f"lower is better · {where}", lambda point: point.seconds),
+        _chart(points, "Tokens per forward", "higher is better", lambda point: point.tpf),
+        _chart(points, "Model seconds per token", f"lower is better · {where}", lambda point: point.seconds),
     ]
     return (
         f"<section><h2>{html.escape(results.checkpoint)}</h2><p>{html.escape(where)}</p><p>{html.escape(length)}</p>"

@@ -32,7 +32,7 @@ def _against(lane: Lane, ar: Lane) -> str:
     if differs is None:
         same = "AR's text" if whole else f"AR's text so far, {plural(common, 'token')}"
         return ", ".join([same, *each])
-    a_token = [f"{' and '.join(each)} a token"] if each else []
+    a_token = [f"{' and '.join(each)} per token"] if each else []
     if differs == common:
         longer = "goes on after the end of AR's text" if len(lane.tokens) > common else "AR's text, but it ends earlier"
         return ", ".join([longer, *a_token])

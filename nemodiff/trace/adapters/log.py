@@ -1,4 +1,4 @@
-"""A log of lines of JSON, a forward a line, as anybody can write it around an engine such as SGLang or vLLM.
+"""A log of lines of JSON, one forward per line, as anybody can write it around an engine such as SGLang or vLLM.
 
 The first line says what ran: {"log": "nemodiff.log/1", "model": …, "prompt": …, "device": …, "note": …, "settings": …}.
 Every other one is a forward of the model whose text it is: {"tokens": […], "ms": …}. Where something was drafted for it

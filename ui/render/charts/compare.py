@@ -22,14 +22,14 @@ MARKS = ("triangle-up", "diamond", "square", "pentagon", "star", "cross", "x", "
 
 def tokens_a_forward(results: Results) -> go.Figure:
     """TPF against agreement: what a setting saves in forwards."""
-    return _figure(results, "Tokens a forward", "higher is better", "", lambda point: point.tpf)
+    return _figure(results, "Tokens per forward", "higher is better", "", lambda point: point.tpf)
 
 
 def seconds_a_token(results: Results) -> go.Figure:
     """Model seconds per token against agreement: what remains of it on the machine that it was measured on. Bars reach
     from the fastest to the slowest repeat."""
     machine = " · ".join(part for part in (results.device, results.dtype) if part)[:70]
-    return _figure(results, "Model seconds a token", "lower is better", machine, lambda point: point.seconds, _bars)
+    return _figure(results, "Model seconds per token", "lower is better", machine, lambda point: point.seconds, _bars)
 
 
 def series(point: Point) -> str:
@@ -49,7 +49,7 @@ def _figure(
     if not results.points:
         return empty(title, "Nothing is measured yet: press Sweep.")
     prompts = plural(max(point.prompts for point in results.points), "prompt")
-    about = [*([escaped(where)] if where else []), better, f"a point a setting, {prompts} together"]
+    about = [better, f"one point per setting, {prompts} together", *([escaped(where)] if where else [])]
     figure = figure_of(title, " · ".join(about))
     others = [point for point in results.points if point.mode != "ar"]
     shapes, kinds = sorted(set(map(_shape, others))), sorted(set(map(_kind, others)))
@@ -128,13 +128,13 @@ def _hover(point: Point) -> str:
     setting = ", ".join(filter(None, (LANES[point.mode], point.variant.words)))
     lines = [
         f"{plural(point.tokens, 'token')} in {plural(point.forwards, 'forward')} (NFE {point.nfe})",
-        f"{point.tpf:.2f} tokens a forward",
-        f"{point.seconds:#.4g} s a token, AR {point.ar_seconds:#.4g} in the same sweep: {point.speed_up:.2f}×",
+        f"{point.tpf:.2f} tokens per forward",
+        f"{point.seconds:#.4g} s per token, AR {point.ar_seconds:#.4g} in the same sweep: {point.speed_up:.2f}×",
         f"{point.agreement:.0%} of AR's tokens before the first other one",
         f"{point.identical:.0%} of {plural(point.prompts * point.repeats, 'answer')} identical to AR's",
     ]
     if point.right is not None:
         lines.append(f"{point.right:.0%} of the expected answers")
     if point.repeats > 1 and point.fastest and point.slowest:
-        lines.append(f"{point.fastest:#.4g} to {point.slowest:#.4g} s a token over {point.repeats} repeats")
+        lines.append(f"{point.fastest:#.4g} to {point.slowest:#.4g} s per token over {point.repeats} repeats")
     return "<br>".join([f"<b>{setting}</b>", *lines])

@@ -75,9 +75,9 @@ def drafts_accepted(trace: Trace, mode: str = "self-speculation") -> go.Figure:
         col=2,
     )
     figure.update_layout(barmode="group", bargap=0.25, height=366, showlegend=True, margin={"t": 66})
-    figure.update_xaxes(title_text="places behind the newest token", showgrid=False, type="category", row=1, col=1)
+    figure.update_xaxes(title_text="places behind", showgrid=False, type="category", row=1, col=1)
     figure.update_yaxes(title_text="accepted, or right", range=[0, 1.02], tickformat=".0%", row=1, col=1)
-    figure.update_xaxes(title_text="rows of a forward", rangemode="tozero", row=1, col=2)
+    figure.update_xaxes(title_text="rows", rangemode="tozero", row=1, col=2)
     figure.update_yaxes(title_text="new tokens", rangemode="tozero", row=1, col=2)
     figure.update_yaxes(title={"font": {"color": TEXT}})
     return figure

@@ -56,7 +56,7 @@ def tokens_over_seconds(trace: Trace) -> go.Figure:
     if trace.lanes and not any(lane.seconds for lane in trace.lanes):
         return empty("Tokens over seconds", "This run carries no measured times.")
     machine = ", ".join(part for part in (trace.device, trace.dtype) if part)
-    axis = "seconds of model time" + (f" · {escaped(machine[:60])}" if machine else "")
+    axis = "seconds of model time" + (f"<br>{escaped(machine[:60])}" if machine else "")
     return _tokens_over(trace, "Tokens over seconds", axis, lambda event: round(event.clock_ms / 1000, 4))
 
 
@@ -64,7 +64,7 @@ def _tokens_over(trace: Trace, title: str, axis: str, place: Callable[[Event], f
     lanes = [lane for lane in trace.lanes if lane.events]
     if not lanes:
         return empty(title, "No forward was run, so there is nothing to draw yet.")
-    figure = figure_of(title, "tokens that stand for good, a point a forward")
+    figure = figure_of(title, "tokens that stand for good, one point per forward")
     for lane in lanes:
         counts = kept_counts(lane)
         shown = _thinned(len(lane.events))
@@ -90,6 +90,7 @@ def _tokens_over(trace: Trace, title: str, axis: str, place: Callable[[Event], f
     figure.update_layout(
         showlegend=True, height=340 + 36 * len(lanes), legend={"orientation": "v", "y": 1, "yref": "paper"}
     )
+    figure.update_layout(legend_font_size=11)  # its figures fit a phone
     figure.update_layout(margin={"t": 62 + 37 * len(lanes)})
     return figure
 

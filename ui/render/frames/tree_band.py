@@ -62,7 +62,7 @@ class TreeBand:
             return
         tree = tree_of(event)
         title = f"Tree of drafts: {tree.accepted} of {len(tree.nodes) - 1} accepted" + (", 1 own" if tree.own else "")
-        about = f"{plural(tree.rows, 'row')} · {self.gains[k] / self.cycles[k]:.2f} tokens a cycle"
+        about = f"{plural(tree.rows, 'row')} · {self.gains[k] / self.cycles[k]:.2f} tokens per cycle"
         beside = self.right - pen.type.small.getlength(about)
         pen.write((self.left, top + 10), title, font, colour, beside - self.left - 12)
         pen.write((beside, top + 11), about, pen.type.small, SOFT, self.right - beside + 1)
