@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import re
+import threading
 from pathlib import Path
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from nemodiff.evaluate.sweep import HEADS
 from tests.helpers.browser import PATIENCE, ask
+from tests.helpers.checkpoints import open_engine, write_chat
+from tests.helpers.served import WAIT, serving_apart
 
 expect.set_options(timeout=PATIENCE)
 
@@ -81,12 +84,32 @@ def test_a_run_comes_between_a_sweeps_runs_and_stop_ends_the_sweep(page: Page) -
     expect(rows(page)).not_to_have_count(0)
 
 
+def test_the_plan_is_the_fields_own_though_they_changed_while_the_pace_was_measured(
+    browser: Browser, tmp_path: Path
+) -> None:
+    engine, go_on = open_engine(write_chat(tmp_path / "tiny-chat")), threading.Event()
+    generate = engine.generate
+    engine.generate = lambda request: generate(request) if go_on.wait(WAIT) else None
+    with serving_apart(engine, recordings=tmp_path) as (address, _):
+        page = browser.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.goto(address)
+        expect(page.locator("#checkpoint")).to_have_attribute("data-state", "running")
+        open_tab(page)
+        expect(page.locator("#sweep-plan")).to_contain_text("runs of at most 48 tokens")
+        page.locator("#sweep-tokens input").fill("7")
+        expect(page.locator("#sweep-plan")).to_contain_text("runs of at most 7 tokens")
+        go_on.set()
+        expect(page.locator("#sweep-plan")).to_contain_text("runs of at most 7 tokens · up to about")
+        page.close()
+
+
 def test_a_stopped_sweep_goes_on_where_it_was(page: Page) -> None:
     open_tab(page)
-    ask(page, "Lighthouse", "4, 8", "0.5, 0.9, 0.99", 150)
-    expect(page.locator("#sweep-plan")).to_contain_text("9 runs of at most 150 tokens · up to about")
+    ask(page, "Lighthouse", "4, 8", "0.5, 0.9, 0.99", 200)
+    expect(page.locator("#sweep-plan")).to_contain_text("9 runs of at most 200 tokens · up to about")
     page.locator("#sweep-start").click()
-    expect(rows(page)).to_have_count(2)  # AR and a first setting
+    expect(rows(page).nth(1)).to_be_visible()  # AR and a first setting
     expect(status(page)).to_contain_text(re.compile(r"of 9 runs · about .* left"))
     page.locator("#sweep-stop").click()
     expect(status(page)).to_contain_text("Stopped after")
@@ -98,7 +121,7 @@ def test_a_stopped_sweep_goes_on_where_it_was(page: Page) -> None:
     page.locator("#sweep-start").click()
     expect(status(page)).to_contain_text(f"{left} runs in")
     expect(rows(page)).to_have_count(9)
-    expect(page.locator("#sweep-plan")).to_contain_text("9 runs of at most 150 tokens")  # all of it, anew
+    expect(page.locator("#sweep-plan")).to_contain_text("9 runs of at most 200 tokens")  # all of it, anew
 
 
 def test_own_prompts_are_measured_with_trees_and_repeats_and_advised_upon(page: Page, tmp_path: Path) -> None:

@@ -104,10 +104,12 @@ class Compare:
             going.failure(None, None, told, js=f"() => {json.dumps(status('error', BUSY))}", **QUIET)
             going.then(self.count, [*fields, kept], self.planned, **QUIET)
             self.halt.click(self.stop, None, None, **QUIET)
-            for field in fields:
-                field.change(self.count, [*fields, kept], self.planned, trigger_mode="always_last", **QUIET)
+            # One event for all, so that no older answer comes after a newer one.
+            counts = [*(field.change for field in fields), tab.select]
+            gr.on(counts, self.count, [*fields, kept], self.planned, trigger_mode="always_last", **QUIET)
             self.same.change(self.restore, [kept, self.same], drawn[1:-1], **QUIET)
-            tab.select(_of_fields(self.measure_pace, len(fields)), [*fields, kept], self.planned, **model)
+            paced = tab.select(_of_fields(self.measure_pace, len(fields)), [*fields, kept], None, **model)
+            paced.then(self.count, [*fields, kept], self.planned, **QUIET)  # of what the fields hold by then
             self.load.upload(self.load_prompts, self.load, [self.own, told], **QUIET)
             csv.click(self.save_csv, kept, made, **QUIET).then(None, made, None, js=SAVE, **QUIET)
             alone.click(self.save_page, [kept, self.same], made, **QUIET).then(None, made, None, js=SAVE, **QUIET)
@@ -183,9 +185,9 @@ class Compare:
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
             return sentence(explain(error), "plan")
 
-    def measure_pace(self, sent: Sequence[Any], visitor: gr.Request) -> Iterator[str]:
+    def measure_pace(self, sent: Sequence[Any], visitor: gr.Request) -> Iterator[None]:
         """The first time that somebody looks: a short run, so that it can be said how long a sweep takes."""
-        yield self.count(*sent)
+        yield
         try:
             engine, plan = self._checkpoints.loaded("nothing can be measured"), self._plan(sent)
             if self._settings.zero or _where(engine) in self._paces or self._desk.line.waiting:
@@ -204,7 +206,6 @@ class Compare:
                         self._paces[_where(engine)] = message
         except Exception:  # noqa: BLE001 - it is only about how long a sweep takes, which then is not said
             return
-        yield self.count(*sent)
 
     def load_prompts(self, sent: Any) -> list[Any]:
         """A file of prompts into their field."""
