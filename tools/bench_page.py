@@ -19,14 +19,16 @@ import statistics
 import time
 from collections.abc import Iterator
 from itertools import zip_longest
-from typing import Any
+from typing import Any, ClassVar
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from nemodiff.engine.local import Defaults
+from nemodiff.engine.interface import Bounds, Defaults, EngineInterface
+from nemodiff.errors import RequestError
 from nemodiff.request import Request
 from nemodiff.trace import player
 from nemodiff.trace.events import MODES, SCHEMA, Event, Trace
+from nemodiff.trace.oracle import Progress
 from nemodiff.trace.recorder import Recorder
 from tests.helpers.browser import FLAGS, find_chromium
 from ui.page import build
@@ -133,14 +135,28 @@ def in_turn(run: Trace) -> Iterator[Event]:
     return (event for row in zip_longest(*(lane.events for lane in run.lanes)) for event in row if event)
 
 
-class Recording:
+class Recording(EngineInterface):
     """An engine for the page that plays a made run at RATE; there is no model in it."""
 
     checkpoint, device, dtype, attention = "made for the benchmark", "no device", "none", "none"
+    versions: ClassVar = {}
     defaults = Defaults(BLOCK, 0.9)
+    exact, bounds = True, Bounds(len(WORDS), 2 * LENGTH, 0, False)
 
     def __init__(self) -> None:
         self.run = made_run()
+
+    def encode(self, request: Request) -> list[int]:
+        return [1]
+
+    def settle(self) -> None:
+        """Nothing is computed here."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def ceiling(self, request: Request, budget: int | None = None) -> Iterator[Progress | None]:
+        raise RequestError("A made run has no ceiling.")
 
     def recorder(self, request: Request) -> Recorder:
         head = dataclasses.replace(self.run, lanes=[], vocabulary={})
