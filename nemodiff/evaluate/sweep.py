@@ -22,10 +22,10 @@ HEADS = (
 #: What the figures count, said where they stand.
 COUNTED = (
     "All prompts together. A prompt's first token is the prefill's, which counts as no forward, so AR has a little "
-    "more than 1 token per forward; NFE is what the released code counts. × AR: AR's seconds per token over the setting's. "
-    "Spread: from the slowest to the fastest repeat. Holds: answers that show no fault, such as JSON that does not "
-    "parse, of those that ended and of which that can be told. As expected: answers that are the expected ones, word "
-    "by word."
+    "more than 1 token per forward; NFE is what the released code counts. × AR: AR's seconds per token over the "
+    "setting's. Spread: from the slowest to the fastest repeat. Holds: answers that show no fault, such as JSON that "
+    "does not parse, of those that ended and of which that can be told. As expected: answers that are the expected "
+    "ones, word by word."
 )
 
 
