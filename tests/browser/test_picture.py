@@ -316,7 +316,9 @@ def test_a_checkpoint_that_reads_shows_the_slot_and_says_what_sees(page: Page, a
     expect(page.locator("#picture .error")).to_have_text(re.compile(r"reads text only: .* or load \S+, which sees\."))
     expect(page.locator("#picture .load")).to_be_hidden()  # its owner lets nobody choose
     page.keyboard.press("Escape")
+    expect(page.locator("#picture")).to_have_attribute("data-state", "empty")
     paste(page, drawn())
+    expect(page.locator("#picture")).to_have_attribute("data-state", "error")
     expect(page.locator("#picture .error")).to_have_text(re.compile(r"reads text only: .* or load \S+, which sees\."))
     page.keyboard.press("Escape")
     expect(page.locator("#picture")).to_have_attribute("data-state", "empty")
