@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,29 +35,29 @@ return true;
 """
 
 
-class Visitor:
+class Visitor(ABC):
     """Somebody before the page: what can be seen is an expression of JavaScript."""
 
     version: str
     folder: Path
 
-    def open(self, address: str, narrow: bool = False) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def open(self, address: str, narrow: bool = False) -> None: ...
 
-    def see(self, expression: str):
-        raise NotImplementedError
+    @abstractmethod
+    def see(self, expression: str): ...
 
-    def click(self, selector: str) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def click(self, selector: str) -> None: ...
 
-    def fill(self, selector: str, text: str) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def fill(self, selector: str, text: str) -> None: ...
 
-    def press(self, key: str) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def press(self, key: str) -> None: ...
 
-    def failures(self) -> list[str]:
-        raise NotImplementedError
+    @abstractmethod
+    def failures(self) -> list[str]: ...
 
     def until(self, expression: str) -> None:
         """Wait until this holds."""

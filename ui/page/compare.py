@@ -187,7 +187,7 @@ class Compare:
 
     def measure_pace(self, sent: Sequence[Any], visitor: gr.Request) -> Iterator[None]:
         """The first time that somebody looks: a short run, so that it can be said how long a sweep takes."""
-        yield
+        yield  # nothing is shown by it: the plan is counted anew behind it
         try:
             engine, plan = self._checkpoints.loaded("nothing can be measured"), self._plan(sent)
             if self._settings.zero or _where(engine) in self._paces or self._desk.line.waiting:
