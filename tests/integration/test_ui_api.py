@@ -20,7 +20,7 @@ from gradio_client.exceptions import AppError
 
 from nemodiff.engine.interface import EngineInterface
 from nemodiff.request import Request
-from nemodiff.trace.events import MODES, Trace
+from nemodiff.trace.events import MODES, Event, Trace
 from tests.helpers.checkpoints import open_engine
 from tests.helpers.replicas import one_replica
 from ui import api
@@ -124,7 +124,22 @@ def test_the_answer_is_typed_and_its_trace_can_be_opened(client) -> None:
     assert [one["parameter_name"] for one in info["/generate"]["parameters"]] == list(api.NAMES)
 
 
-def test_answers_so_far_grow_into_the_last_one(client) -> None:
+def test_answers_so_far_grow_into_the_last_one(client, engine, monkeypatch) -> None:
+    """However fast the model is: after every twelve tokens it waits until an answer has been given."""
+    given, stream, answer = threading.Semaphore(0), engine.stream, api._answer
+
+    def held(request: Request) -> Iterator[Event | None]:
+        for i, event in enumerate(stream(request), 1):
+            yield event
+            if i % 12 == 0:
+                given.acquire(timeout=10)
+
+    def told(*args: Any, **more: Any) -> dict[str, Any]:
+        given.release()
+        return answer(*args, **more)
+
+    monkeypatch.setattr(engine, "stream", held)
+    monkeypatch.setattr(api, "_answer", told)
     *before, last = client.submit(prompt="Count from 1 to 30.", mode="ar", max_new_tokens=60, api_name="/generate")
     assert last["state"] == "done"
     texts = [answer["text"] for answer in before]
