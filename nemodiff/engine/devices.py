@@ -120,6 +120,11 @@ def fast_bfloat16(device: torch.device) -> bool:
     return any(getattr(torch.cpu, probe, bool)() for probe in probes)
 
 
+def training_dtype(device: str) -> str:
+    """What training computes in, as torch names it: bfloat16 where that is done in hardware, else float32."""
+    return "bfloat16" if fast_bfloat16(torch.device(device)) else "float32"
+
+
 def pick_graphs(choice: str | bool, device: torch.device) -> str:
     """auto, on or off, of whatever stands for one of them. Raises CheckpointError."""
     chosen = _GRAPH_NAMES.get(str(choice).lower())

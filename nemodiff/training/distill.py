@@ -6,8 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from nemodiff.engine.devices import DTYPES, training_dtype
 from nemodiff.evaluate.agreement import repeated_share
 from nemodiff.tasks.open_prompts.neutral import NEUTRAL_OPENINGS
 from nemodiff.tasks.open_prompts.prompts import open_prompts
@@ -51,14 +50,14 @@ def distill(
     Answers are greedy ones in the chat template, with <|im_end|> where the base ended within `max_new_tokens`;
     continuations are sampled from the plain text (temperature 1, top-p 0.95). A record is {"kind", "prompt",
     "answer_ids", "kept"}; answers that loop or repeat another one have "kept" false and stay in the file so that a
-    resumed run does not generate them again. Returns how many records the file keeps. bf16.
+    resumed run does not generate them again. Returns how many records the file keeps.
     """
     from transformers import AutoTokenizer
 
     from nemodiff.model.weights import load_model
 
     tokenizer = AutoTokenizer.from_pretrained(base)
-    backbone = Backbone.of(load_model(base, device, torch.bfloat16))
+    backbone = Backbone.of(load_model(base, device, DTYPES[training_dtype(device)]))
     done = read_answers(out)
     prompts_done = {record["prompt"] for record in done}
     seen = {tuple(record["answer_ids"][:24]) for record in done}

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nemodiff.engine.devices import training_dtype
 from nemodiff.engine.loading import load
 from nemodiff.errors import CheckpointError
 from nemodiff.model.config import ModelConfig
@@ -218,7 +219,7 @@ class Run:
         from transformers import AutoTokenizer
 
         self.settings, self.out = settings, Path(settings.out)
-        engine = load(settings.checkpoint, device=settings.device, dtype="bfloat16")
+        engine = load(settings.checkpoint, device=settings.device, dtype=training_dtype(settings.device))
         model = engine.model
         if not isinstance(model, Transformer):
             raise CheckpointError("Training needs weights in floats: choose bfloat16 or float32.")

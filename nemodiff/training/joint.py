@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from nemodiff.checkpoints.catalogue import BASE
+from nemodiff.engine.devices import DTYPES, training_dtype
 from nemodiff.training.data import Batch, Mixture
 from nemodiff.training.dual_stream import Backbone
 from nemodiff.training.lora import Lora, export_adapter
@@ -45,7 +46,7 @@ class Settings:
     warmup: int = 20
     workers: int = 2
     device: str = "cpu"
-    dtype: str = "bfloat16"
+    dtype: str | None = None  # as torch names it; None: bfloat16 where the device has it in hardware, else float32
     seed: int = 0
     save_minutes: float = 3.0
     watch_minutes: float = 10.0  # how often acceptance on held-out prompts is measured; 0: never
@@ -85,7 +86,7 @@ class Trainer:
         from nemodiff.model.weights import load_model
 
         self.settings, self.worker = settings, worker
-        self.dtype = getattr(torch, settings.dtype)
+        self.dtype = DTYPES[settings.dtype or training_dtype(settings.device)]
         model = load_model(Path(settings.base), settings.device, self.dtype)
         self.backbone = Backbone.of(model)
         self.lora = Lora(

@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nemodiff.checkpoints.catalogue import BASE, DEFAULT
+from nemodiff.engine.devices import fast_bfloat16, training_dtype
 from nemodiff.engine.loading import load
 from nemodiff.engine.local import Engine
 from nemodiff.errors import CheckpointError
@@ -45,6 +46,7 @@ from nemodiff.training.tower import BREAK, END, IMAGE, TOWER, Heads, new_vision,
 
 STEPS = ("codes", "seeing", "answers")
 RANK = 8
+CPU = torch.device("cpu")
 
 
 @dataclass(slots=True)
@@ -138,7 +140,7 @@ class Run:
     def __init__(self, settings: Settings, *, resume: bool = False) -> None:
         torch.manual_seed(settings.seed)
         self.settings, self.out = settings, Path(settings.out)
-        engine = load(settings.checkpoint, device="cpu", dtype="bfloat16")
+        engine = load(settings.checkpoint, device="cpu", dtype=training_dtype("cpu"))
         self.reader = Reader(engine)
         mask = self.reader.backbone.mask_embedding
         if mask is None:
@@ -253,7 +255,7 @@ class Run:
     def _seeing(self, number: int) -> tuple[Tensor, dict]:
         scenes = drawn(f"seeing/{number}", self.settings.pictures, self.settings.seed)
         wanted = torch.stack([attributes(one) for one in scenes])
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast_bfloat16(CPU)):
             seen, inner, features = see(self.vision, pixels(scenes))
             named = self.heads.loss(seen, inner, scenes, wanted)
         far = self._distance(features, wanted)
@@ -266,7 +268,7 @@ class Run:
 
     def _answers(self, number: int) -> tuple[Tensor, dict]:
         scenes = drawn(f"answers/{number}", self.settings.answers, self.settings.seed)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast_bfloat16(CPU)):
             *_, features = see(self.vision, pixels(scenes))
         far = self._distance(features, torch.stack([attributes(one) for one in scenes]))
         loss, figures = self._answered(scenes, features.flatten(0, 1), f"answers/{number}")
