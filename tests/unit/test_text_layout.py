@@ -180,3 +180,17 @@ def guessed(guess: int) -> Image.Image:
 def test_a_guess_of_many_spaces_or_wide_letters_stays_in_its_room(guess: int) -> None:
     plain = guessed(5)
     assert plain.getbbox() and ImageChops.difference(guessed(guess), plain).getbbox() is None
+
+
+def test_a_row_ends_between_words_and_the_space_hangs_there() -> None:
+    def rows_of(tokens: list[str], columns: int) -> list[str]:
+        pieces, rows = layout(tokens, columns)
+        return ["".join(one.text for parts in pieces for one in parts if one.row == row) for row in range(rows)]
+
+    assert rows_of(["a", " b", "cd", "ef", "g"], 6) == ["a ", "bcdefg"]
+    assert rows_of(["ab", " cd", " ef"], 5) == ["ab cd ", "ef"]
+    assert rows_of(["abc", "def", "gh"], 6) == ["abcdef", "gh"]  # a word alone on its row is broken
+    assert rows_of(["a", " bcd", "ef", "ghi"], 6) == ["a ", "bcdef", "ghi"]  # then one longer than a row
+    assert rows_of(["1", "]}", "<|end|>"], 8) == ["1]}", "<|end|>"]
+    assert rows_of(["日本", "語の", "x"], 6) == ["日本", "語のx"]
+    assert layout(["a", " b", "cd", "efg"], 6)[0][1] == (Piece(0, 1, " "), Piece(1, 0, "b"))

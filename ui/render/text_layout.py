@@ -111,8 +111,9 @@ def visual(text: str) -> str:
 def layout(texts: Iterable[str], columns: int) -> tuple[list[tuple[Piece, ...]], int]:
     """The pieces of every token's text, at least one each, and the number of rows.
 
-    A token that does not fit at the end of a row goes to the next one; a longer one is broken at `columns`. A newline
-    has a place of its own, one column wide, beyond the last one where the row is full; so has a token without text.
+    A token that does not fit at the end of a row goes to the next one with the word that it goes on, unless that is too
+    long; a longer token is broken at `columns`. A newline has a place of its own, one column wide, beyond the last one
+    where the row is full; so has a token without text, and so has the space before a word that begins a row.
     """
     pieces: list[list[Piece]] = []
     paragraph: list[_Run] = []
@@ -132,7 +133,12 @@ def layout(texts: Iterable[str], columns: int) -> tuple[list[tuple[Piece, ...]],
             if part and not rest:
                 continue
             if column and column + (width(rest) or 1) > columns:
-                row, column = row + 1, 0
+                if _hangs(rest) and column <= columns:  # its space hangs at the end of the row, as on the page
+                    paragraph.append(_Run(token, " ", row))
+                    rest, column = rest[1:], 0
+                else:
+                    column = _carried(paragraph, row, columns - width(rest))
+                row += 1
             for line in _lines(rest, columns):
                 if column and column + width(line) > columns:
                     row, column = row + 1, 0
@@ -146,6 +152,47 @@ def layout(texts: Iterable[str], columns: int) -> tuple[list[tuple[Piece, ...]],
             parts.append(Piece(last.row, last.column, ""))
         last = parts[-1]
     return [tuple(parts) for parts in pieces], row + 1
+
+
+def _carried(paragraph: list[_Run], row: int, room: int) -> int:
+    """Move the unfinished word at the end of a row to the next one. The columns that it takes there: 0 where it stays,
+    since it is wider than `room`, or alone on its row."""
+    first, taken = len(paragraph), 0
+    while first and (run := paragraph[first - 1]).row == row and not _closes_word(run):
+        first, taken = first - 1, taken + run.width
+        if _opens_word(run):
+            break
+    if first == len(paragraph) or not first or paragraph[first - 1].row != row:
+        return 0
+    head = paragraph[first]
+    space = _hangs(head.text)
+    if taken - space > room:
+        return 0
+    for run in paragraph[first:]:
+        run.row += 1
+    if space:
+        head.text = head.text[1:]
+        paragraph.insert(first, _Run(head.token, " ", row))
+    return taken - space
+
+
+def _hangs(text: str) -> bool:
+    """Whether a text is a space and a word."""
+    return len(text) > 1 and text[0] == " " and clusters(text)[0] == " "
+
+
+def _opens_word(run: _Run) -> bool:
+    """Whether a row may end before this run."""
+    return run.text.startswith((" ", "<|")) or _is_wide(run.text[:1])
+
+
+def _closes_word(run: _Run) -> bool:
+    """Whether a row may end behind this run."""
+    return not run.text or run.text.endswith((" ", "|>")) or _is_wide(run.text[-1:])
+
+
+def _is_wide(character: str) -> bool:
+    return not character.isascii() and unicodedata.east_asian_width(character) in "WF"
 
 
 def _attached(paragraph: list[_Run], text: str) -> tuple[str, int]:
