@@ -1,6 +1,5 @@
-"""Ten prompts to start from, from very predictable to open-ended: the page offers them and the bench runs them.
-
-And a few pictures with a question each, for checkpoints that see.
+"""Twelve prompts to start from, from very predictable to open-ended: the page offers them, and the bench runs the ten
+in English. And a few pictures with a question each, for checkpoints that see.
 """
 
 from __future__ import annotations
@@ -47,6 +46,24 @@ EXAMPLES: tuple[Example, ...] = (
     Example("Thank-you note", "Write a short thank-you note to a teacher.", False),
     Example("Lighthouse", "Write a two-sentence story about a lighthouse keeper.", False),
 )
+
+#: Prompts in scripts whose letters are several tokens each, pieces of their bytes: AR copies all of them, and diffusion
+#: alone leaves one out.
+SCRIPTS: tuple[Example, ...] = (
+    Example(
+        "Greek JSON",
+        "Write a JSON object for a person with name Ελένη, age 27, city Πάτρα and the hobbies μουσική and χορός.",
+        True,
+    ),
+    Example(
+        "Japanese JSON",
+        "Write a JSON object for a city with name 東京, country 日本 and language 日本語.",
+        True,
+    ),
+)
+
+#: What the page offers, from predictable to open-ended.
+OFFERED = tuple(sorted(EXAMPLES + SCRIPTS, key=lambda example: not example.structured))
 
 #: assets/images/NAME.png → what to ask about it. They are drawings such as the small checkpoint that sees knows.
 PICTURES: dict[str, str] = {

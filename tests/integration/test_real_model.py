@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from nemodiff.checkpoints.catalogue import base_weights
 from nemodiff.checkpoints.tokenizer import Tokenizer
-from nemodiff.examples import EXAMPLES
+from nemodiff.examples import EXAMPLES, SCRIPTS
 from nemodiff.model.weights import load_model
 from nemodiff.request import Request
 
@@ -70,6 +70,17 @@ def test_self_speculation_is_ars_text_in_bf16(real_engine, example, block_length
     )
     ar, speculation = real_engine.generate(request).lanes
     assert speculation.tokens == ar.tokens
+
+
+@pytest.mark.parametrize("example", SCRIPTS, ids=lambda example: example.label)
+def test_other_scripts_are_copied_from_pieces_of_bytes_and_diffusion_alone_loses_one(real_engine, example):
+    pieces = [real_engine.tokenizer.token_text(token) for token in real_engine.encode(Request(prompt=example.prompt))]
+    assert any(isinstance(piece, bytes) for piece in pieces)
+    ar, diffusion, speculation = real_engine.generate(Request(prompt=example.prompt, max_new_tokens=64)).lanes
+    assert speculation.tokens == ar.tokens
+    given = [word for value in json.loads(ar.text).values() for word in (value if isinstance(value, list) else [value])]
+    assert all(str(word) in example.prompt for word in given) and len(given) >= 3
+    assert diffusion.tokens != ar.tokens
 
 
 def test_acceptance_over_the_example_prompts(real_engine):

@@ -10,7 +10,7 @@ from typing import Any
 from nemodiff.errors import RequestError
 from nemodiff.evaluate.prompt_file import Asked, read_prompts
 from nemodiff.evaluate.variants import Axes, Variant
-from nemodiff.examples import EXAMPLES
+from nemodiff.examples import OFFERED
 from nemodiff.request import DRAFTS, MAX_TREE_ROWS, ORDERS, SAMPLERS, Request
 from nemodiff.trace.events import MODES, Trace
 from ui.values import listed, whole
@@ -72,7 +72,7 @@ class Plan:
         temperatures: str = "0",
     ) -> Plan:
         """A plan from the page's fields. Raises RequestError with a sentence when it cannot be run."""
-        known = [one for one in EXAMPLES if one.label in listed("prompts", labels)]
+        known = [one for one in OFFERED if one.label in listed("prompts", labels)]
         mine, wrong = read_prompts(own)
         if not known and not mine:
             raise RequestError("No prompt is chosen: choose at least one to sweep over.")

@@ -14,7 +14,7 @@ from nemodiff.engine.interface import EngineInterface
 from nemodiff.errors import RequestError
 from nemodiff.evaluate.prompt_file import MAX_CHARACTERS
 from nemodiff.evaluate.sweep_results import Kept, Results, csv_text
-from nemodiff.examples import EXAMPLES
+from nemodiff.examples import OFFERED
 from nemodiff.request import DRAFTS, ORDERS, SAMPLERS
 from ui.backends import zero
 from ui.live.desk import Desk
@@ -119,7 +119,7 @@ class Compare:
     def _lay_out_form(self) -> list[Any]:
         """The fields of a plan; how many runs it has stands beside them."""
         prompts = gr.CheckboxGroup(
-            [one.label for one in EXAMPLES],
+            [one.label for one in OFFERED],
             value=list(CHOSEN),
             label="Prompts",
             elem_id="sweep-prompts",

@@ -12,7 +12,7 @@ import gradio as gr
 
 from nemodiff.engine.interface import EngineInterface
 from nemodiff.errors import RequestError, TraceError
-from nemodiff.examples import EXAMPLES
+from nemodiff.examples import OFFERED
 from nemodiff.request import Request
 from nemodiff.trace import player
 from nemodiff.trace.events import Trace
@@ -75,7 +75,7 @@ KEEP = f"""(...values) => {{
 #: What the page adds to the fields: the ticket and where the picture's upload lies; or that alone, for a link.
 ASKS = "async (...fields) => [...fields.slice(0, -1), await document.querySelector('#stage').asks()]"
 WITH_PICTURE = "async (...fields) => [...fields.slice(0, -1), (await document.querySelector('#picture').path) || '']"
-EXAMPLE = f"(index) => {json.dumps([one.prompt for one in EXAMPLES])}[index]"
+EXAMPLE = f"(index) => {json.dumps([one.prompt for one in OFFERED])}[index]"
 DRAW = "() => { const stage = document.querySelector('#stage'); stage.trigger('draw', stage.trace()); }"
 LINK = (Path(__file__).parent / "link.js").read_text(encoding="utf-8")
 
@@ -102,10 +102,10 @@ class Watch:
         self.talk = conversation.view()
         self.examples = gr.Dataset(
             components=[self.form.prompt],
-            samples=[[one.prompt] for one in EXAMPLES],
-            sample_labels=[one.label for one in EXAMPLES],
+            samples=[[one.prompt] for one in OFFERED],
+            sample_labels=[one.label for one in OFFERED],
             show_label=False,
-            samples_per_page=len(EXAMPLES),
+            samples_per_page=len(OFFERED),
             type="index",
             elem_id="examples",
         )
