@@ -150,8 +150,6 @@ class Request(Decoding):
 
     def _check_drafts(self) -> None:
         """What one way of drafting cannot do. Raises RequestError."""
-        if self.draft == "tree" and self.acceptance == "sampling" and self.temperature > 0:
-            raise RequestError("Speculative sampling does not run over a tree of drafts: choose acceptance match.")
         if self.draft == "quadratic" and (self.block_length or 0) > MAX_QUADRATIC_LENGTH:
             wanted = f"may be up to {MAX_QUADRATIC_LENGTH} with quadratic drafts, not {self.block_length}."
             raise SettingError("block_length", wanted)

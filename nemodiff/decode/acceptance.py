@@ -4,16 +4,22 @@ match: a draft stands while it equals the verifier's token at its place; the tex
 drafts drawn by noise of their own (as released). sampling: speculative sampling (arXiv 2211.17192): a draft x drawn
 from q stands with probability min(1, p(x) / q(x)), else the residual max(p - q, 0) is drawn from, so that the text is
 distributed as AR's and more drafts stand. At temperature 0 all three are the same.
+
+Over a tree the candidates of a place were drawn from q without replacement, and are tested in that order: after one
+that does not stand, the residual takes the place of p, and q loses the candidate (arXiv 2402.14160, 2402.12374).
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from nemodiff.decode.lane import Guesses, LaneRun
+from nemodiff.decode.tree_plan import Node
 
 
 @torch.inference_mode()
@@ -51,8 +57,61 @@ def accept(lane: LaneRun, draft: Guesses | None, verified: Guesses, index: int) 
         forced = lane.forced(index + standing, 1) if end_of_thinking not in tokens[:standing] else None
         own = lane.drawn(verified.logits[standing:], [index + standing], "token")
         tokens[standing] = forced[1] if forced else int(own)
-    confidence = verified.probabilities.gather(-1, torch.tensor(tokens, device=p.device)[:, None])[:, 0]
-    return standing, replace(verified, tokens=tokens, confidence=confidence.tolist())
+    return standing, _with_tokens(verified, tokens)
+
+
+@torch.inference_mode()
+def accept_in_tree(
+    lane: LaneRun, nodes: Sequence[Node], drawn_from: Sequence[Tensor], verified: Guesses, index: int
+) -> tuple[list[int], Guesses]:
+    """Speculative sampling over a tree: the rows that stand, that of the newest token (answer position `index`) first,
+    and `verified` (a row for it and one for every node) with the tokens that now follow them. To be called inside
+    `timed`.
+
+    nodes: those of one parent in the order in which they were drawn. drawn_from: q [vocab] of every distance.
+    """
+    below: dict[int, list[int]] = defaultdict(list)
+    for row, node in enumerate(nodes, 1):
+        below[node.parent].append(row)
+    tokens, path, following = list(verified.tokens), [0], [0]
+    end_of_thinking = lane.settings.thinking[1] if lane.settings.thinking else None
+    shares = (verified.logits / lane.settings.temperature).softmax(-1)
+    while following:
+        row, place = path[-1], index + len(path)
+        thought = any(nodes[other - 1].token == end_of_thinking for other in path[1:])
+        p, forced = shares[row], None if thought else lane.forced(place, 1)
+        if forced:  # the verifier is sure of </think> here
+            p = torch.nn.functional.one_hot(torch.tensor(forced[1]), p.shape[-1]).to(p)
+            tokens[row] = forced[1]
+        following = below[row]
+        if following:
+            q = drawn_from[len(path) - 1]
+            standing, p = _first_standing(lane, [nodes[child - 1].token for child in following], p, q, place)
+            following = following[standing : standing + 1]
+            if following:
+                tokens[row] = nodes[following[0] - 1].token
+            else:
+                tokens[row] = int((p.log() + lane.noise.gumbel("residual", [place], p[None])[0]).argmax())
+        path += following
+    return path, _with_tokens(verified, tokens)
+
+
+def _first_standing(lane: LaneRun, candidates: list[int], p: Tensor, q: Tensor, place: int) -> tuple[int, Tensor]:
+    """(which candidate stands, their number if none does; what is left of p [vocab] behind those that do not)."""
+    for rank, token in enumerate(candidates):
+        uniform = lane.noise.uniform(f"accept {rank}" if rank else "accept", place)
+        drafted = float(q[token])
+        if drafted > 0 and stands(float(p[token]), drafted, uniform):
+            return rank, p
+        p, q = residual(p, q), q.index_fill(0, torch.tensor([token], device=q.device), 0)
+        p, q = p / p.sum(), q / q.sum().clamp_min(1e-30)
+    return len(candidates), p
+
+
+def _with_tokens(verified: Guesses, tokens: list[int]) -> Guesses:
+    chosen = torch.tensor(tokens, device=verified.logits.device)[:, None]
+    confidence = verified.probabilities.gather(-1, chosen)[:, 0]
+    return replace(verified, tokens=tokens, confidence=confidence.tolist())
 
 
 def matches(draft: list[int], verified: list[int]) -> int:

@@ -11,8 +11,8 @@ from torch import Tensor
 from nemodiff.model.cuda import noise as device_noise
 
 #: token: the answer's own draw, the same in every mode. draft: drafts that do not share it. accept, residual:
-#: speculative sampling's test of a draft, and the draw that replaces it.
-_PURPOSES = {"token": 0, "draft": 1, "accept": 2, "residual": 3}
+#: speculative sampling's test of a draft, and the draw that replaces it; accept 1 and on: of further candidates.
+_PURPOSES = {"token": 0, "draft": 1, "accept": 2, "residual": 3} | {f"accept {rank}": 3 + rank for rank in range(1, 16)}
 #: torch's CPU generator uses 32 bits of its seed; odd, so that purposes lie far apart in them.
 _APART = 0x9E3779B9
 #: From here on torch's generator would draw what a smaller seed draws.

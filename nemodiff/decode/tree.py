@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
+from nemodiff.decode.acceptance import accept_in_tree
 from nemodiff.decode.lane import Guesses, LaneRun
 from nemodiff.decode.tree_plan import BRANCHES, Planner, Tree
 from nemodiff.model.layout import tree as tree_layout
@@ -14,10 +17,33 @@ from nemodiff.model.row_costs import row_costs
 from nemodiff.samplers.topk import largest
 from nemodiff.trace.events import Event, Position
 
-#: Drafts by distance from the newest token: (token, probability), best first.
-Drafts = list[list[tuple[int, float]]]
 #: How far guesses are still believed once an earlier place has turned out to hold another token than they saw.
 _OUTDATED = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Drafts:
+    """Drafts of one place: (token, probability), best first.
+
+    drawn_from: of speculative sampling, the distribution [vocab] that they were drawn from without replacement, in
+    their order. Their probabilities are then those of the likeliest tokens, whichever were drawn: were the shape of a
+    tree to depend on the draw, what is verified would no longer be a draw from that distribution.
+    """
+
+    ranked: list[tuple[int, float]]
+    drawn_from: Tensor | None = None
+
+    def share(self, token: int, otherwise: float) -> float:
+        """What a token had as a draft."""
+        return otherwise if self.drawn_from is None else float(self.drawn_from[token])
+
+    @property
+    def first(self) -> tuple[int, float]:
+        token, probability = self.ranked[0]
+        return token, self.share(token, probability)
+
+    def outdated(self) -> Drafts:
+        return replace(self, ranked=[(token, _OUTDATED * probability) for token, probability in self.ranked])
 
 
 def tree(lane: LaneRun) -> Generator[Event, None, None]:
@@ -36,28 +62,35 @@ def tree(lane: LaneRun) -> Generator[Event, None, None]:
     newest = guess.tokens[0]
     finish = lane.ends(newest, 0)
     yield lane.event("prefill", 0, 1, [guess.position(0, 0, "seed")], finish)
-    drafts: Drafts = []
+    drafts: list[Drafts] = []  # by distance from the newest token
     while finish is None:
         with lane.timed():
-            plan = planner.plan(drafts, settings.max_new_tokens - index - 1)
+            plan = planner.plan([place.ranked for place in drafts], settings.max_new_tokens - index - 1)
             layout = tree_layout(plan.parents, tuple(plan.behind), plan.masks, lane.model.device)
             tokens = [newest, *(node.token for node in plan.nodes)]
             masks = [lane.model.config.mask] * (layout.rows - layout.plain)
             output = lane.run(tokens + masks, adapter=settings.adapter, layout=layout, few=BRANCHES)
             verified = _verify(lane, output[: layout.plain], plan, index)
-            path = _accepted(plan, verified)
+            if _draws_drafts(lane):
+                drawn_from = [place.drawn_from for place in drafts if place.drawn_from is not None]
+                path, verified = accept_in_tree(lane, plan.nodes, drawn_from, verified, index)
+            else:
+                path = _accepted(plan, verified)
             lane.cache.keep(path)
             planner.learn(plan, len(drafts), len(path) - 1)
+        plan = _shown(plan, drafts)
         positions, finish = _verdict(lane, plan, lane.explain(verified), path, index)
         last, behind = index + len(path), _behind(output, plan, shifted)
-        drafts = _outdated(drafts[len(path) :])
+        drafts = [place.outdated() for place in drafts[len(path) :]]
         if finish is None and path[-1] in plan.behind:
             survivor = behind[plan.behind.index(path[-1])]
             with lane.timed():
                 drafts = _drafts(lane, survivor, last + 1)
             positions += [
-                Position(last + 1 + row, *_first(ranked), top=ranked[: settings.alternatives])
-                for row, ranked in enumerate(drafts)
+                Position(
+                    last + 1 + row, place.first[0], "drafted", place.first[1], top=_top(place, settings.alternatives)
+                )
+                for row, place in enumerate(drafts)
             ]
         event = lane.event("verify", index, 1 + max((node.depth for node in plan.nodes), default=0), positions, finish)
         event.rows, event.expected = layout.rows, plan.expected
@@ -66,6 +99,12 @@ def tree(lane: LaneRun) -> Generator[Event, None, None]:
         event.groups = _guessed(lane, behind, plan, index)
         yield event
         index, newest = last, verified.tokens[path[-1]]
+
+
+def _shown(plan: Tree, drafts: list[Drafts]) -> Tree:
+    """The tree with what its candidates had as drafts, for the viewer."""
+    nodes = [replace(node, share=drafts[node.depth - 1].share(node.token, node.share)) for node in plan.nodes]
+    return replace(plan, nodes=nodes)
 
 
 def _verify(lane: LaneRun, output: Output, plan: Tree, index: int) -> Guesses:
@@ -114,10 +153,6 @@ def _verdict(
     return positions, finish
 
 
-def _outdated(drafts: Drafts) -> Drafts:
-    return [[(token, _OUTDATED * probability) for token, probability in row] for row in drafts]
-
-
 def _behind(output: Output, plan: Tree, shifted: bool) -> list[Output]:
     """Of every group the rows whose guesses can become drafts: not that of the place which the verifier decides."""
     first, own = 1 + len(plan.nodes), plan.masks
@@ -126,10 +161,10 @@ def _behind(output: Output, plan: Tree, shifted: bool) -> list[Output]:
 
 
 @torch.inference_mode()
-def _drafts(lane: LaneRun, group: Output, index: int) -> Drafts:
+def _drafts(lane: LaneRun, group: Output, index: int) -> list[Drafts]:
     """The likeliest tokens for answer positions `index` and on, at the request's temperature. Acceptance by the same
-    noise: given that noise. To be called inside `timed`."""
-    temperature = lane.settings.temperature
+    noise: given that noise. Speculative sampling: drawn ones. To be called inside `timed`."""
+    temperature, sampled = lane.settings.temperature, None
     if group.best is not None and temperature == 0:
         tokens, probabilities = group.best.tokens, group.best.probabilities
     else:
@@ -142,13 +177,30 @@ def _drafts(lane: LaneRun, group: Output, index: int) -> Drafts:
         shares = logits.softmax(-1)
         shares[:, lane.model.config.mask] = 0  # out of the choice, yet in the sum
         probabilities, tokens = largest(shares, min(BRANCHES, logits.shape[-1]))
+        if _draws_drafts(lane):
+            sampled = shares
+            tokens = largest(_drawn(lane, logits, index), min(BRANCHES, logits.shape[-1]))[1]
     ranked = zip(tokens[:, :BRANCHES].tolist(), probabilities[:, :BRANCHES].tolist(), strict=True)
-    return [list(zip(*row, strict=True)) for row in ranked]
+    return [
+        Drafts(list(zip(*row, strict=True)), None if sampled is None else sampled[place])
+        for place, row in enumerate(ranked)
+    ]
 
 
-def _first(ranked: list[tuple[int, float]]) -> tuple[int, str, float]:
-    token, probability = ranked[0]
-    return token, "drafted", probability
+def _drawn(lane: LaneRun, logits: Tensor, index: int) -> Tensor:
+    """Logits whose order is that of draws without replacement (Gumbel top-k), for answer positions `index` and on."""
+    return logits + lane.noise.gumbel("draft", range(index, index + len(logits)), logits)
+
+
+def _draws_drafts(lane: LaneRun) -> bool:
+    return lane.settings.acceptance == "sampling" and lane.settings.temperature > 0
+
+
+def _top(place: Drafts, count: int) -> list[tuple[int, float]]:
+    """What was drafted for a place, likeliest first: for the viewer."""
+    return sorted(
+        ((token, place.share(token, share)) for token, share in place.ranked[:count]), key=lambda one: -one[1]
+    )
 
 
 def _guessed(lane: LaneRun, behind: list[Output], plan: Tree, index: int) -> list[list[tuple[int, float]]]:
@@ -157,6 +209,6 @@ def _guessed(lane: LaneRun, behind: list[Output], plan: Tree, index: int) -> lis
         return []
     depths = [0, *(node.depth for node in plan.nodes)]
     return [
-        [ranked[0] for ranked in _drafts(lane, group, index + 2 + depths[row])]
+        [place.first for place in _drafts(lane, group, index + 2 + depths[row])]
         for row, group in zip(plan.behind, behind, strict=True)
     ]

@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -51,22 +52,27 @@ def engine(request, word_model, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(word_model):
-    """AR's distribution of the answer's second and third token, as a product of softmaxes over all beginnings."""
+    """AR's distribution of the last two of three tokens."""
+    return distribution(word_model, 3)
+
+
+def distribution(model, length):
+    """AR's distribution of the last two tokens of an answer, as a product of softmaxes over all beginnings."""
     temperature, pairs = 1.4, Counter()
-    sequences = torch.tensor(list(itertools.product(range(WORDS), repeat=2)))
+    sequences = torch.tensor(list(itertools.product(range(WORDS), repeat=length - 1)))
+    ids = torch.cat((torch.tensor([PROMPT]).expand(len(sequences), -1), sequences), 1)
     with torch.no_grad():
-        first = word_model(torch.tensor([PROMPT])).logits[0, -1].div(temperature).softmax(-1)
-        ids = torch.cat((torch.tensor([PROMPT]).expand(len(sequences), -1), sequences), 1)
-        logits = word_model(ids).logits[:, -2:].div(temperature).softmax(-1)
-    for (a, b), (second, third) in zip(sequences.tolist(), logits, strict=True):
-        for c in range(WORDS):
-            pairs[b, c] += float(first[a] * second[b] * third[c])
+        shares = model(ids).logits[:, -length:].div(temperature).softmax(-1)
+    before = shares[:, :-1].gather(-1, sequences[:, :, None])[..., 0].prod(-1)
+    for sequence, chance, last in zip(sequences.tolist(), before.tolist(), shares[:, -1].tolist(), strict=True):
+        for word, share in enumerate(last):
+            pairs[sequence[-1], word] += chance * share
     assert sum(pairs.values()) == pytest.approx(1, abs=1e-4)
     return pairs
 
 
-def draw(engine, draft, draws):
-    """Second and third tokens of many answers, and how many drafts were accepted."""
+def draw(engine, draft, draws, length=3, **more):
+    """The last two tokens of many answers, and how many drafts were accepted."""
     counts, accepted = Counter(), 0
     for seed in range(draws):
         request = Request(
@@ -75,14 +81,15 @@ def draw(engine, draft, draws):
             draft=draft,
             acceptance="sampling",
             block_length=3,
-            max_new_tokens=3,
+            max_new_tokens=length,
             temperature=1.4,
             seed=seed,
             ignore_eos=True,
             alternatives=0,
+            **more,
         )
         lane = engine.generate(request).lanes[0]
-        counts[tuple(lane.tokens[1:])] += 1
+        counts[tuple(lane.tokens[-2:])] += 1
         accepted += sum(p.state == "accepted" for event in lane.events for p in event.positions)
     return counts, accepted
 
@@ -93,6 +100,14 @@ def test_text_is_distributed_as_ars(engine, expected, draft):
     counts, accepted = draw(engine, draft, draws)
     assert surprise(counts, expected, draws) < 3.5
     assert accepted > draws / 10  # else it says nothing of acceptance
+
+
+def test_text_over_trees_is_distributed_as_ars(engine, word_model):
+    """Of five tokens: behind several candidates of a place, several places deep, drafts of an earlier forward too."""
+    draws = 700
+    counts, accepted = draw(engine, "tree", draws, length=5, rows=14)
+    assert surprise(counts, distribution(word_model, 5), draws) < 3.5
+    assert accepted > draws / 5
 
 
 def test_a_wrong_rule_is_noticed(engine, expected, monkeypatch):
@@ -115,6 +130,28 @@ def test_one_position_follows_p_and_accepts_what_p_and_q_share():
         counts[token] += 1
     assert surprise(counts, dict(enumerate(p.tolist())), draws) < 3.5
     assert accepted / draws == pytest.approx(float(torch.minimum(p, q).sum()), abs=0.025)
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_candidates_of_one_place_leave_p_as_it_is_if_they_were_drawn(drawn):
+    """The likeliest ones are no draw, and to test them as one makes what is likely likelier."""
+    generator = torch.Generator().manual_seed(1)
+    p, q = torch.rand(2, 6, generator=generator).pow(2).unbind()
+    p, q = p / p.sum(), q / q.sum()
+    draws, counts, firsts = 6000, Counter(), 0
+    for place in range(draws):
+        lane = SimpleNamespace(noise=Noise(place % 7))
+        order = q.log() + lane.noise.gumbel("draft", [place], q)[0] * drawn
+        candidates = order.topk(3).indices.tolist()
+        standing, left = acceptance._first_standing(lane, candidates, p, q, place)
+        firsts += standing == 0
+        residue = int((left.log() + lane.noise.gumbel("residual", [place], p)[0]).argmax())
+        counts[candidates[standing] if standing < 3 else residue] += 1
+    if not drawn:
+        assert surprise(counts, dict(enumerate(p.tolist())), draws) > 6
+        return
+    assert surprise(counts, dict(enumerate(p.tolist())), draws) < 3.5
+    assert firsts / draws == pytest.approx(float(torch.minimum(p, q).sum()), abs=0.025)
 
 
 def test_equal_distributions_reject_nothing():
@@ -150,7 +187,7 @@ def test_rules_differ_in_what_they_draw(llama_engine):
     assert first_draft(independent) == first_draft(sampling)
 
 
-@pytest.mark.parametrize("draft", ["linear", "quadratic"])
+@pytest.mark.parametrize("draft", ["linear", "quadratic", "tree"])
 def test_the_thinking_budget_holds_while_sampling(tmp_path_factory, draft):
     folder = tmp_path_factory.mktemp("thinking") / "m"
     engine = load(str(write_nvidia(random_ministral(), folder, tokenizer=True)), device="cpu", dtype="float32")

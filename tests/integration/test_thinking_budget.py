@@ -125,7 +125,7 @@ def test_a_block_of_two_loses_no_token_to_the_budget(engine, budget):
     assert lane.nfe == sum(event.phase == "denoise" for event in lane.events) + 12
 
 
-@pytest.mark.parametrize("draft", ["linear", "quadratic"])
+@pytest.mark.parametrize("draft", ["linear", "quadratic", "tree"])
 def test_speculative_sampling_forces_once_and_never_late(engine, draft):
     for seed in range(25):
         lane = lane_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import os
@@ -18,6 +19,7 @@ import httpx
 import pytest
 from gradio.state_holder import SessionState
 from gradio.utils import get_upload_folder
+from starlette.responses import StreamingResponse
 
 from nemodiff.engine.local import Engine
 from tests.helpers.checkpoints import open_engine
@@ -289,6 +291,39 @@ def test_a_tab_that_closes_while_it_waits_leaves_the_line(address: str, desk: De
             if "comes first" in json.dumps(message):
                 break
     until(lambda: desk.line.waiting == 0)
+    held.set()
+    until(lambda: desk.line.running == 0)
+
+
+@pytest.mark.parametrize("state", ["waits", "runs"])
+def test_a_tab_that_closes_while_a_message_is_being_sent_leaves_the_line(
+    address: str, desk: Desk, held: threading.Event, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    """The stream is cancelled there, and Gradio's own code for it lets go of nothing."""
+    closing, sending, plain = threading.Event(), threading.Event(), StreamingResponse.stream_response
+
+    async def held_up(self: StreamingResponse, send: Any) -> None:
+        async def slow(message: Any) -> None:
+            if closing.is_set() and message.get("body"):
+                sending.set()
+                await asyncio.sleep(WAIT)
+            await send(message)
+
+        await plain(self, slow)
+
+    first, second = Visitor(address, "stays", "8.8.8.1"), Visitor(address, "leaves", "8.8.8.2")
+    if state == "waits":
+        first.join("watch", values())
+        until(lambda: desk.line.running == 1)
+    monkeypatch.setattr(StreamingResponse, "stream_response", held_up)
+    second.join("watch", values(tokens=600))
+    with second.listen() as messages:
+        for message in messages:
+            if ("comes first" if state == "waits" else "process_generating") in json.dumps(message):
+                break
+        closing.set()
+        assert sending.wait(WAIT)
+    until(lambda: desk.line.waiting == 0 and desk.line.running == (state == "waits"))
     held.set()
     until(lambda: desk.line.running == 0)
 

@@ -25,6 +25,7 @@ from ui.live.desk import Desk
 from ui.live.fair_queue import Line
 from ui.page import build, files
 from ui.server.guard import Guard
+from ui.server.hang_ups import HangUps
 from ui.settings import Settings
 from ui.wire import explain
 
@@ -42,8 +43,8 @@ def name_of(checkpoint: str) -> str:
     return Path(checkpoint).name if folder_of(checkpoint).is_absolute() or checkpoint[:1] == "~" else checkpoint
 
 
-def extras(desk: Desk, settings: Settings) -> dict[str, Any]:
-    """What `launch(app_kwargs=…)` gets: routes and the guard."""
+def extras(page: gr.Blocks, desk: Desk, settings: Settings) -> dict[str, Any]:
+    """What `launch(app_kwargs=…)` gets: routes, and what stands before them."""
     line = desk.line
 
     def health(_: Request) -> JSONResponse:
@@ -90,7 +91,10 @@ def extras(desk: Desk, settings: Settings) -> dict[str, Any]:
     routes += [Route("/metrics", numbers)] if settings.metrics else []
     return {
         "routes": routes,
-        "middleware": [Middleware(Guard, misread=api.misread, closed=lambda: line.closed, private=settings.private)],
+        "middleware": [
+            Middleware(Guard, misread=api.misread, closed=lambda: line.closed, private=settings.private),
+            Middleware(HangUps, page=page),
+        ],
         "docs_url": None,
         "redoc_url": None,
         "openapi_url": None,
@@ -119,7 +123,7 @@ def launch(page: gr.Blocks, desk: Desk, settings: Settings, **more: Any) -> None
         "ssr_mode": False,
         "pwa": False,
         "mcp_server": True,
-        "app_kwargs": extras(desk, settings),
+        "app_kwargs": extras(page, desk, settings),
     }
     try:
         page.launch(**options | more)
