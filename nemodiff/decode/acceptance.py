@@ -101,7 +101,9 @@ def _first_standing(lane: LaneRun, candidates: list[int], p: Tensor, q: Tensor, 
     for rank, token in enumerate(candidates):
         uniform = lane.noise.uniform(f"accept {rank}" if rank else "accept", place)
         drafted = float(q[token])
-        if drafted > 0 and stands(float(p[token]), drafted, uniform):
+        if not drafted:  # q has nothing left to draw
+            break
+        if stands(float(p[token]), drafted, uniform):
             return rank, p
         p, q = residual(p, q), q.index_fill(0, torch.tensor([token], device=q.device), 0)
         p, q = p / p.sum(), q / q.sum().clamp_min(1e-30)
