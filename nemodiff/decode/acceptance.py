@@ -68,31 +68,28 @@ def accept_in_tree(
     and `verified` (a row for it and one for every node) with the tokens that now follow them. To be called inside
     `timed`.
 
-    nodes: those of one parent in the order in which they were drawn. drawn_from: q [vocab] of every distance.
+    nodes: those of one parent in the order in which they were drawn. drawn_from: q [vocab] of every distance. In
+    `verified` </think> is forced already where it has to be.
     """
     below: dict[int, list[int]] = defaultdict(list)
     for row, node in enumerate(nodes, 1):
         below[node.parent].append(row)
-    tokens, path, following = list(verified.tokens), [0], [0]
+    tokens, path = list(verified.tokens), [0]
     end_of_thinking = lane.settings.thinking[1] if lane.settings.thinking else None
     shares = (verified.logits / lane.settings.temperature).softmax(-1)
-    while following:
+    while children := below[path[-1]]:
         row, place = path[-1], index + len(path)
         thought = any(nodes[other - 1].token == end_of_thinking for other in path[1:])
         p, forced = shares[row], None if thought else lane.forced(place, 1)
         if forced:  # the verifier is sure of </think> here
             p = torch.nn.functional.one_hot(torch.tensor(forced[1]), p.shape[-1]).to(p)
-            tokens[row] = forced[1]
-        following = below[row]
-        if following:
-            q = drawn_from[len(path) - 1]
-            standing, p = _first_standing(lane, [nodes[child - 1].token for child in following], p, q, place)
-            following = following[standing : standing + 1]
-            if following:
-                tokens[row] = nodes[following[0] - 1].token
-            else:
-                tokens[row] = int((p.log() + lane.noise.gumbel("residual", [place], p[None])[0]).argmax())
-        path += following
+        candidates = [nodes[child - 1].token for child in children]
+        standing, p = _first_standing(lane, candidates, p, drawn_from[len(path) - 1], place)
+        if standing == len(candidates):
+            tokens[row] = int((p.log() + lane.noise.gumbel("residual", [place], p[None])[0]).argmax())
+            break
+        tokens[row] = candidates[standing]
+        path.append(children[standing])
     return path, _with_tokens(verified, tokens)
 
 

@@ -78,7 +78,8 @@ def tree(lane: LaneRun) -> Generator[Event, None, None]:
                 path = _accepted(plan, verified)
             lane.cache.keep(path)
             planner.learn(plan, len(drafts), len(path) - 1)
-        plan = _shown(plan, drafts)
+        if _draws_drafts(lane):
+            plan = _shown(plan, drafts)
         positions, finish = _verdict(lane, plan, lane.explain(verified), path, index)
         last, behind = index + len(path), _behind(output, plan, shifted)
         drafts = [place.outdated() for place in drafts[len(path) :]]
@@ -86,12 +87,7 @@ def tree(lane: LaneRun) -> Generator[Event, None, None]:
             survivor = behind[plan.behind.index(path[-1])]
             with lane.timed():
                 drafts = _drafts(lane, survivor, last + 1)
-            positions += [
-                Position(
-                    last + 1 + row, place.first[0], "drafted", place.first[1], top=_top(place, settings.alternatives)
-                )
-                for row, place in enumerate(drafts)
-            ]
+            positions += [_drafted(place, last + 1 + row, settings.alternatives) for row, place in enumerate(drafts)]
         event = lane.event("verify", index, 1 + max((node.depth for node in plan.nodes), default=0), positions, finish)
         event.rows, event.expected = layout.rows, plan.expected
         event.tree = [(node.token, node.share) for node in plan.nodes]
@@ -102,7 +98,7 @@ def tree(lane: LaneRun) -> Generator[Event, None, None]:
 
 
 def _shown(plan: Tree, drafts: list[Drafts]) -> Tree:
-    """The tree with what its candidates had as drafts, for the viewer."""
+    """The tree with what its candidates had in the distribution that they were drawn from, for the viewer."""
     nodes = [replace(node, share=drafts[node.depth - 1].share(node.token, node.share)) for node in plan.nodes]
     return replace(plan, nodes=nodes)
 
@@ -196,11 +192,11 @@ def _draws_drafts(lane: LaneRun) -> bool:
     return lane.settings.acceptance == "sampling" and lane.settings.temperature > 0
 
 
-def _top(place: Drafts, count: int) -> list[tuple[int, float]]:
-    """What was drafted for a place, likeliest first: for the viewer."""
-    return sorted(
-        ((token, place.share(token, share)) for token, share in place.ranked[:count]), key=lambda one: -one[1]
-    )
+def _drafted(place: Drafts, index: int, alternatives: int) -> Position:
+    """A place as the viewer sees it, its alternatives likeliest first."""
+    token, probability = place.first
+    shares = [(token, place.share(token, share)) for token, share in place.ranked[:alternatives]]
+    return Position(index, token, "drafted", probability, top=sorted(shares, key=lambda one: -one[1]))
 
 
 def _guessed(lane: LaneRun, behind: list[Output], plan: Tree, index: int) -> list[list[tuple[int, float]]]:

@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nemodiff.checkpoints.catalogue import BASE, DEFAULT
-from nemodiff.engine.devices import fast_bfloat16, training_dtype
+from nemodiff.engine.devices import training_dtype
 from nemodiff.engine.loading import load
 from nemodiff.engine.local import Engine
 from nemodiff.errors import CheckpointError
@@ -46,7 +46,6 @@ from nemodiff.training.tower import BREAK, END, IMAGE, TOWER, Heads, new_vision,
 
 STEPS = ("codes", "seeing", "answers")
 RANK = 8
-CPU = torch.device("cpu")
 
 
 @dataclass(slots=True)
@@ -255,11 +254,15 @@ class Run:
     def _seeing(self, number: int) -> tuple[Tensor, dict]:
         scenes = drawn(f"seeing/{number}", self.settings.pictures, self.settings.seed)
         wanted = torch.stack([attributes(one) for one in scenes])
-        with torch.autocast("cpu", torch.bfloat16, enabled=fast_bfloat16(CPU)):
+        with self._half():
             seen, inner, features = see(self.vision, pixels(scenes))
             named = self.heads.loss(seen, inner, scenes, wanted)
         far = self._distance(features, wanted)
         return named + far, {"named": round(named.item(), 4), "distance": round(far.item(), 4)}
+
+    def _half(self) -> torch.autocast:
+        """The tower in bfloat16, where the model is."""
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.reader.backbone.embedding.dtype == torch.bfloat16)
 
     def _distance(self, features: Tensor, wanted: Tensor) -> Tensor:
         """Squared distance of features from the codes, as a share of the codes' own size."""
@@ -268,7 +271,7 @@ class Run:
 
     def _answers(self, number: int) -> tuple[Tensor, dict]:
         scenes = drawn(f"answers/{number}", self.settings.answers, self.settings.seed)
-        with torch.autocast("cpu", torch.bfloat16, enabled=fast_bfloat16(CPU)):
+        with self._half():
             *_, features = see(self.vision, pixels(scenes))
         far = self._distance(features, torch.stack([attributes(one) for one in scenes]))
         loss, figures = self._answered(scenes, features.flatten(0, 1), f"answers/{number}")
