@@ -95,9 +95,9 @@ def test_a_trace_of_any_shape_opens_in_what_it_weighs(counter: Counter) -> None:
     @settings(deadline=None, max_examples=15, database=None, suppress_health_check=list(HealthCheck))
     @given(
         mode=st.sampled_from(MODES),
-        parts=st.lists(hostile.parts(800), min_size=1, max_size=3),
+        parts=st.lists(hostile.parts(2000), min_size=1, max_size=3),
         text=st.sampled_from([1, 20, MAX_TEXT]),
-        answer=st.sampled_from([0, 3, 800]),
+        answer=st.sampled_from([0, 3, 2000]),
     )
     def opens(mode: str, parts: list[Part], text: int, answer: int) -> None:
         check(counter, hostile.trace(mode, *parts, text=text, answer=answer))

@@ -255,7 +255,7 @@ def test_a_stream_is_closed_at_once_where_another_loop_runs(quiet):
         events.close()
 
     asyncio.run(close())
-    assert time.monotonic() - begun < remote.SILENCE / 2
+    assert time.monotonic() - begun < 5
 
 
 def test_nobody_there(local):
