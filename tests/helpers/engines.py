@@ -26,6 +26,10 @@ class WithText:
     def __init__(self, engine):
         self._engine = engine
 
+    @property
+    def bounds(self):
+        return self._engine.bounds
+
     def generate(self, request, on_event=None):
         ids = tuple(1 + ord(character) % 90 for character in request.prompt)
         return self._engine.generate(dataclasses.replace(request, prompt_ids=ids), on_event)

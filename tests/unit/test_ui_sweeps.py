@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,9 @@ from nemodiff.evaluate.prompt_file import Asked
 from nemodiff.evaluate.sweep import HEADS, Point, cells
 from nemodiff.evaluate.sweep_results import Kept, Results
 from nemodiff.trace.events import Event, Lane, Position, Trace
+from tests.helpers.checkpoints import open_engine
 from tests.helpers.engines import WithText
+from ui.live.fair_queue import Line
 from ui.live.sweep_plan import Pace, Plan, short_run
 from ui.live.sweep_run import Sweep
 from ui.page import sweep_view
@@ -139,6 +142,25 @@ def test_a_sweep_gives_every_point_once_and_says_that_it_is_done(llama_engine) -
         ("self-speculation", None),
     ]
     assert (sweep.done, sweep.total, sweep.finished, sweep.error) == (4, 4, True, "")
+
+
+def test_a_sweep_whose_checkpoint_was_exchanged_while_it_gave_way_says_so(llama_folder) -> None:
+    engine, line = open_engine(llama_folder), Line()
+    sweep = Sweep(WithText(engine), plan(), seconds=60, ticket=line.enter("sweep"))
+    other = line.enter("who loads another checkpoint")
+
+    def swap() -> None:
+        assert other.wait(20)
+        engine.close()
+        other.leave()
+
+    swapping = threading.Thread(target=swap)
+    swapping.start()
+    points = [point for batch in sweep.steps() for point in batch]
+    swapping.join(20)
+    assert [one.mode for one in points] == ["ar"] and not sweep.finished
+    assert sweep.error == "Another checkpoint was loaded meanwhile, so the sweep ended."
+    assert f"{sweep.error} What was measured is kept." in sweep_view.end(sweep)
 
 
 class Endless(WithText):

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from contextlib import closing
 
 from nemodiff.engine.interface import EngineInterface
-from nemodiff.errors import NemodiffError
+from nemodiff.errors import NemodiffError, RequestError
 from nemodiff.evaluate.sweep import Point, measure
 from nemodiff.evaluate.variants import Variant
 from ui.live.fair_queue import Ticket
@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 #: Seconds after which a waiting page is told that nothing is new, so that a closed tab is noticed.
 PATIENCE = 1.0
+EXCHANGED = "Another checkpoint was loaded meanwhile, so the sweep ended."
 
 
 class _Ended(Exception):
@@ -43,7 +44,7 @@ class Sweep:
         """seconds: of wall time that it may take, without what it waits. ticket: its place in the line. without:
         settings that were measured before. pace: of this engine, where it is known. Raises RequestError when the engine
         refuses the plan."""
-        self._plan, self._pace = plan, pace
+        self._engine, self._plan, self._pace = engine, plan, pace
         self._left = plan.runs_of(without)
         self._took: dict[str, float] = {}  # by mode: seconds of the runs that are done
         self._ran: Counter[str] = Counter()
@@ -121,6 +122,13 @@ class Sweep:
             self.error = f"The sweep reached this page's limit of {self._seconds:.0f} s and was ended."
             raise _Ended
 
+    def _exchanged(self) -> bool:
+        try:
+            _ = self._engine.bounds
+        except RequestError:
+            return True
+        return False
+
     def _work(self) -> None:
         try:
             with closing(self._steps) as steps:
@@ -137,6 +145,9 @@ class Sweep:
                     if self._ticket:
                         self._deadline += self._ticket.give_way(self._stopping.is_set)
                     if self._stopping.is_set():
+                        return
+                    if self._ticket and self.done < self.total and self._exchanged():  # while others had their turn
+                        self.error = EXCHANGED
                         return
                     since = time.monotonic()
             self.finished = True
