@@ -1,4 +1,5 @@
-"""Pictures that are no drawings of ours: textures, photographs, screenshots, icons and empty ones."""
+"""Pictures that are no drawings of ours: textures, clutter, photographs, screenshots, written pages, charts without
+bars, icons and empty ones."""
 
 from __future__ import annotations
 
@@ -9,12 +10,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 #: Photographs that installed packages carry: (package, its folder, file names). The last of each is held out.
 _CARRIED = (
     ("sklearn", "datasets/images", ("china.jpg", "flower.jpg")),
-    ("gradio", "media_assets/images", ("cheetah.jpg", "cheetah1.jpg", "groot.jpeg", "tower.jpg")),
+    ("gradio", "media_assets/images", ("cheetah.jpg", "cheetah1.jpg", "groot.jpeg", "lion.jpg", "tower.jpg")),
+    ("matplotlib", "mpl-data/sample_data", ("grace_hopper.jpg",)),
 )
 #: Our own pages; the last is held out.
 _PAGES = Path(__file__).resolve().parents[3] / "assets" / "screenshots"
@@ -23,9 +25,9 @@ _PAGE_NAMES = ("dark.png", "charts.png", "compare-dark.png", "phone.png", "compa
 
 def foreign(rng: random.Random, size: tuple[int, int], held_out: bool) -> Image.Image:
     """A picture of none of our kinds, RGB; held-out ones show photographs and pages that others never do."""
-    makers = [_texture, _icon, _window, _empty]
+    makers = [_texture, _icon, _window, _empty, _clutter, _page, _chart]
     if _photographs(held_out):
-        makers += [_photograph] * 3
+        makers += [_photograph] * 5
     return rng.choice(makers)(rng, size, held_out)
 
 
@@ -162,3 +164,72 @@ def _window(rng: random.Random, size: tuple[int, int], held_out: bool) -> Image.
 
 def _empty(rng: random.Random, size: tuple[int, int], held_out: bool) -> Image.Image:
     return Image.new("RGB", size, rng.choice(((255, 255, 255), (0, 0, 0), _any_colour(rng))))
+
+
+def _clutter(rng: random.Random, size: tuple[int, int], held_out: bool) -> Image.Image:
+    """Areas of all outlines over each other, mostly blurred: what a photograph is from afar."""
+    width, height = size
+    image = Image.new("RGB", size, _any_colour(rng))
+    draw, spread = ImageDraw.Draw(image), rng.choice((30, 70, 255))
+    base = _any_colour(rng)
+    for _ in range(rng.randint(12, 40)):
+        fill = tuple(max(0, min(255, part + rng.randint(-spread, spread))) for part in base)
+        x, y, reach = rng.uniform(0, width), rng.uniform(0, height), rng.uniform(4, 30)
+        corners = [
+            (x + rng.uniform(-reach, reach), y + rng.uniform(-reach, reach)) for _ in range(rng.choice((2, 3, 4, 5, 7)))
+        ]
+        if len(corners) == 2:
+            draw.line(corners, fill=fill, width=rng.randint(1, 5))
+        else:
+            draw.polygon(corners, fill=fill)
+    if rng.random() < 0.7:
+        image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.4, 2.5)))
+    grain = np.random.default_rng(rng.getrandbits(64)).normal(0, rng.choice((0, 3, 10)), (height, width, 3))
+    return Image.fromarray(np.clip(np.asarray(image, dtype=np.float32) + grain, 0, 255).astype(np.uint8))
+
+
+def _page(rng: random.Random, size: tuple[int, int], held_out: bool) -> Image.Image:
+    """Lines of real text, too many to be a short word."""
+    width, height = size
+    paper, ink = rng.choice(
+        (((255, 255, 255), (20, 20, 20)), ((246, 240, 224), (60, 50, 40)), ((24, 26, 32), (220,) * 3))
+    )
+    image = Image.new("RGB", (3 * width, 3 * height), paper)
+    draw, font_size = ImageDraw.Draw(image), rng.uniform(18, 33)
+    font, y = ImageFont.load_default(font_size), rng.uniform(2, 20)
+    while y < 3 * height:
+        words = ["".join(rng.choices("etaoinshrdlucmfwypvbgk", k=rng.randint(1, 9))) for _ in range(12)]
+        draw.text((rng.uniform(2, 12), y), " ".join(words).capitalize(), font=font, fill=ink)
+        y += font_size * rng.uniform(1.15, 1.5)
+    return image.resize(size, Image.Resampling.BOX)
+
+
+def _chart(rng: random.Random, size: tuple[int, int], held_out: bool) -> Image.Image:
+    """Lines over axes, points, or a pie."""
+    width, height = (3 * side for side in size)
+    image = Image.new("RGB", (width, height), rng.choice(((255, 255, 255), (245, 245, 248), (30, 32, 38))))
+    draw, kind = ImageDraw.Draw(image), rng.choice(("lines", "points", "pie"))
+    if kind == "pie":
+        half = rng.uniform(0.25, 0.45) * min(width, height)
+        x, y = (rng.uniform(half + 3, side - half - 3) for side in (width, height))
+        at = rng.uniform(0, 360)
+        parts = [rng.uniform(0.2, 1) for _ in range(rng.randint(3, 7))]
+        for part in parts:
+            end = at + 360 * part / sum(parts)
+            draw.pieslice((x - half, y - half, x + half, y + half), at, end, fill=_any_colour(rng))
+            at = end
+        return image.resize(size, Image.Resampling.BOX)
+    left, foot = rng.uniform(6, 40), height - rng.uniform(6, 40)
+    draw.line((left, 6, left, foot, width - 6, foot), fill=(128, 128, 128), width=3)
+    for _ in range(rng.randint(1, 4)):
+        ink, count = _any_colour(rng), rng.randint(4, 14)
+        y, places = rng.uniform(10, foot), []
+        for i in range(count):
+            y = max(8.0, min(foot - 4, y + rng.uniform(-0.25, 0.25) * height))
+            places.append((left + (i + 0.5) * (width - left - 6) / count, y))
+        if kind == "lines":
+            draw.line(places, fill=ink, width=rng.randint(3, 7))
+        else:
+            for x, y in places:
+                draw.ellipse((x - 5, y - 5, x + 5, y + 5), fill=ink)
+    return image.resize(size, Image.Resampling.BOX)

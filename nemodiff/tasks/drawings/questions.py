@@ -43,7 +43,7 @@ def questions_of(scene: Scene, rng: random.Random, *, held_out: bool = False) ->
 
 #: How often a topic is asked about, where not 1: to find one thing among several takes the most learning.
 SHARES = {"shape": 8, "colour": 6, "size": 3, "presence": 2, "relation": 2, "topmost": 3, "digit": 3}
-SHARES |= {"tallest": 3, "shortest": 4, "value": 3}
+SHARES |= {"tallest": 3, "shortest": 4, "value": 3, "describe": 3, "json": 6}
 #: Topic → wordings; the last of each is held out.
 WORDINGS: dict[str, tuple[str, ...]] = {
     "count": (
