@@ -67,7 +67,7 @@ OFFERED = tuple(sorted(EXAMPLES + SCRIPTS, key=lambda example: not example.struc
 
 #: assets/images/NAME.png → what to ask about it. They are drawings such as the small checkpoint that sees knows.
 PICTURES: dict[str, str] = {
-    "shapes": "List what is in the picture as JSON.",
+    "shapes": "Describe the picture.",
     "bars": "Which bar is the tallest?",
     "word": "What does the picture say?",
     "digit": "Which digit is this?",

@@ -13,8 +13,9 @@ from nemodiff.engine.local import Engine
 from nemodiff.examples import PICTURES
 from nemodiff.pictures import Picture, open_picture
 from nemodiff.request import Request
-from nemodiff.tasks.drawings.questions import questions_of
-from nemodiff.tasks.drawings.scenes import KINDS, scene
+from nemodiff.tasks.drawings.free_scenes import free_scene
+from nemodiff.tasks.drawings.questions import REFUSAL, is_right, questions_of
+from nemodiff.tasks.drawings.scenes import FOREIGN, KINDS, scene
 from ui.page.picture_slot import IMAGES
 
 
@@ -36,6 +37,30 @@ def test_held_out_drawings_are_answered(seeing):
             asked += 1
             right += trace.lane("ar").text.strip() == question.answer
     assert right >= 0.75 * asked
+
+
+def test_drawings_placed_freely_are_mostly_answered_and_seldom_refused(seeing):
+    right, refused, asked = 0, 0, 0
+    for kind in KINDS:
+        for seed in range(4):
+            one = free_scene(kind, f"test {seed}", held_out=True)
+            question = questions_of(one, random.Random(seed))[0]
+            request = Request(prompt=question.text, images=(Picture.of(one.image),), modes=("ar",), max_new_tokens=48)
+            said = seeing.generate(request).lanes[0].text
+            asked += 1
+            right += is_right(question.topic, said, question.answer)
+            refused += said.strip() == REFUSAL
+    assert right >= 0.5 * asked and refused <= 1
+
+
+def test_foreign_pictures_are_refused(seeing):
+    refused = []
+    for seed in range(12):
+        one = free_scene(FOREIGN, f"test {seed}", held_out=True)
+        question = random.Random(seed).choice(questions_of(one, random.Random(seed)))
+        request = Request(prompt=question.text, images=(Picture.of(one.image),), max_new_tokens=32, alternatives=0)
+        refused.append([lane.text.strip() == REFUSAL for lane in seeing.generate(request).lanes])
+    assert sum(map(all, refused)) >= 10
 
 
 def test_text_is_the_text_weights_own(seeing):
@@ -67,8 +92,12 @@ def test_the_pages_pictures_are_answered(seeing):
         assert max(one.width, one.height) > 80
         request = Request(prompt=question, images=(one,), modes=("ar",), max_new_tokens=64, alternatives=0)
         said[name] = seeing.generate(request).lanes[0].text.strip()
-    assert "tallest" in said["bars"] and said["digit"].startswith("The digit is ") and "-" in said["word"]
-    assert json.loads(said["shapes"])[0].keys() == {"size", "color", "shape"}
+    assert said == {
+        "shapes": "There is a small black circle, a small green square and a large blue circle.",
+        "bars": "The green bar is the tallest.",
+        "word": "The word is H-A-W-K.",
+        "digit": "The digit is 8.",
+    }
 
 
 def test_the_command_line_looks_at_a_picture():
