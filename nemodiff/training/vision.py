@@ -114,8 +114,8 @@ class Reader:
         return loss, figures.as_dict()
 
 
-#: How often each of KINDS, and a foreign picture, is drawn: the tower needs digits and words most, the model shapes
-#: among others.
+#: How often each of KINDS, and a foreign picture, is drawn: the tower needs words most, the model shapes among
+#: others.
 _TOWER_SHARES, _MODEL_SHARES = (4, 2, 6, 4, 2), (6, 3, 3, 1, 2)
 #: Which share of drawings is placed freely; the others, with things near the middles of cells, are where it begins.
 _FREE = 0.7
