@@ -3,8 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-# Two at a time: most tests wait, for a browser or for a server, more than they compute.
-PYTEST := $(RUN) -m pytest -n 2 --dist loadgroup
+# Two at a time: most tests wait, for a browser or for a server, more than they compute. tests/conftest.py orders them.
+PYTEST := $(RUN) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: demo check test install install-dev chromium browsers format clean
 
@@ -36,9 +36,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt requirements-ser
 
 # A browser for the page's tests: the one on the machine, else Debian's, where apt and root are there.
 chromium:
-	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
+	@command -v chromium-headless-shell >/dev/null || command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
 	  { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get -qq update && \
-	    DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium fonts-dejavu-core >/dev/null; } || \
+	    DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium-headless-shell fonts-dejavu-core >/dev/null; } || \
 	  echo "No Chromium, and no apt as root to install it: the browser tests will fail until it is there."
 
 # Firefox and WebKit, in which tests/browser/test_other_browsers.py looks at the page where they are; make test installs neither.

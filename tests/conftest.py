@@ -13,19 +13,35 @@ from nemodiff.model.transformer import Transformer
 from tests.helpers.checkpoints import open_engine, random_llama, write_chat, write_llama
 from tests.helpers.official import random_ministral, write_nvidia
 
-# One thread a worker where several of pytest-xdist's share the cores.
+# One thread per process where several of pytest-xdist's workers share the cores, those that a test starts included: threads
+# that meet in a forward wait for each other awake.
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if WORKERS > 1:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(int(os.environ.get("NEMODIFF_TEST_THREADS", "2" if WORKERS == 1 else "1")))
 
+#: What is given to the workers first: the longest file, which would keep one alone at the end, then all of the browser's, so
+#: that a worker starts its app and its Chromium once; and last: replicas, whose idle processes take a tenth of two cores.
+FIRST, LAST = ("browser/test_survival.py", "browser"), "replicas"
 
+
+def place(group: str) -> int:
+    return next((at for at, name in enumerate(FIRST) if group.startswith(name)), len(FIRST) + (group == LAST))
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist, which reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test with its level, and with what runs on one worker: a file, and all that asks for the replicas."""
-    folder = Path(__file__).parent
+    """Mark every test with its level, and with what runs on one worker: a file, and all that asks for the replicas.
+    Sort the groups for the workers, who take them in this order."""
+    folder, places = Path(__file__).parent, {}
     for item in items:
         file = item.path.relative_to(folder)
         item.add_marker(file.parts[0])
         asks = {"replicas", "any_engine"} & set(getattr(item, "fixturenames", ()))
-        item.add_marker(pytest.mark.xdist_group("replicas" if asks else str(file)))
+        group = LAST if asks else str(file)
+        item.add_marker(pytest.mark.xdist_group(group))
+        places[item] = place(group)
+    items.sort(key=places.__getitem__)
 
 
 @pytest.fixture(scope="session")

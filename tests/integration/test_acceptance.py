@@ -19,6 +19,7 @@ from tests.helpers.official import END_THINK, random_ministral, spread, write_nv
 from tests.helpers.reference import prompt_ids
 
 WORDS = 7
+WORD_SHAPE = SHAPE | {"vocab_size": WORDS, "num_hidden_layers": 1}  # thousands of answers are drawn: one layer will do
 PROMPT = (1, 4, 2, 2, 5, 0, 3)
 
 
@@ -40,13 +41,13 @@ def surprise(counts: Counter, expected: dict, draws: int) -> float:
 def word_model():
     torch.manual_seed(5)
     rope = {"rope_type": "default", "rope_theta": 1e4}
-    return spread(LlamaForCausalLM(LlamaConfig(**SHAPE | {"vocab_size": WORDS}, rope_parameters=rope)))
+    return spread(LlamaForCausalLM(LlamaConfig(**WORD_SHAPE, rope_parameters=rope)))
 
 
 @pytest.fixture(scope="module", params=["aligned", "shifted"])
 def engine(request, word_model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("words") / request.param
-    shape = {"vocab_size": WORDS, "mask_token_id": 6, "eos_token_id": 5, "tie_word_embeddings": False}
+    shape = WORD_SHAPE | {"mask_token_id": 6, "eos_token_id": 5, "tie_word_embeddings": False}
     return open_engine(write_llama(word_model, folder, shift_logits=request.param == "shifted", **shape))
 
 
