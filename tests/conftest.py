@@ -13,15 +13,16 @@ from nemodiff.model.transformer import Transformer
 from tests.helpers.checkpoints import open_engine, random_llama, write_chat, write_llama
 from tests.helpers.official import random_ministral, write_nvidia
 
-# One thread per process where several of pytest-xdist's workers share the cores, those that a test starts included: threads
-# that meet in a forward wait for each other awake.
+# One thread per process where several of pytest-xdist's workers share the cores, those that a test starts included:
+# threads that meet in a forward wait for each other awake.
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 if WORKERS > 1:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(int(os.environ.get("NEMODIFF_TEST_THREADS", "2" if WORKERS == 1 else "1")))
 
-#: What is given to the workers first: the longest file, which would keep one alone at the end, then all of the browser's, so
-#: that a worker starts its app and its Chromium once; and last: replicas, whose idle processes take a tenth of two cores.
+#: What is given to the workers first: the longest file, which would keep one alone at the end, then all of the
+#: browser's, so that a worker starts its app and its Chromium once; and last: replicas, whose idle processes take a
+#: tenth of two cores.
 FIRST, LAST = ("browser/test_survival.py", "browser"), "replicas"
 
 

@@ -1,4 +1,4 @@
-"""What pytest-xdist makes of the marks in tests/conftest.py, which it ignores without a word where it does not fit pytest."""
+"""What pytest-xdist makes of the marks of tests/conftest.py: without a word nothing, where it does not fit pytest."""
 
 from __future__ import annotations
 
