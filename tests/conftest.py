@@ -20,14 +20,17 @@ if WORKERS > 1:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(int(os.environ.get("NEMODIFF_TEST_THREADS", "2" if WORKERS == 1 else "1")))
 
-#: What is given to the workers first: the longest file, which would keep one alone at the end, then all of the
-#: browser's, so that a worker starts its app and its Chromium once; and last: replicas, whose idle processes take a
-#: tenth of two cores.
-FIRST, LAST = ("browser/test_survival.py", "browser"), "replicas"
+#: What is given to the workers first: the longest file, then all of the browser's, so that a worker starts its app and
+#: its Chromium once. What comes last: replicas, whose idle processes take a tenth of two cores, and files that fill the
+#: other worker's time beside them.
+FIRST, LAST = ("browser/test_survival.py", "browser"), ("replicas", "integration/test_ui")
 
 
 def place(group: str) -> int:
-    return next((at for at, name in enumerate(FIRST) if group.startswith(name)), len(FIRST) + (group == LAST))
+    """Where a group comes in the order that the workers take; those of FIRST and LAST by how their names begin."""
+    names = (*FIRST, *LAST)
+    found = next((at for at, name in enumerate(names) if group.startswith(name)), None)
+    return len(FIRST) if found is None else found + (found >= len(FIRST))
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist, which reads the marks
@@ -39,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         file = item.path.relative_to(folder)
         item.add_marker(file.parts[0])
         asks = {"replicas", "any_engine"} & set(getattr(item, "fixturenames", ()))
-        group = LAST if asks else str(file)
+        group = "replicas" if asks else str(file)
         item.add_marker(pytest.mark.xdist_group(group))
         places[item] = place(group)
     items.sort(key=places.__getitem__)
