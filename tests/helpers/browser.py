@@ -83,7 +83,7 @@ def running(log: Path, settings: dict[str, str], port: int = 0, kill: bool = Fal
         "GRADIO_ANALYTICS_ENABLED": "False",
         "NEMODIFF_TOUR": "0",
     }
-    environment.pop("OMP_NUM_THREADS", None)  # as for a visitor; and on one thread the small model outruns a test's Stop
+    environment.pop("OMP_NUM_THREADS", None)  # on one thread the small model ends before a test's Stop
     with log.open("wb") as output:
         server = subprocess.Popen(
             [sys.executable, "app.py"], cwd=ROOT, env=environment | settings, stdout=output, stderr=subprocess.STDOUT
