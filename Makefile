@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-# Two at a time: most tests wait, for a browser or for a server, more than they compute. tests/conftest.py orders them.
+# Two at a time, which keep two cores busy. tests/conftest.py orders them.
 PYTEST := $(RUN) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: demo check test install install-dev chromium browsers format clean
