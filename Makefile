@@ -6,19 +6,21 @@ RUN := $(VENV)/bin/python
 # Two at a time, which keep two cores busy. tests/conftest.py orders them.
 PYTEST := $(RUN) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: demo check test install install-dev chromium browsers format clean
+.PHONY: demo lint check test install install-dev chromium browsers format clean
 
 demo: install
 	$(RUN) app.py
 
-check: install-dev
+lint: install-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+check: lint
 	$(PYTEST) tests/unit
 
-test: check chromium
-	$(PYTEST) tests/integration tests/browser
+test: lint chromium
+	$(PYTEST) tests
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev

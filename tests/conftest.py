@@ -20,17 +20,15 @@ if WORKERS > 1:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(int(os.environ.get("NEMODIFF_TEST_THREADS", "2" if WORKERS == 1 else "1")))
 
-#: What is given to the workers first: the longest file, then all of the browser's, so that a worker starts its app and
-#: its Chromium once. What comes last: replicas, whose idle processes take a tenth of two cores, and files that fill the
-#: other worker's time beside them.
-FIRST, LAST = ("browser/test_survival.py", "browser"), ("replicas", "integration/test_ui")
+#: In which order the workers take what begins so, the longest name that fits: quick tests, the longest file, all of the
+#: browser's, so that a worker starts its app and its Chromium once, the rest. Replicas come late, since their idle
+#: processes take a tenth of two cores, beside files that fill the other worker's time.
+ORDER = ("unit", "browser/test_survival.py", "browser", "", "replicas", "integration/test_ui")
 
 
 def place(group: str) -> int:
-    """Where a group comes in the order that the workers take; those of FIRST and LAST by how their names begin."""
-    names = (*FIRST, *LAST)
-    found = next((at for at, name in enumerate(names) if group.startswith(name)), None)
-    return len(FIRST) if found is None else found + (found >= len(FIRST))
+    """Where a group comes in ORDER."""
+    return ORDER.index(max((name for name in ORDER if group.startswith(name)), key=len))
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist, which reads the marks

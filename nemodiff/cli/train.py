@@ -142,7 +142,7 @@ def _sampler(args: argparse.Namespace) -> int:
 
 
 def _vision(args: argparse.Namespace) -> int:
-    from nemodiff.training.vision import Run, Settings
+    from nemodiff.training.vision import Settings, train
 
     if args.resume:
         refuse_unused(args, "--resume", ("start",), "the state in --out is gone on from")
@@ -152,9 +152,8 @@ def _vision(args: argparse.Namespace) -> int:
     check_folder(args.to, "checkpoint")
     minutes = tuple(args.minutes)
     start = str(args.start) if args.start else None
-    run = Run(Settings(args.checkpoint, str(args.out), minutes, start, args.seed), resume=args.resume)
-    run.train()
-    print(f"{args.to} ({run.export(args.to) / 1e6:.1f} MB)")
+    settings = Settings(args.checkpoint, str(args.out), minutes, start, args.seed, workers=args.workers)
+    train(settings, args.to, resume=args.resume)
     return 0
 
 
@@ -270,6 +269,7 @@ def _add_vision(steps: Steps) -> None:
     vision.add_argument("--resume", action="store_true", help="go on from the state in --out")
     vision.add_argument("--start", type=Path, help="folder of an exported checkpoint to go on from")
     vision.add_argument("--seed", type=whole(0, 2**63 - 1), default=0)
+    vision.add_argument("--workers", type=whole(1, 64), default=1, help="processes that train together, a thread each")
     vision.set_defaults(func=_vision)
 
 

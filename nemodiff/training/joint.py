@@ -7,7 +7,6 @@ On a CPU two processes of one thread each average their gradients (faster than o
 
 import json
 import math
-import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from nemodiff.training.lora import Lora, export_adapter
 from nemodiff.training.objective import Figures, base_distribution, joint_loss
 from nemodiff.training.progress import log_figures, save_state
 from nemodiff.training.watch import GROUPS, Watch, watched_prompts
+from nemodiff.training.workers import run_together
 
 
 @dataclass
@@ -241,32 +241,17 @@ class Trainer:
             self.save()
 
 
-def _work(worker: int, settings: Settings, resume: bool, rendezvous: str) -> None:
-    if settings.workers > 1:
-        torch.set_num_threads(1)
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # workers share one machine
-        dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=worker, world_size=settings.workers)
+def _work(worker: int, settings: Settings, resume: bool) -> None:
     path = Path(settings.out) / "state.pt"
     state = torch.load(path, map_location="cpu", weights_only=True) if resume and path.exists() else None
     Trainer(settings, worker, state).run()
-    if settings.workers > 1:
-        dist.destroy_process_group()
 
 
 def train(settings: Settings, *, resume: bool = False) -> None:
     """Run the training; with `resume` from the state in `settings.out`, where there is one."""
-    out = Path(settings.out)
-    out.mkdir(parents=True, exist_ok=True)
     if settings.device != "cpu":
         settings.workers = 1
-    rendezvous = out.resolve() / f"rendezvous-{os.getpid()}"
-    if settings.workers == 1:
-        _work(0, settings, resume, "")
-        return
-    try:
-        torch.multiprocessing.spawn(_work, (settings, resume, str(rendezvous)), nprocs=settings.workers)
-    finally:
-        rendezvous.unlink(missing_ok=True)
+    run_together(_work, settings.workers, Path(settings.out), settings, resume)
 
 
 def export(

@@ -12,8 +12,8 @@ from torch.nn import functional
 from nemodiff.model.config import ModelConfig, VisionConfig
 from nemodiff.model.vision import Vision, preprocess
 from nemodiff.pictures import Picture
-from nemodiff.tasks.drawings.codes import ATTRIBUTES, GROUPS, covered
-from nemodiff.tasks.drawings.scenes import SIDE, Scene
+from nemodiff.tasks.drawings.codes import ATTRIBUTES, GROUPS, KNOWN_OF_CROWDS, covered
+from nemodiff.tasks.drawings.scenes import CROWDS, SIDE, Scene
 
 IMAGE, BREAK, END = 7, 8, 9
 TOWER = VisionConfig(
@@ -54,6 +54,9 @@ def see(vision: Vision, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def new_vision(config: ModelConfig, seed: int = 0) -> Vision:
     """An untrained tower and projector for a text model of this config."""
     vision = Vision(replace(config, vision=TOWER))
+    for layer in vision.vision_tower.transformer.layers:
+        # Of so few patches plain products are quicker: the backward of torch's fused attention took a third of a step.
+        layer.attention.config._attn_implementation = "eager"
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in vision.named_parameters():
         if parameter.dim() == 1:
@@ -79,14 +82,16 @@ class Heads(nn.Module):
     def loss(self, seen: Tensor, inner: Tensor, scenes: list[Scene], cells: Tensor) -> Tensor:
         """Cross-entropy a patch and a cell."""
         patches = torch.stack([covered(one, TOWER.patch_size) for one in scenes])
-        return _cross_entropy(self.patches(seen), patches) + _cross_entropy(self.cells(inner), cells)
+        known = torch.ones(len(scenes), 1, len(ATTRIBUTES))
+        known[[one.kind in CROWDS for one in scenes]] = KNOWN_OF_CROWDS.float()
+        return _cross_entropy(self.patches(seen), patches, known) + _cross_entropy(self.cells(inner), cells, known)
 
 
-def _cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
-    """Of logits and bools [pictures, places, attributes]: every attribute for itself, and in each group that a place
-    has one of, that one against the others."""
+def _cross_entropy(logits: Tensor, wanted: Tensor, known: Tensor) -> Tensor:
+    """Of logits and bools [pictures, places, attributes]: every attribute for itself where it is known (1, else 0;
+    [pictures, 1, attributes]), and in each group that a place has one of, that one against the others."""
     logits = logits.float()
-    loss = functional.binary_cross_entropy_with_logits(logits, wanted.float(), reduction="sum")
+    loss = functional.binary_cross_entropy_with_logits(logits, wanted.float(), known.expand_as(logits), reduction="sum")
     for first, last in GROUPS:
         chosen = wanted[..., first:last]
         held = chosen.any(-1)

@@ -12,7 +12,8 @@ from nemodiff.model.config import VisionConfig
 from nemodiff.model.vision import preprocess
 from nemodiff.model.weights import read_config, unpack
 from nemodiff.pictures import Picture
-from nemodiff.tasks.drawings.codes import ATTRIBUTES, attributes, covered
+from nemodiff.tasks.drawings import free_scenes
+from nemodiff.tasks.drawings.codes import ATTRIBUTES, KNOWN_OF_CROWDS, attributes, covered
 from nemodiff.tasks.drawings.free_scenes import (
     APART,
     HELD_OUT_LONG_WORDS,
@@ -21,9 +22,9 @@ from nemodiff.tasks.drawings.free_scenes import (
     free_scene,
 )
 from nemodiff.tasks.drawings.questions import NUMBERS, REFUSAL, WORDINGS, ask, is_right, questions_of
-from nemodiff.tasks.drawings.scenes import CANVASES, CELL, COLOURS, FOREIGN, HELD_OUT_WORDS, KINDS, scene
+from nemodiff.tasks.drawings.scenes import CANVASES, CELL, COLOURS, CROWDS, FOREIGN, HELD_OUT_WORDS, KINDS, scene
+from nemodiff.training.drawings import drawn, fit_codes
 from nemodiff.training.tower import TOWER, Heads, new_vision, pixels, see
-from nemodiff.training.vision import drawn
 from tests.helpers.official import random_ministral, write_nvidia
 
 NAMES = list(ATTRIBUTES)
@@ -141,7 +142,7 @@ def test_cells_hold_what_lies_in_them():
     assert len(empty) == 25 - len({(int(t.y // 16), int(t.x // 16)) for t in one.things})
 
 
-@pytest.mark.parametrize("kind", [*KINDS, FOREIGN])
+@pytest.mark.parametrize("kind", [*KINDS, FOREIGN, *CROWDS])
 def test_a_seed_is_a_free_scene(kind):
     one, same, other = free_scene(kind, 5), free_scene(kind, 5), free_scene(kind, 6)
     assert one.things == same.things and one.image.tobytes() == same.image.tobytes()
@@ -188,6 +189,38 @@ def test_a_free_thing_keeps_its_colour_under_a_camera():
             nearest = min(COLOURS, key=lambda name: sum((a - b) ** 2 for a, b in zip(seen, COLOURS[name], strict=True)))
             right, total = right + (nearest == bar.colour), total + 1
     assert right > 0.9 * total
+
+
+def test_free_bars_have_a_scale(monkeypatch):
+    """Beside a bar of 3, 6 or 9 a line runs where it ends: its row is further from the paper than those around it."""
+    monkeypatch.setattr(free_scenes, "_PHOTOGRAPHS", 0.0)
+    found = 0
+    for seed in range(40):
+        one = free_scene("bars", seed, canvas=(80, 80))
+        grey = one.image.convert("L")
+        for bar, after in zip(one.things, one.things[1:], strict=False):
+            if bar.value % 3 == 0 and after.value < bar.value:
+                x = int((bar.box[2] + after.box[0]) / 2)
+                column = [grey.getpixel((x, y)) for y in range(80)]
+                top = int(bar.box[1])
+                paper = column[top + 4]
+                off = max(abs(column[y] - paper) for y in (top - 1, top, top + 1) if y >= 0)
+                assert off > 3 + abs(column[top + 3] - paper), (seed, bar)
+                found += 1
+    assert found > 20
+
+
+def test_crowds_are_labelled_by_what_is_seen_of_each_thing():
+    for kind, least in zip(CROWDS, (8, 5), strict=True):
+        for seed in range(30):
+            one = free_scene(kind, seed, canvas=(80, 80))
+            assert len(one.things) >= least
+            cells = attributes(one)
+            assert not (cells & ~KNOWN_OF_CROWDS).any()
+            place = [int(t.y // CELL) * 5 + int(t.x // CELL) for t in one.things]
+            for at, thing in zip(place, one.things, strict=True):
+                label = f"{'letter' if kind == 'letters' else 'shape'} {thing.name}"
+                assert {label, f"then {label}"} & named(cells[at]) or place.count(at) > 2
 
 
 def test_answers_about_free_scenes_are_true():
@@ -267,6 +300,33 @@ def test_a_tower_learns_to_name(text_config):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_what_is_unknown_of_a_crowd_is_not_learnt(text_config):
+    """Whatever a head says of a crowd's kind, number or order, the loss is the same; of a scene's it is not."""
+    torch.manual_seed(0)
+    heads = Heads(TOWER.hidden_size, text_config.hidden_size)
+    seen, inner = torch.randn(1, 100, TOWER.hidden_size), torch.randn(1, 25, text_config.hidden_size)
+
+    def loss(kind):
+        one = free_scene(kind, 1, canvas=(80, 80))
+        return heads.loss(seen, inner, [one], attributes(one)[None]).item()
+
+    before = [loss("letters"), loss("word")]
+    with torch.no_grad():
+        heads.cells.bias[~KNOWN_OF_CROWDS] += 5.0
+    after = [loss("letters"), loss("word")]
+    assert after[0] == before[0] and after[1] > before[1]
+
+
+def test_codes_are_fitted_to_what_a_tower_writes():
+    """Of a tower that writes the codes of cells, sums of codes are found again, in drawings that were not fitted."""
+    codes, fitted = torch.randn(len(ATTRIBUTES), 16), torch.zeros(len(ATTRIBUTES), 16)
+    fit_codes(fitted, lambda scenes: torch.stack([attributes(one).float() @ codes for one in scenes]), seed=0)
+    for make in (scene, free_scene):
+        wanted = torch.cat([attributes(make(kind, f"new {i}")) for kind in KINDS for i in range(20)]).float()
+        off = (wanted @ fitted - wanted @ codes).square().mean() / (wanted @ codes).square().mean()
+        assert off < 0.02
 
 
 def test_packed_tensors_are_unpacked():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nemodiff.tasks.drawings.questions import NUMBERS
-from nemodiff.tasks.drawings.scenes import CELL, COLOURS, FOREIGN, KINDS, SHAPES, SIZES, Scene
+from nemodiff.tasks.drawings.scenes import CELL, COLOURS, CROWDS, FOREIGN, KINDS, LETTERS, SHAPES, SIZES, Scene, Thing
 
 _PLACES = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 #: Of a thing: attribute → the words of its embedding.
@@ -33,6 +33,7 @@ ATTRIBUTES: dict[str, str] = (
     | _OF_A_THING
     | {f"then {name}": words for name, words in _OF_A_THING.items()}
 )
+_LOCAL = ("colour ", "shape ", "size ", "letter ")
 _PARTS = ("colour", "shape", "size", "order", "value", "letter")
 _INDEX = {name: i for i, name in enumerate(ATTRIBUTES)}
 #: Of each of these a cell has one or none: (first index, index after the last).
@@ -48,6 +49,8 @@ GROUPS: tuple[tuple[int, int], ...] = tuple(
 )
 #: Attribute of a cell's first thing → that of its second.
 _THEN = {_INDEX[name]: _INDEX[f"then {name}"] for name in _OF_A_THING}
+#: Attributes that are known in a picture of CROWDS, whose things have neither an order nor a number.
+KNOWN_OF_CROWDS = torch.tensor([name.removeprefix("then ").startswith(_LOCAL) for name in ATTRIBUTES])
 
 
 def attributes(one: Scene) -> Tensor:
@@ -81,6 +84,9 @@ def covered(one: Scene, patch: int) -> Tensor:
 
 
 def _all_over(one: Scene, count: int) -> Tensor:
+    cells = torch.zeros(count, len(ATTRIBUTES), dtype=torch.bool)
+    if one.kind in CROWDS:
+        return cells
     things, names = one.things, [f"kind {one.kind}"]
     if one.kind == "digit":
         names.append(f"digit {things[0].name}")
@@ -90,7 +96,6 @@ def _all_over(one: Scene, count: int) -> Tensor:
         names.append(f"ink {things[0].colour}")
     if one.kind == "shapes":
         names += [f"has {thing.name}" for thing in things]
-    cells = torch.zeros(count, len(ATTRIBUTES), dtype=torch.bool)
     cells[:, [_INDEX[name] for name in names]] = True
     return cells
 
@@ -98,14 +103,19 @@ def _all_over(one: Scene, count: int) -> Tensor:
 def _of_things(one: Scene) -> list[list[int]]:
     """The attributes of every thing itself, as indices."""
     things, values, found = one.things, [thing.value for thing in one.things], []
+    if one.kind in CROWDS:
+        return [
+            [_INDEX[name] for name in ([f"letter {thing.name}"] if thing.name in LETTERS else _looks(thing))]
+            for thing in things
+        ]
     for place, thing in enumerate(things):
         own = [f"order {place}"]
         if one.kind == "word":
             own.append(f"letter {thing.name}")
-        else:
+        elif one.kind == "bars":
             own.append(f"colour {thing.colour}")
         if one.kind == "shapes":
-            own += [f"shape {thing.name}", f"size {thing.size}"]
+            own += _looks(thing)
             if len(things) > 1:
                 own += ["left"] * (place == 0) + ["right"] * (place == len(things) - 1)
                 own += ["top"] * (thing.y == min(other.y for other in things))
@@ -114,3 +124,8 @@ def _of_things(one: Scene) -> list[list[int]]:
             own += ["tallest"] * (thing.value == max(values)) + ["shortest"] * (thing.value == min(values))
         found.append([] if one.kind == "digit" else [_INDEX[name] for name in own])
     return found
+
+
+def _looks(thing: Thing) -> list[str]:
+    """What can be seen of a shape by itself."""
+    return [f"colour {thing.colour}", f"shape {thing.name}", f"size {thing.size}"]

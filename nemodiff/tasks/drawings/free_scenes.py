@@ -13,6 +13,7 @@ from nemodiff.tasks.drawings.foreign import foreign
 from nemodiff.tasks.drawings.photographed import photographed
 from nemodiff.tasks.drawings.scenes import (
     CANVASES,
+    CELL,
     COLOURS,
     FOREIGN,
     HELD_OUT_WORDS,
@@ -54,8 +55,8 @@ HELD_OUT_LONG_WORDS: tuple[str, ...] = LONG_WORDS[3::5]
 
 
 def free_scene(kind: str, seed: int | str, *, canvas: tuple[int, int] | None = None, held_out: bool = False) -> Scene:
-    """The free scene of `kind`, FOREIGN included, that a seed stands for; held-out ones have seeds, words, handwriting
-    and photographs of their own.
+    """The free scene of `kind`, FOREIGN and CROWDS included, that a seed stands for; held-out ones have seeds, words,
+    handwriting and photographs of their own.
 
     Raises RequestError where a digit is asked for and scikit-learn, which brings the handwriting, is missing.
     """
@@ -136,6 +137,10 @@ def _bars(
     foot, top = height - rng.uniform(3, 12), rng.uniform(2, 10)
     pitch, unit = (right - left) / count, (foot - top) / 9
     draw, things = ImageDraw.Draw(paper), []
+    grey = 110 if paper.convert("L").tobytes()[0] > 150 else 190
+    for value in (3, 6, 9):  # a scale, without which a height stands for no value
+        y = (foot - value * unit) * SCALE
+        draw.line((left * SCALE, y, right * SCALE, y), fill=(grey, grey, grey), width=2)
     for i, (value, colour) in enumerate(zip(values, chosen, strict=True)):
         x, half = left + (i + 0.5) * pitch, pitch * rng.uniform(0.25, 0.4)
         box = (x - half, foot - value * unit, x + half, foot)
@@ -183,9 +188,48 @@ def _digit(
     return (Thing(name, (box[0] + box[2]) / 2, (box[1] + box[3]) / 2, box, colour),)
 
 
+def _letters(
+    rng: random.Random, paper: Image.Image, size: tuple[int, int], colours: tuple[str, ...], held_out: bool
+) -> tuple[Thing, ...]:
+    """Lines of letters, no closer to each other than those of words; no two lines in one row of cells."""
+    width, height = size
+    draw, things, y = ImageDraw.Draw(paper), [], rng.uniform(6, CELL)
+    while y < height - 6:
+        pitch, colour = rng.uniform(9.5, 17.0), rng.choice(colours)
+        font, fill = font_of(round(pitch * rng.uniform(1.0, 1.15) * SCALE)), shade(rng, colour)
+        x = rng.uniform(0.5, 1.0) * pitch
+        while x < width - pitch / 2:
+            if rng.random() < 0.9:
+                letter = rng.choice(LETTERS)
+                draw.text((x * SCALE, y * SCALE), letter, font=font, fill=fill, anchor="mm")
+                things.append(Thing(letter, x, y, box_of(x, y, pitch / 2), colour))
+            x += pitch
+        y += rng.uniform(CELL, 1.4 * CELL)
+    return tuple(sorted(things, key=lambda thing: thing.x))
+
+
+def _crowd(
+    rng: random.Random, paper: Image.Image, size: tuple[int, int], colours: tuple[str, ...], held_out: bool
+) -> tuple[Thing, ...]:
+    """As many shapes as find a place."""
+    things: list[Thing] = []
+    for _ in range(60):
+        kind = rng.choices(SIZES, (4, 1))[0]
+        radius = rng.uniform(*RADII[kind])
+        x, y = (rng.uniform(radius + 0.5, side - radius - 0.5) for side in size)
+        if all(math.hypot(x - other.x, y - other.y) > radius + other.radius + 1.5 for other in things):
+            things.append(Thing(rng.choice(SHAPES), x, y, box_of(x, y, radius), rng.choice(colours), kind))
+    draw = ImageDraw.Draw(paper)
+    for thing in things:
+        draw_shape(draw, thing, shade(rng, thing.colour), rng)
+    return tuple(sorted(things, key=lambda thing: thing.x))
+
+
 _KINDS: dict[str, Callable[..., tuple[Thing, ...]]] = {
     "shapes": _shapes,
     "bars": _bars,
     "word": _word,
     "digit": _digit,
+    "letters": _letters,
+    "crowd": _crowd,
 }

@@ -21,6 +21,8 @@ from nemodiff.errors import RequestError
 KINDS: tuple[str, ...] = ("shapes", "bars", "word", "digit")
 #: What is none of them: textures, photographs, screenshots, icons, nothing at all (see `foreign`).
 FOREIGN = "foreign"
+#: Pages full of letters, and of shapes: a tower learns from many things at once, and nothing is asked about them.
+CROWDS: tuple[str, ...] = ("letters", "crowd")
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (214, 40, 40),
     "blue": (36, 84, 206),

@@ -1,0 +1,45 @@
+"""Processes that train together on one machine, a thread each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def run_together(work: Callable[..., None], workers: int, folder: Path, *args: Any) -> None:
+    """work(worker, *args) in each of `workers` processes, which meet in a file of `folder`; where it is one, in this
+    process and with all its threads. work: a module's function, since it travels to the processes by its name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if workers == 1:
+        work(0, *args)
+        return
+    meeting = folder.resolve() / f"rendezvous-{os.getpid()}"
+    try:
+        torch.multiprocessing.spawn(_join, (work, workers, str(meeting), args), nprocs=workers)
+    finally:
+        meeting.unlink(missing_ok=True)
+
+
+@torch.no_grad()
+def average(tensors: list[Tensor], workers: int) -> None:
+    """Give every worker the mean of all workers' tensors, in place."""
+    if workers == 1:
+        return
+    packed = torch.cat([one.flatten() for one in tensors])
+    dist.all_reduce(packed)
+    for one, mean in zip(tensors, (packed / workers).split([one.numel() for one in tensors]), strict=True):
+        one.copy_(mean.view_as(one))
+
+
+def _join(worker: int, work: Callable[..., None], workers: int, meeting: str, args: tuple[Any, ...]) -> None:
+    torch.set_num_threads(1)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=worker, world_size=workers)
+    work(worker, *args)
+    dist.destroy_process_group()
