@@ -49,14 +49,15 @@ def merge_adapter(model: Transformer, folder: Path) -> None:
 def take_factors(factors: dict[str, Tensor], stem: str) -> tuple[Tensor, Tensor]:
     """Take the factors A [rank, in] and B [out, rank] of one weight out of an adapter's tensors, as float32.
 
-    `STEM.lora_A` and `STEM.lora_B` are int8 of these shapes, each with a float32 `.scale` a row. Components whose steps
-    are small may stand in four bits behind them: `STEM.lora_A4` uint8 [components, in / 2], `STEM.lora_B4` uint8
-    [components, out / 2], and `STEM.lora_A4.scale`, the scale of a component's product.
+    `STEM.lora_A` and `STEM.lora_B` are int8 of these shapes, each with a float32 `.scale` a row; B's may be left out
+    where all are 1. Components whose steps are small may stand in four bits behind them: `STEM.lora_A4` uint8
+    [components, in / 2], `STEM.lora_B4` uint8 [components, out / 2], and `STEM.lora_A4.scale`, the scale of a
+    component's product.
     """
-    a, b = (
-        factors.pop(f"{stem}.lora_{which}").float() * factors.pop(f"{stem}.lora_{which}.scale")[:, None]
-        for which in "AB"
-    )
+    a = factors.pop(f"{stem}.lora_A").float() * factors.pop(f"{stem}.lora_A.scale")[:, None]
+    b = factors.pop(f"{stem}.lora_B").float()
+    if f"{stem}.lora_B.scale" in factors:
+        b = b * factors.pop(f"{stem}.lora_B.scale")[:, None]
     if f"{stem}.lora_A4" not in factors:
         return a, b
     small = unpack4(factors.pop(f"{stem}.lora_A4")) * factors.pop(f"{stem}.lora_A4.scale")[:, None]
@@ -72,7 +73,6 @@ def put_factors(stem: str, a: Tensor, b: Tensor, scale: Tensor) -> dict[str, Ten
         f"{stem}.lora_A": a[wide].contiguous(),
         f"{stem}.lora_A.scale": scale[wide].contiguous(),
         f"{stem}.lora_B": b[:, wide].contiguous(),
-        f"{stem}.lora_B.scale": torch.ones(len(b)),
         f"{stem}.lora_A4": pack4(a[small]),
         f"{stem}.lora_A4.scale": scale[small].contiguous(),
         f"{stem}.lora_B4": pack4(b[:, small].t()),

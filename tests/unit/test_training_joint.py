@@ -313,9 +313,10 @@ def test_small_components_stand_in_four_bits_and_none_is_lost():
     got_a, got_b = take_factors(tensors, "w")
     torch.testing.assert_close(got_b @ got_a, b.float() @ (a.float() * scale[:, None]))
     assert not tensors
-    whole = {"w.lora_A": a, "w.lora_A.scale": scale, "w.lora_B": b, "w.lora_B.scale": torch.ones(10)}
-    old_a, old_b = take_factors(whole, "w")  # as files were written before
-    torch.testing.assert_close(got_b @ got_a, old_b @ old_a)
+    rows = torch.rand(10, generator=draws)  # as files were written before, with a scale of B's rows
+    whole = {"w.lora_A": a, "w.lora_A.scale": scale, "w.lora_B": b, "w.lora_B.scale": rows}
+    old_a, old_b = take_factors(whole, "w")
+    torch.testing.assert_close(rows[:, None] * (got_b @ got_a), old_b @ old_a)
 
 
 def test_round_update_of_nothing_is_nothing():
