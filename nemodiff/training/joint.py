@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from nemodiff.checkpoints.catalogue import BASE
@@ -24,7 +23,7 @@ from nemodiff.training.lora import Lora, export_adapter
 from nemodiff.training.objective import Figures, base_distribution, joint_loss
 from nemodiff.training.progress import log_figures, save_state
 from nemodiff.training.watch import GROUPS, Watch, watched_prompts
-from nemodiff.training.workers import run_together
+from nemodiff.training.workers import add_up, average, run_together
 
 
 @dataclass
@@ -133,14 +132,8 @@ class Trainer:
         """Mean gradients over the workers; sums of figures and tokens; worker 0's clock, so that all see one
         schedule."""
         extra = torch.tensor([elapsed if self.worker == 0 else 0.0, float(tokens)])
-        tail = torch.cat((figures.cpu(), extra))
-        if self.settings.workers > 1:
-            packed = torch.cat((self.lora.grads, self.lora.mask_grad, tail))
-            dist.all_reduce(packed)
-            count = len(self.lora.grads)
-            self.lora.grads.copy_(packed[:count]).div_(self.settings.workers)
-            self.lora.mask_grad.copy_(packed[count : count + len(self.lora.mask_embedding)]).div_(self.settings.workers)
-            tail = packed[count + len(self.lora.mask_embedding) :]
+        tail = add_up(torch.cat((figures.cpu(), extra)), self.settings.workers)
+        average([self.lora.grads, self.lora.mask_grad], self.settings.workers)
         return tail[:-2], float(tail[-2]), int(tail[-1])
 
     def teach(self, batch: Batch) -> Tensor:
@@ -171,9 +164,8 @@ class Trainer:
 
     def acceptance(self) -> dict[str, float]:
         """Mean acceptance length on held-out prompts by group, measured by all workers together."""
-        sums = self.watch.measure(watched_prompts()[self.worker :: self.settings.workers])
-        if self.settings.workers > 1:
-            dist.all_reduce(sums)
+        own = self.watch.measure(watched_prompts()[self.worker :: self.settings.workers])
+        sums = add_up(own, self.settings.workers)
         return {
             group: round(float(new / cycles.clamp_min(1)), 3) for group, (new, cycles) in zip(GROUPS, sums, strict=True)
         }

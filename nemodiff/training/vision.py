@@ -21,7 +21,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -45,7 +44,7 @@ from nemodiff.training.noisy_copies import noisy_copy
 from nemodiff.training.objective import loss_of
 from nemodiff.training.progress import log_figures, save_state
 from nemodiff.training.tower import BREAK, END, IMAGE, TOWER, Heads, new_vision, pixels, see
-from nemodiff.training.workers import average, run_together
+from nemodiff.training.workers import add_up, average, run_together
 
 STEPS = ("codes", "seeing", "answers")
 RANK = 8
@@ -146,7 +145,7 @@ class Run:
             "answers": [_adam((1e-4, [*self.vision.parameters()]), (1.5e-3, [self.update]))],
         }
         self.rates = {
-            name: [[group["lr"] for group in one.param_groups] for one in optimizers]
+            name: [group["lr"] for one in optimizers for group in one.param_groups]
             for name, optimizers in self.optimizers.items()
         }
         if resume:
@@ -197,10 +196,8 @@ class Run:
             while self.seconds[name] < 60 * minutes:
                 began = time.monotonic()
                 figures = self.step(name, self.seconds[name] / (60 * minutes))
-                took = torch.tensor(time.monotonic() - began, dtype=torch.float64)
-                if self.settings.workers > 1:
-                    dist.broadcast(took, 0)
-                self.seconds[name] += took.item()
+                took = torch.tensor(0.0 if self.worker else time.monotonic() - began, dtype=torch.float64)
+                self.seconds[name] += add_up(took, self.settings.workers).item()
                 if self.worker:
                     continue
                 if self.steps[name] % 20 == 0:
@@ -213,22 +210,19 @@ class Run:
 
     def step(self, name: str, progress: float) -> dict:
         """One step of a part, `progress` (0 to 1) through it; its figures."""
-        number = self.steps[name]
-        for optimizer in self.optimizers[name]:
+        number, optimizers = self.steps[name], self.optimizers[name]
+        for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=False)
         self.lora.zero_grad()
-        drawn_by_all = number * self.settings.workers + self.worker
-        loss, figures = getattr(self, f"_{name}")(drawn_by_all)
+        loss, figures = getattr(self, f"_{name}")(number * self.settings.workers + self.worker)
         loss.backward()
-        learnt = [
-            one for optimizer in self.optimizers[name] for group in optimizer.param_groups for one in group["params"]
-        ]
-        average([one.grad for one in learnt if one.grad is not None], self.settings.workers)
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        average([one.grad for group in groups for one in group["params"]], self.settings.workers)
         fall = 0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-        for optimizer, rates in zip(self.optimizers[name], self.rates[name], strict=True):
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                torch.nn.utils.clip_grad_norm_(group["params"], 1.0)
-                group["lr"] = rate * min(1.0, (number + 1) / 20) * fall
+        for group, rate in zip(groups, self.rates[name], strict=True):
+            torch.nn.utils.clip_grad_norm_(group["params"], 1.0)
+            group["lr"] = rate * min(1.0, (number + 1) / 20) * fall
+        for optimizer in optimizers:
             optimizer.step()
         if name != "seeing":
             self.lora.merge()

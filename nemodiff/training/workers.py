@@ -26,13 +26,19 @@ def run_together(work: Callable[..., None], workers: int, folder: Path, *args: A
         meeting.unlink(missing_ok=True)
 
 
+def add_up(tensor: Tensor, workers: int) -> Tensor:
+    """The sum of all workers' tensors, in place and for every worker."""
+    if workers > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
 @torch.no_grad()
 def average(tensors: list[Tensor], workers: int) -> None:
     """Give every worker the mean of all workers' tensors, in place."""
     if workers == 1:
         return
-    packed = torch.cat([one.flatten() for one in tensors])
-    dist.all_reduce(packed)
+    packed = add_up(torch.cat([one.flatten() for one in tensors]), workers)
     for one, mean in zip(tensors, (packed / workers).split([one.numel() for one in tensors]), strict=True):
         one.copy_(mean.view_as(one))
 

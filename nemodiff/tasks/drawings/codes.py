@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nemodiff.tasks.drawings.questions import NUMBERS
-from nemodiff.tasks.drawings.scenes import CELL, COLOURS, CROWDS, FOREIGN, KINDS, LETTERS, SHAPES, SIZES, Scene, Thing
+from nemodiff.tasks.drawings.scenes import CELL, COLOURS, CROWDS, FOREIGN, KINDS, SHAPES, SIZES, Scene
 
 _PLACES = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 #: Of a thing: attribute → the words of its embedding.
@@ -103,29 +103,17 @@ def _all_over(one: Scene, count: int) -> Tensor:
 def _of_things(one: Scene) -> list[list[int]]:
     """The attributes of every thing itself, as indices."""
     things, values, found = one.things, [thing.value for thing in one.things], []
-    if one.kind in CROWDS:
-        return [
-            [_INDEX[name] for name in ([f"letter {thing.name}"] if thing.name in LETTERS else _looks(thing))]
-            for thing in things
-        ]
     for place, thing in enumerate(things):
-        own = [f"order {place}"]
-        if one.kind == "word":
+        own = [] if one.kind in CROWDS else [f"order {place}"]
+        if one.kind in ("word", "letters"):
             own.append(f"letter {thing.name}")
-        elif one.kind == "bars":
-            own.append(f"colour {thing.colour}")
-        if one.kind == "shapes":
-            own += _looks(thing)
-            if len(things) > 1:
-                own += ["left"] * (place == 0) + ["right"] * (place == len(things) - 1)
-                own += ["top"] * (thing.y == min(other.y for other in things))
+        if one.kind in ("shapes", "crowd"):
+            own += [f"colour {thing.colour}", f"shape {thing.name}", f"size {thing.size}"]
+        if one.kind == "shapes" and len(things) > 1:
+            own += ["left"] * (place == 0) + ["right"] * (place == len(things) - 1)
+            own += ["top"] * (thing.y == min(other.y for other in things))
         if one.kind == "bars":
-            own.append(f"value {thing.value}")
+            own += [f"colour {thing.colour}", f"value {thing.value}"]
             own += ["tallest"] * (thing.value == max(values)) + ["shortest"] * (thing.value == min(values))
         found.append([] if one.kind == "digit" else [_INDEX[name] for name in own])
     return found
-
-
-def _looks(thing: Thing) -> list[str]:
-    """What can be seen of a shape by itself."""
-    return [f"colour {thing.colour}", f"shape {thing.name}", f"size {thing.size}"]

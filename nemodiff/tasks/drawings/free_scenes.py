@@ -38,6 +38,8 @@ MOST_THINGS, MOST_LETTERS = 6, 8
 #: How far apart two things are at least from left to right and from top to bottom, in pixels, so that which one is
 #: further is never in doubt; a photograph moves them against each other by less.
 APART = 7.0
+#: From one letter of a word to the next, in pixels.
+PITCHES = (9.5, 17.0)
 #: A colour that is nearer to the paper than this (in RGB) is not drawn on it.
 _CONTRAST = 120.0
 #: Which share of drawings is photographed.
@@ -104,27 +106,43 @@ def _paper(rng: random.Random, size: tuple[int, int]) -> tuple[Image.Image, tupl
 def _shapes(
     rng: random.Random, paper: Image.Image, size: tuple[int, int], colours: tuple[str, ...], held_out: bool
 ) -> tuple[Thing, ...]:
-    width, height = size
-    things: list[Thing] = []
     count = rng.randint(1, MOST_THINGS)
-    for _ in range(600):
-        if len(things) == count:
-            break
-        kind = rng.choices(SIZES, (count, 2))[0]  # many fit only where most are small
-        radius = rng.uniform(*RADII[kind])
-        x, y = (rng.uniform(radius + 0.5, side - radius - 0.5) for side in size)
-        if all(
-            math.hypot(x - other.x, y - other.y) > radius + other.radius + 1.5
-            and abs(x - other.x) > APART
-            and abs(y - other.y) > APART
-            for other in things
-        ):
-            things.append(Thing(rng.choice(SHAPES), x, y, box_of(x, y, radius), rng.choice(colours), kind))
+    shares = (count, 2)  # many fit only where most are small
+    things = _scattered(rng, size, colours, shares, tries=600, most=count, apart=APART)
     things.sort(key=lambda thing: thing.x)
     draw = ImageDraw.Draw(paper)
     for thing in things:
         draw_shape(draw, thing, shade(rng, thing.colour), rng)
     return tuple(things)
+
+
+def _scattered(
+    rng: random.Random,
+    size: tuple[int, int],
+    colours: tuple[str, ...],
+    shares: tuple[int, int],
+    *,
+    tries: int,
+    most: int,
+    apart: float,
+) -> list[Thing]:
+    """Shapes that do not touch and are more than `apart` from left to right and from top to bottom, `most` of them if
+    so many find a place; how often each of SIZES is tried: `shares`."""
+    things: list[Thing] = []
+    for _ in range(tries):
+        if len(things) == most:
+            break
+        kind = rng.choices(SIZES, shares)[0]
+        radius = rng.uniform(*RADII[kind])
+        x, y = (rng.uniform(radius + 0.5, side - radius - 0.5) for side in size)
+        if all(
+            math.hypot(x - other.x, y - other.y) > radius + other.radius + 1.5
+            and abs(x - other.x) > apart
+            and abs(y - other.y) > apart
+            for other in things
+        ):
+            things.append(Thing(rng.choice(SHAPES), x, y, box_of(x, y, radius), rng.choice(colours), kind))
+    return things
 
 
 def _bars(
@@ -137,7 +155,7 @@ def _bars(
     foot, top = height - rng.uniform(3, 12), rng.uniform(2, 10)
     pitch, unit = (right - left) / count, (foot - top) / 9
     draw, things = ImageDraw.Draw(paper), []
-    grey = 110 if paper.convert("L").tobytes()[0] > 150 else 190
+    grey = 110 if paper.crop((0, 0, 1, 1)).convert("L").tobytes()[0] > 150 else 190
     for value in (3, 6, 9):  # a scale, without which a height stands for no value
         y = (foot - value * unit) * SCALE
         draw.line((left * SCALE, y, right * SCALE, y), fill=(grey, grey, grey), width=2)
@@ -156,13 +174,14 @@ def _word(
     width, height = size
     kept = {*HELD_OUT_WORDS, *HELD_OUT_LONG_WORDS}
     known = [word for word in (*WORDS, *LONG_WORDS) if (word in kept) == held_out]
-    most = int(width // 9.5)
+    narrow, wide = PITCHES
+    most = int(width // narrow)
     word = rng.choice([word for word in known if len(word) <= most])
     if not held_out and rng.random() < 0.5:  # letters in all orders, so that unknown words can be read
         word = "".join(rng.choice(LETTERS) for _ in range(rng.randint(3, min(MOST_LETTERS, most))))
         if word in kept:
             word = word[::-1]
-    pitch = rng.uniform(9.5, min(17.0, width / len(word)))
+    pitch = rng.uniform(narrow, min(wide, width / len(word)))
     half = pitch / 2
     font = font_of(round(pitch * rng.uniform(1.0, 1.15) * SCALE))
     left, y = rng.uniform(0, width - pitch * len(word)), rng.uniform(half + 1, height - half - 1)
@@ -195,7 +214,7 @@ def _letters(
     width, height = size
     draw, things, y = ImageDraw.Draw(paper), [], rng.uniform(6, CELL)
     while y < height - 6:
-        pitch, colour = rng.uniform(9.5, 17.0), rng.choice(colours)
+        pitch, colour = rng.uniform(*PITCHES), rng.choice(colours)
         font, fill = font_of(round(pitch * rng.uniform(1.0, 1.15) * SCALE)), shade(rng, colour)
         x = rng.uniform(0.5, 1.0) * pitch
         while x < width - pitch / 2:
@@ -212,13 +231,7 @@ def _crowd(
     rng: random.Random, paper: Image.Image, size: tuple[int, int], colours: tuple[str, ...], held_out: bool
 ) -> tuple[Thing, ...]:
     """As many shapes as find a place."""
-    things: list[Thing] = []
-    for _ in range(60):
-        kind = rng.choices(SIZES, (4, 1))[0]
-        radius = rng.uniform(*RADII[kind])
-        x, y = (rng.uniform(radius + 0.5, side - radius - 0.5) for side in size)
-        if all(math.hypot(x - other.x, y - other.y) > radius + other.radius + 1.5 for other in things):
-            things.append(Thing(rng.choice(SHAPES), x, y, box_of(x, y, radius), rng.choice(colours), kind))
+    things = _scattered(rng, size, colours, (4, 1), tries=60, most=60, apart=0.0)
     draw = ImageDraw.Draw(paper)
     for thing in things:
         draw_shape(draw, thing, shade(rng, thing.colour), rng)
