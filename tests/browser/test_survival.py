@@ -204,10 +204,13 @@ def test_what_the_browser_keeps_has_a_bound_and_the_server_is_asked_for_the_rest
 
 def test_a_page_from_the_browsers_cache_asks_for_what_it_missed(page: Page, proxy: CuttingProxy, pace: Pace) -> None:
     begin(page)
+    unanswered: list[str] = []
+    page.on("requestfailed", lambda one: unanswered.append(one.url) if "/resync" in one.url else None)
     # As the browser does it: what was open is dead, and nothing says so.
     proxy.stall(also_new=False)
     page.evaluate("window.dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
     expect(page.locator("#stage .message")).to_have_text("The connection broke: the rest of the run is being fetched.")
+    assert len(unanswered) <= 1  # and not one for every connection that was kept
     pace.free.set()
     whole(page)
 

@@ -140,7 +140,7 @@ class Asking {
     const now = performance.now();
     const slept = now - this.ticked > 4 * AGAIN; // the machine did, or the tab: what was sent meanwhile is read first
     this.ticked = now;
-    if (slept) return this.soon();
+    if (slept) return this.woken();
     this.connection.cut(HUSH);
     const { ticket } = this;
     if (!ticket || ticket.loading || performance.now() - this.heard < SILENCE) return;
@@ -152,6 +152,12 @@ class Asking {
     this.wake();
     if (this.ticket) this.heard = Math.min(this.heard, performance.now() - SILENCE + SOON);
     this.connection.spare(SOON);
+  }
+
+  /** The network was away, or the page was: its connections may be dead. */
+  woken() {
+    this.connection.tryAll();
+    this.soon();
   }
 
   /** Ask for what was missed until it has all come, the stream speaks again, or it is known to be lost. */
@@ -260,8 +266,8 @@ class Asking {
     }, true);
     setInterval(() => this.tick(), AGAIN);
     setTimeout(() => this.ready(), UNSETTLED);
-    window.addEventListener("online", () => this.soon());
-    window.addEventListener("pageshow", (event) => event.persisted && this.soon());
+    window.addEventListener("online", () => this.woken());
+    window.addEventListener("pageshow", (event) => event.persisted && this.woken());
     window.addEventListener("pagehide", () => this.keep());
     document.addEventListener("visibilitychange", () => {
       if (document.hidden) return this.keep();

@@ -4,8 +4,9 @@
 
 const HUSH = 12_000; // ms without a byte, Gradio's heartbeat included: the stream is dead
 const QUIET = 5_000; // ms of the same where something else has shown that the server answers
-const LATE = 3_000; // ms in which an answer begins: browsers go on using connections that are dead, one after the other
+const LATE = 3_000; // ms in which an answer begins: a browser goes on using connections that are dead
 const WHOLE = 30_000; // ms in which it ends
+const IDLE = 6; // connections to one server that a browser keeps
 const SENT = 8_000; // ms in which the server says that it has taken what was asked for
 const CUT = '{"msg":"unexpected_error","message":"The connection was lost.","success":false}';
 const CLOSE = '{"msg":"close_stream"}';
@@ -15,6 +16,7 @@ class Connection {
   constructor() {
     this.streams = new Set();
     this.sending = 0; // what was asked for and the server has not taken yet
+    this.tried = -HUSH; // when all connections were last tried
     this.fetch = window.fetch.bind(window);
     window.fetch = (input, options) => this.watch(input, options);
     const { root = "" } = window.gradio_config || {};
@@ -26,7 +28,11 @@ class Connection {
   async ask(run, after = 0) {
     const body = JSON.stringify({ run, after });
     const abort = new AbortController();
-    let timer = setTimeout(() => abort.abort(), LATE);
+    const late = () => {
+      this.tryAll();
+      abort.abort();
+    };
+    let timer = setTimeout(late, LATE);
     try {
       const headers = { "Content-Type": "application/json" };
       const answer = await this.fetch(`${this.root}/resync`, { method: "POST", body, headers, cache: "no-store", signal: abort.signal });
@@ -38,6 +44,14 @@ class Connection {
     } finally {
       clearTimeout(timer);
     }
+  }
+
+  /** Have the browser find out at once which of its connections are dead: it would meet them one after the other. */
+  tryAll() {
+    if (performance.now() - this.tried < HUSH) return;
+    this.tried = performance.now();
+    const small = () => this.fetch(`${this.root}/health`, { cache: "no-store", signal: AbortSignal.timeout(LATE) });
+    for (let i = 0; i < IDLE; i++) small().catch(() => {});
   }
 
   /** A file of a kind that the server makes of a trace's text: {blob, ending}, or {error}. */
@@ -82,6 +96,7 @@ class Connection {
   async insist(input, options, tries = 4) {
     const abort = new AbortController();
     const timer = setTimeout(() => abort.abort(), SENT);
+    const late = setTimeout(() => this.tryAll(), LATE);
     try {
       return await this.fetch(input, { ...options, signal: abort.signal });
     } catch (error) {
@@ -89,6 +104,7 @@ class Connection {
       return this.insist(input, options, tries - 1);
     } finally {
       clearTimeout(timer);
+      clearTimeout(late);
     }
   }
 
