@@ -81,17 +81,6 @@ def test_a_closed_tab_lets_the_next_one_in(visit: Callable[[str], Page], app: st
     assert metric(app, 'nemodiff_runs_total{finish="stopped"}') == stopped + 1
 
 
-def test_a_closed_tab_leaves_the_line(visit: Callable[[str], Page], app: str) -> None:
-    first, second = visit(LONG), visit(SHORT)
-    expect(second.locator("#stage")).to_have_attribute("data-waiting", "1")
-    third = visit(SHORT)
-    expect(third.locator("#stage")).to_have_attribute("data-waiting", "2")
-    second.close()
-    expect(third.locator("#stage")).to_have_attribute("data-waiting", "1")
-    first.locator("#stop").click()
-    expect(third.locator("#stage")).to_have_attribute("data-state", "done")
-
-
 def test_what_a_stopped_or_earlier_ticket_sends_is_left_alone(alone: Page) -> None:
     message, send = alone.locator("#stage .message"), "data => window.stage.ingest(JSON.stringify(data))"
 

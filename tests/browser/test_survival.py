@@ -245,9 +245,9 @@ def test_a_run_that_the_server_has_no_more_is_said_to_be_lost_and_what_came_can_
     whole(page)
 
 
-def test_who_waits_and_loses_the_connection_is_told_so(
-    browser: Browser, page: Page, proxy: CuttingProxy, pace: Pace
-) -> None:
+@pytest.fixture
+def other(browser: Browser, page: Page, proxy: CuttingProxy, pace: Pace) -> Iterator[Page]:
+    """Another visitor's page, which waits while the first one's run goes on."""
     begin(page)
     other = browser.new_page()
     other.set_default_timeout(PATIENCE)
@@ -255,13 +255,34 @@ def test_who_waits_and_loses_the_connection_is_told_so(
     expect(other.locator("#prompt textarea")).to_have_value("Second there")
     other.locator("#generate").click()
     expect(stage(other)).to_have_attribute("data-waiting", "1")
-    proxy.reset()
-    expect(other.locator("#stage .message")).to_contain_text("The run was lost before its first token")
-    assert other.locator("#stage[data-waiting]").count() == 0
-    pace.free.set()
-    other.locator("#generate").click()
-    whole(other)
+    yield other
     other.close()
+
+
+@pytest.mark.parametrize("how", ["reset", "reload"])
+def test_who_waits_and_loses_the_connection_keeps_the_place(
+    page: Page, other: Page, proxy: CuttingProxy, pace: Pace, how: str
+) -> None:
+    if how == "reset":
+        proxy.reset()
+    else:
+        other.reload()
+    with other.expect_response("**/resync") as asked:
+        pass
+    assert asked.value.json()["ahead"] == 1
+    expect(other.locator("#stage .message")).to_contain_text("1 run comes first")
+    pace.free.set()
+    whole(page)
+    whole(other)
+
+
+def test_a_tab_that_was_closed_while_it_waited_leaves_the_line(
+    page: Page, other: Page, proxy: CuttingProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ui.live.run.GRACE", 0.5)
+    other.close()
+    wait_for_metric(proxy.address, "nemodiff_waiting", 0)
+    expect(stage(page)).to_have_attribute("data-state", "live")
 
 
 def test_a_hidden_tab_says_in_its_title_that_the_run_has_ended(page: Page, pace: Pace) -> None:
@@ -280,15 +301,8 @@ def test_a_hidden_tab_says_in_its_title_that_the_run_has_ended(page: Page, pace:
 
 
 def test_stop_and_generate_at_once_while_another_one_runs(
-    browser: Browser, page: Page, proxy: CuttingProxy, pace: Pace
+    page: Page, other: Page, proxy: CuttingProxy, pace: Pace
 ) -> None:
-    begin(page)
-    other = browser.new_page()
-    other.set_default_timeout(PATIENCE)
-    other.goto(proxy.address + LINK.replace("Hello", "Second"))
-    expect(other.locator("#prompt textarea")).to_have_value("Second there")
-    other.locator("#generate").click()
-    expect(stage(other)).to_have_attribute("data-waiting", "1")
     press = "(id) => document.querySelector(id).click()"
     for button in ("#stop", "#generate", *["#stop"] * 5, "#generate", "#generate", "#stop", "#generate"):
         other.evaluate(press, button)
@@ -299,7 +313,6 @@ def test_stop_and_generate_at_once_while_another_one_runs(
     whole(other)
     wait_for_metric(proxy.address, "nemodiff_running", 0)
     assert metric(proxy.address, "nemodiff_waiting") == 0
-    other.close()
 
 
 @pytest.mark.parametrize("first", [0, 6])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -198,6 +198,72 @@ def test_what_a_page_missed_is_its_run_its_place_in_the_line_or_that_it_is_not_h
     messages(MadeEngine(), runs=desk.runs)
     assert json.loads(desk.resync("visitor", 4))["end"]["events"] == 5
     assert Desk(Settings()).server != desk.server
+
+
+TICKET = "0123456789abcdef"
+REQUEST = Request(prompt="x", prompt_ids=(5, 6), modes=("ar",), max_new_tokens=4, ignore_eos=True)
+
+
+@pytest.fixture
+def held(llama_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Desk, Iterator[Any]]]:
+    """A desk whose model is in use, and what uses it; somebody else's page waited and is gone."""
+    monkeypatch.setattr("ui.live.desk.PATIENCE", 0.01)
+    desk = Desk(Settings())
+    first = take(desk, visitor("a"), lambda _: iter([1, 2]))
+    assert next(first) == 1
+    second = desk.run(REQUEST, visitor("b"), lambda: llama_engine, ticket=TICKET)
+    assert isinstance(next(second), Waiting)
+    second.close()
+    yield desk, first
+
+
+def until(said: Callable[[], bool]) -> None:
+    for _ in range(100 * WAIT):
+        if said():
+            return
+        threading.Event().wait(0.01)
+    pytest.fail("It did not come to that.")
+
+
+def test_a_page_that_is_gone_while_it_waits_keeps_its_place_and_its_run_begins_when_it_asked(held: Any) -> None:
+    desk, first = held
+    third = take(desk, visitor("c"), lambda _: iter([3]))
+    assert next(third)[2] == 2  # behind who is gone
+    assert json.loads(desk.resync(TICKET, 0))["ahead"] == 1
+    assert list(first) == [2]
+    until(lambda: desk.runs.get(TICKET) is not None)
+    assert desk.runs.get(TICKET).join(WAIT)
+    assert json.loads(desk.resync(TICKET, 0))["end"]["finish"] == {"ar": "length"}
+    assert list(third) == [3]
+    until(lambda: not desk._tickets)
+
+
+def test_a_page_that_is_gone_and_does_not_ask_gives_way_to_who_waits(held: Any) -> None:
+    desk, first = held
+    third = take(desk, visitor("c"), lambda _: iter([3]))
+    assert next(third)[2] == 2
+    assert list(first) == [2]
+    assert list(third)[-1] == 3
+    assert desk.runs.get(TICKET) is None
+    assert json.loads(desk.resync(TICKET, 0)) == {"gone": desk.server}
+
+
+def test_a_page_that_is_gone_for_longer_leaves_the_line(held: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk, _ = held
+    assert desk.line.waiting == 1
+    monkeypatch.setattr("ui.live.run.GRACE", 0.0)
+    until(lambda: desk.line.waiting == 0 and not desk._tickets)
+    assert desk.line.running == 1
+
+
+def test_stop_ends_the_wait_of_a_page_that_was_gone(held: Any) -> None:
+    desk, first = held
+    assert desk.halt(asking.own(TICKET))
+    assert desk.line.waiting == 0
+    assert json.loads(desk.resync(TICKET, 0)) == {"gone": desk.server}
+    assert list(first) == [2]
+    until(lambda: not desk._tickets)
+    assert desk.runs.get(TICKET) is None and desk.line.running == 0
 
 
 def test_a_ticket_is_the_first_line_of_what_was_sent_and_only_if_it_can_be_one() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import secrets
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any, TypeVar
 
 from nemodiff.engine.interface import EngineInterface
@@ -19,7 +20,7 @@ from ui.live.fair_queue import Line, Ticket, Told, TurnedAway, sentence
 from ui.live.limits import within
 from ui.live.messages import Batch, Finished, Message, Place, Refused, Waiting
 from ui.live.metrics import Metrics
-from ui.live.run import Run, Runs
+from ui.live.run import Run, Runs, awaited
 from ui.live.stream import follow
 from ui.live.visitor import visitor_of
 from ui.settings import Settings
@@ -66,30 +67,39 @@ class Desk:
 
         engine: what is loaded when the turn comes; it raises RequestError where nothing is. ticket: the page's name for
         the request, which `halt` and `resync` know it by. behind: as for `follow`. keeps: whether the page may come
-        back for what it missed; a run without one ends with its stream.
+        back for its place in the line and for what it missed; a run without one ends with its stream.
         """
         asked, names = time.monotonic(), tickets.names(ticket, visitor.session_hash)
+        context = contextvars.copy_context()  # whose request this is, for a run that begins when the page is gone
 
-        def work(place: Ticket) -> Generator[Batch | Finished | Refused, None, None]:
+        def begin(place: Ticket) -> Run:
             def ended(run: Run) -> None:
                 place.leave()
                 self.ended(run, asked)
 
             run = Run(engine(), request, ended, lambda: self.line.waiting > 0)
+            run.start()
+            if keeps:
+                self.runs.add(run, ticket)
+            place.hand_over(run.stop)
+            return run
+
+        def work(place: Ticket) -> Generator[Batch | Finished | Refused, None, None]:
+            run = begin(place)
             try:
-                run.start()
-                if keeps:
-                    self.runs.add(run, ticket)
-                place.hand_over(run.stop)
                 yield from follow(run, behind)
             finally:
                 run.let_go() if keeps else run.stop()
+
+        def hold(place: Ticket) -> None:
+            if keeps and ticket:
+                self._hold(place, names, lambda: context.run(begin, place))
 
         # A stage shows one run: what its page asked for before ends, a search too. A branch lets its own run end.
         replaces = names[-1] if names and not request.answer_ids else ""
         try:
             within(request, self._settings, engine())  # what cannot run need not wait
-            yield from self.take(visitor, work, names, replaces)
+            yield from self.take(visitor, work, names, replaces, hold)
         except Exception as error:  # noqa: BLE001 - whoever asked gets a sentence whatever happened
             yield Refused(explain(error))
 
@@ -99,11 +109,13 @@ class Desk:
         work: Callable[[Ticket], Generator[T, None, None]],
         names: Sequence[str] = (),
         replaces: str = "",
+        hold: Callable[[Ticket], object] = lambda ticket: None,
     ) -> Generator[T | Place, None, None]:
         """Wait for the visitor's turn, then yield what `work` yields; closing it leaves the line.
 
-        names: what `halt` knows the ticket by. replaces: a name whose tickets are halted first. The place goes back
-        when `work` ends, or by who took it over (`Ticket.hand_over`).
+        names: what `halt` knows the ticket by. replaces: a name whose tickets are halted first. hold: called when this
+        is closed before the turn has come. The place goes back when `work` ends, or by who took it over
+        (`Ticket.hand_over`).
         """
         if replaces:
             self.halt(replaces)
@@ -118,6 +130,9 @@ class Desk:
             except TurnedAway as refusal:
                 yield Refused(str(refusal))
                 return
+            except GeneratorExit:
+                hold(ticket)
+                raise
             if ticket.halted:
                 yield Finished(None)
                 return
@@ -135,6 +150,30 @@ class Desk:
             ahead, seconds = ticket.ahead()
             if ahead:
                 yield Waiting(told(ahead, seconds), ahead)
+
+    def _hold(self, ticket: Ticket, names: Sequence[str], begin: Callable[[], Run]) -> None:
+        """Keep the place of a page that is gone for as long as it may come back, in a thread; begin its run if its turn
+        comes meanwhile."""
+        gone, known = time.monotonic(), ExitStack()
+        known.enter_context(self._known(ticket, names))
+        ticket.hand_over(lambda: None)
+
+        def wait() -> None:
+            with known:
+                try:
+                    while awaited(gone, ticket.asked, others=False) and not ticket.halted:
+                        if ticket.wait(PATIENCE):
+                            break
+                    if ticket.mine and not ticket.halted and awaited(gone, ticket.asked, self.line.waiting > 0):
+                        begin().let_go(ticket.asked)
+                        return
+                except TurnedAway:
+                    pass  # the server is being restarted, which the page will see
+                except Exception:
+                    logger.exception("a run that was waited for did not begin")
+                ticket.leave()
+
+        threading.Thread(target=wait, name="hold", daemon=True).start()
 
     def count(self, request: Any) -> None:
         """Count what a visitor has made of a trace as one of what may be started a minute. Raises Refused."""
@@ -154,14 +193,14 @@ class Desk:
         return bool(found)
 
     def standing(self, name: str) -> tuple[str, int] | None:
-        """How the ticket of a name stands in the line: a sentence and how many runs come first; None when it does not
-        wait."""
+        """How the ticket of a name stands, for a page that asks: a sentence and how many runs come first; None when
+        there is none, or Stop was pressed for it."""
         with self._lock:
-            found = tuple(self._tickets.get(name, ()))
+            found = [ticket for ticket in self._tickets.get(name, ()) if not ticket.halted]
         for ticket in found:
+            ticket.asked = time.monotonic()
             ahead, seconds = ticket.ahead()
-            if ahead:
-                return sentence(ahead, seconds), ahead
+            return (sentence(ahead, seconds) if ahead else wire.TURN), ahead
         return None
 
     def resync(self, name: str, after: int) -> str:
@@ -187,10 +226,8 @@ class Desk:
         finally:
             with self._lock:
                 for name in names:
-                    left = [one for one in self._tickets[name] if one is not ticket]
-                    if left:
-                        self._tickets[name] = left
-                    else:
+                    self._tickets[name].remove(ticket)
+                    if not self._tickets[name]:
                         del self._tickets[name]
 
     def ended(self, run: Run, asked: float) -> None:

@@ -175,6 +175,7 @@ class Ticket:
         self.visitor = visitor
         self.round = self.number = 0
         self.since = 0.0
+        self.asked = -math.inf  # when its page last asked for it by another way than its stream, on the monotonic clock
         self.halted = self.handed = False
         self._line = line
         self._stop: Callable[[], object] | None = None

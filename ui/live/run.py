@@ -29,6 +29,13 @@ GRACE = 15.0
 HURRY = 3.0
 
 
+def awaited(gone: float, asked: float, others: bool) -> bool:
+    """Whether a page may still come back that is gone since `gone` and asked for its run last at `asked`, both on the
+    monotonic clock. others: whether others wait for the model."""
+    alone = time.monotonic() - max(gone, asked)
+    return alone <= HURRY and asked >= gone - HURRY if others else alone <= GRACE
+
+
 class Run:
     """Events of one request as they come, numbered from 1. The model is stopped within one forward by `stop`.
 
@@ -81,8 +88,11 @@ class Run:
         """Ask the model to stop. Sets a flag only, so it may be called from anywhere."""
         self._stopping.set()
 
-    def let_go(self) -> None:
-        """The page that this is sent to is gone, and may ask for the rest: the run goes on for a while. Sets a flag."""
+    def let_go(self, asked: float = -math.inf) -> None:
+        """The page that this is sent to is gone, and may ask for the rest: the run goes on for a while. Sets a flag.
+
+        asked: when it asked for it before it began, on the monotonic clock."""
+        self._asked = max(self._asked, asked)  # first, since the model's thread looks at both
         self._gone = time.monotonic()
 
     def join(self, seconds: float) -> bool:
@@ -147,12 +157,7 @@ class Run:
         """Whether the run has to end: Stop was pressed, or nobody wants it any more."""
         if self._stopping.is_set():
             return True
-        if self._gone == math.inf:
-            return False
-        alone = time.monotonic() - max(self._gone, self._asked)
-        if not self._wanted():
-            return alone > GRACE
-        return alone > HURRY or self._asked < self._gone - HURRY
+        return self._gone != math.inf and not awaited(self._gone, self._asked, self._wanted())
 
     def _work(self) -> None:
         reason = "time"
