@@ -9,7 +9,7 @@ from typing import Any
 from nemodiff.errors import RequestError, shown
 
 ROLES = ("user", "assistant")
-#: Messages before a prompt, two a turn.
+#: Messages before a prompt, two per turn.
 MAX_MESSAGES = 64
 #: Pictures of one message.
 MAX_PICTURES = 8

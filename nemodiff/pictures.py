@@ -90,8 +90,8 @@ class TooManyPixels(RequestError):
 class Picture:
     """A picture as a model takes it. Two are equal when their pixels are.
 
-    image: RGB, 8 bits a channel, at most `MAX_SIDE` pixels a side when `open_picture` made it. digest: SHA-256, in hex,
-    of size and pixels.
+    image: RGB, 8 bits per channel, at most `MAX_SIDE` pixels a side when `open_picture` made it. digest: SHA-256, in
+    hex, of size and pixels.
     """
 
     image: Image.Image = field(compare=False, repr=False)

@@ -46,7 +46,7 @@ MAX_IMAGES = MAX_PICTURES
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request(Decoding):
-    """A prompt and how to decode it: the settings of `Decoding` besides what stands here. Settings left None take the
+    """A prompt and how to decode it: the settings of `Decoding` besides what is here. Settings left None take the
     checkpoint's defaults.
 
     prompt: the user's text, put through the chat template unless `raw`. Control tokens that are written out in it stay
@@ -103,16 +103,16 @@ class Request(Decoding):
 
     @property
     def characters(self) -> int:
-        """Of the prompt and of what stands before it."""
+        """Of the prompt and of what comes before it."""
         return sum(map(len, self.texts))
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """The prompt's text behind what stands before it."""
+        """The prompt's text behind what comes before it."""
         return (self.system, *(message.content for message in self.history), self.prompt)
 
     def _check_text(self) -> None:
-        """Raises RequestError when the prompt, or what stands before it, is no text of a fitting length."""
+        """Raises RequestError when the prompt, or what comes before it, is no text of a fitting length."""
         if not isinstance(self.prompt, str) or not self.prompt.strip():
             raise RequestError("The prompt is empty: write something for the model to answer.")
         if not isinstance(self.system, str):
@@ -121,7 +121,7 @@ class Request(Decoding):
             object.__setattr__(self, "system", "")
         if self.characters > MAX_PROMPT_CHARACTERS:
             before = self.characters > len(self.prompt)
-            what = "The prompt and what stands before it have" if before else "The prompt has"
+            what = "The prompt and what comes before it have" if before else "The prompt has"
             shorten = (
                 "let the conversation go or shorten them"
                 if self.history

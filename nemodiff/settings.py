@@ -75,7 +75,7 @@ def declare(
     default: None where the checkpoint or the engine decides. help: what it does, on one line. label, key: its name on
     the page and in a link, its own by default. of: the setting that it belongs to and the values of that one which use
     it, e.g. ("sampler", ("fixed",)). on: where it is offered. place: its place among the page's fields, smallest
-    first. more: the field stands under "More". note: what its field says behind the label. explained: what the page
+    first. more: the field is under "More". note: what its field says behind the label. explained: what the page
     says of it to somebody who meets the word for the first time, `help` by default.
     """
     declared = {"kind": kind, "help": help, "label": label, "key": key, "of": of, "on": frozenset(on)}
@@ -213,7 +213,7 @@ class Decoding:
         Texts(),
         "texts that end an answer: it is cut before the first of them, which may span tokens",
         label="stop strings",
-        note=", one a line",
+        note=", one per line",
         more=True,
     )
     alternatives: int = declare(5, Whole(0, 20), "the most probable tokens that each position records", on=())

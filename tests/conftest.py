@@ -53,7 +53,7 @@ def llama_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def chat_folder(tmp_path_factory) -> Path:
-    """A tiny Llama with a tokenizer of its own: a character a token."""
+    """A tiny Llama with a tokenizer of its own: a character per token."""
     return write_chat(tmp_path_factory.mktemp("checkpoints") / "tiny-chat")
 
 

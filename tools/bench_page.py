@@ -291,7 +291,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
-        print(f"{LENGTH} tokens a lane, {RATE} events a second; load of this machine {os.getloadavg()[0]:.1f}")
+        print(f"{LENGTH} tokens per lane, {RATE} events a second; load of this machine {os.getloadavg()[0]:.1f}")
         print("the stage alone")
         page = bare_stage(browser)
         if arguments.slowed != 1:

@@ -123,7 +123,7 @@ class Settings(BaseSettings):
     proxies: int = variable(
         "NEMODIFF_PROXIES",
         0,
-        "reverse proxies in front: who a visitor is stands that far from the end of X-Forwarded-For",
+        "reverse proxies in front: the visitor's address is that many entries from the end of X-Forwarded-For",
         0,
         10,
         said="0, on a Space 1",

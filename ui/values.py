@@ -41,7 +41,7 @@ def new_tokens(value: Any, most: int) -> int:
     if number < 1:
         raise RequestError(f"new tokens must be a whole number from 1 to {most}, not {number}.")
     if number > most:
-        raise RequestError(f"This page makes up to {most} new tokens a run: ask for no more than that.")
+        raise RequestError(f"This page makes up to {most} new tokens per run: ask for no more than that.")
     return number
 
 

@@ -45,7 +45,7 @@ def failure(sentence: str) -> str:
 
 
 def waiting(sentence: str, ahead: int) -> str:
-    """How a run stands in the line, for the stage. ahead: how many runs come first."""
+    """A run's place in the line, for the stage. ahead: how many runs come first."""
     return pack({"wait": sentence, "ahead": ahead, "n": next(_numbers)})
 
 

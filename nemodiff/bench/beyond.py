@@ -128,7 +128,7 @@ def drafts_report(measured: Sequence[Drafts], max_new_tokens: int) -> str:
     kinds = {name: kind for name, kind in KINDS.items() if any(one.example.structured is kind for one in measured)}
     columns = ["acceptance length", "TPF", "× linear's", "× AR", "× linear", "identical to AR"]
     lines = [
-        f"Self-speculation on the example prompts, at most {max_new_tokens} new tokens; × in model seconds a token, "
+        f"Self-speculation on the example prompts, at most {max_new_tokens} new tokens; × in model seconds per token, "
         "all prompts of a row together, every way to draft in a race against AR (× linear: one such ratio over the "
         "other).",
         "",
@@ -224,7 +224,7 @@ def sampler_cost(engine: Engine, sampler: TrainedSampler, block_length: int) -> 
     score = milliseconds(lambda: sampler.score(probabilities, masked), model.device)
     count = sum(parameter.numel() for parameter in sampler.parameters())
     return (
-        f"The trained sampler has {count:,} parameters and takes {score:.2f} ms a forward, {score / forward:.1%} of "
+        f"The trained sampler has {count:,} parameters and takes {score:.2f} ms per forward, {score / forward:.1%} of "
         f"the {forward:.1f} ms of a denoising forward of {block_length} rows."
     )
 

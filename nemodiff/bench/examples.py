@@ -39,8 +39,8 @@ def run(checkpoint: str, settings: dict[str, Any], *, texts: bool = False, **whe
 
 
 def table(engine: Engine, traces: dict[Example, Trace]) -> str:
-    """A markdown table: a row a prompt, then rows of several prompts together, whose figures are ratios of totals; only
-    agreement is a mean. Speed-ups are ratios of model seconds per token, against AR's."""
+    """A markdown table: a row per prompt, then rows of several prompts together, whose figures are ratios of totals;
+    only agreement is a mean. Speed-ups are ratios of model seconds per token, against AR's."""
     request = next(iter(traces.values())).request
     settings = (
         f"{request['draft']} drafts, block {request['block_length']}, threshold {request['threshold']}, greedy, "

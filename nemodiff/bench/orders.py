@@ -24,9 +24,9 @@ _GRAM = 4
 
 @dataclass(frozen=True, slots=True)
 class OrderRun:
-    """Diffusion of one prompt at one setting, beside AR in the same process: tokens per forward, AR's model seconds a
-    token over its own, agreement with AR, the share of 4-grams that came before, and the surprise: nats a token of the
-    model's own AR pass over the finished text. Text that falls apart is what AR finds surprising."""
+    """Diffusion of one prompt at one setting, beside AR in the same process: tokens per forward, AR's model seconds
+    per token over its own, agreement with AR, the share of 4-grams that came before, and the surprise: nats per token
+    of the model's own AR pass over the finished text. Text that falls apart is what AR finds surprising."""
 
     example: Example
     sampler: str
@@ -88,9 +88,9 @@ def surprise(engine: Engine, prompt: str, tokens: Sequence[int]) -> float:
 def report(found: Sequence[OrderRun], max_new_tokens: int) -> str:
     """Means by setting, for structured and for open-ended prompts, AR's own first."""
     said = (
-        f"Diffusion on the example prompts, at most {max_new_tokens} new tokens. × AR: model seconds a token, same "
+        f"Diffusion on the example prompts, at most {max_new_tokens} new tokens. × AR: model seconds per token, same "
         "process. Agreement: tokens equal to AR's before the first that differs. Repeated: 4-grams that came before. "
-        "Surprise: nats a token of the model's AR pass over the finished text; AR's own text is the reference."
+        "Surprise: nats per token of the model's AR pass over the finished text; AR's own text is the reference."
     )
     names = ["prompts", "block", "sampler", "order", "setting", "TPF", "× AR", "agreement", "repeated", "surprise"]
     rows = []

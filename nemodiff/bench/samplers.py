@@ -46,7 +46,7 @@ def tables(engine: Engine, points: Sequence[Point], prompts: int, block_length: 
     serial = points[0]
     lines = [
         f"{engine.checkpoint} · {engine.device} · {engine.dtype} · {prompts} held-out prompts, block {block_length}, "
-        f"order best; serial denoising: TPF {serial.tpf:.2f}, {1000 * serial.seconds:.1f} ms a token",
+        f"order best; serial denoising: TPF {serial.tpf:.2f}, {1000 * serial.seconds:.1f} ms per token",
         "TPF: tokens per forward; a prompt's first token is the prefill's, which counts as no forward.",
         "",
     ]
@@ -66,5 +66,5 @@ def tables(engine: Engine, points: Sequence[Point], prompts: int, block_length: 
         )
         for p in points[1:]
     ]
-    lines.append(table(["sampler", "setting", "TPF", "ms a token", "agreement", "identical"], settings))
+    lines.append(table(["sampler", "setting", "TPF", "ms per token", "agreement", "identical"], settings))
     return "\n".join(lines)

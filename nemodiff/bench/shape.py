@@ -85,7 +85,7 @@ class Costs:
     """Milliseconds of a forward after `context` kept positions, and what they are held against.
 
     attention: what ran. token: one row, causal. verify: a block, causal. draft: a block, bidirectional, with the draft
-    LoRA. denoise: the same without. tracing: wall time a forward beyond the lane's own clock. ar: tokens/s of this
+    LoRA. denoise: the same without. tracing: wall time per forward beyond the lane's own clock. ar: tokens/s of this
     engine's AR lane; transformers: of its generate over the same weights, both without the prefill. copies, reads:
     bytes/s of a copy on the device, read and written, and of a sum. weights: bytes that a forward reads. by_rows:
     causal forwards of so many rows.

@@ -99,7 +99,7 @@ def report(found: Sequence[TreeRun], max_new_tokens: int) -> str:
     """Means by way to draft, for structured and for open-ended prompts."""
     said = (
         f"Self-speculation on the example prompts, at most {max_new_tokens} new tokens, every way in a race against "
-        "AR; × AR in model seconds a token, the slowest prompt in brackets."
+        "AR; × AR in model seconds per token, the slowest prompt in brackets."
     )
     names = ["prompts", "drafts", "TPF", "rows per forward", "drafts ready", "× AR", "expected", "got"]
     rows = []

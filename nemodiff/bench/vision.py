@@ -88,7 +88,7 @@ def run(
     shares = "; ".join(f"AR in {name}: {figures(rows, rows).exact:.0%} of {len(rows)}" for name, rows in worded if rows)
     head = (
         f"{engine.checkpoint} · {engine.device} · {engine.dtype} · {exactness(engine)} · greedy, block {settings[0]}, "
-        f"threshold {settings[1]:g}; {scenes} held-out pictures a kind, {minutes:.0f} minutes"
+        f"threshold {settings[1]:g}; {scenes} held-out pictures per kind, {minutes:.0f} minutes"
     )
     tables = _aims(right, refused), _right(right, topics), by_group(results, topics, *settings)
     return "\n\n".join((head, *tables, f"{shares}, word for word."))

@@ -27,7 +27,7 @@ def fetch(
 
     The licence's address and the size are told before anything is fetched. What is in the hub's cache is not fetched
     again, and does without a network (HF_HUB_OFFLINE=1 insists on that). progress: called with the bytes done and in
-    all, several times a file; a CheckpointError that it raises ends the fetch, and what arrived is kept. Raises
+    all, several times per file; a CheckpointError that it raises ends the fetch, and what arrived is kept. Raises
     CheckpointError: one sentence.
     """
     from huggingface_hub import errors, snapshot_download

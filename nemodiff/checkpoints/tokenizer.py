@@ -77,8 +77,9 @@ class Tokenizer:
     ) -> list[int]:
         """Ids of a user's prompt in the chat template, with the answer's turn opened; `raw` takes the text as it is.
 
-        images: a token id a picture: those that the history brought, then the prompt's, each before its message's text.
-        system, history: what stands before the prompt in the template; there are none where `raw` is on. Control tokens
+        images: a token id per picture: those that the history brought, then the prompt's, each before its message's
+        text.
+        system, history: what comes before the prompt in the template; there are none where `raw` is on. Control tokens
         that are written out in a text stay text, so that no text forges a turn; in a raw prompt they take effect, but
         for `mask`. Raises RequestError.
         """

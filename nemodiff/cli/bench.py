@@ -73,7 +73,7 @@ def _add_kind(names: argparse._SubParsersAction, kind: Kind, name: str) -> None:
 
     def add(option: str, **how: Any) -> None:
         if option.removeprefix("--").replace("-", "_") in kind.uses:
-            own.add_argument(option, **how | {"default": argparse.SUPPRESS})  # what stands before the name holds
+            own.add_argument(option, **how | {"default": argparse.SUPPRESS})  # what comes before the name holds
 
     _add_settings(add)
 

@@ -16,7 +16,7 @@ from nemodiff.trace import replay
 from nemodiff.trace.events import Trace
 from nemodiff.trace.opening import read_trace
 
-#: Runs that stand beside each other.
+#: Runs that are shown beside each other.
 MOST = 6
 _HOSTS = ("127.0.0.1", "localhost")
 _REFUSED = """<!doctype html><html lang="en"><meta charset="utf-8"><title>nemodiff</title>

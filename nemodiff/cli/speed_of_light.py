@@ -22,9 +22,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--max-new-tokens", type=int, default=64)
     parser.add_argument("--prompts", type=int, help=f"how many of the example prompts (default: {len(EXAMPLES)})")
     parser.add_argument("--prompt", help="this text instead of the example prompts")
-    parser.add_argument("--budget", type=int, help=f"simulated forwards a block (default: {BUDGET} a position)")
+    parser.add_argument("--budget", type=int, help=f"simulated forwards per block (default: {BUDGET} per position)")
     options.add_model(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object a block length")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per block length")
     parser.set_defaults(func=main)
 
 

@@ -31,11 +31,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--temperatures", default="0")
     parser.add_argument("--repeats", type=int, default=1, help="of every run; tells how much its seconds vary")
     parser.add_argument(
-        "--prompts", type=Path, metavar="FILE", help="a prompt a line, or JSON with its expected answer"
+        "--prompts", type=Path, metavar="FILE", help="a prompt per line, or JSON with its expected answer"
     )
     parser.add_argument("--max-new-tokens", type=int, default=96)
     options.add_model(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     parser.set_defaults(func=main)
 
 
@@ -83,7 +83,7 @@ def _prompts(file: Path) -> list[Asked]:
     for sentence in wrong:
         print(sentence, file=sys.stderr)
     if not found:
-        raise RequestError(f"There is no prompt in {file}: write one a line.")
+        raise RequestError(f"There is no prompt in {file}: write one per line.")
     return found
 
 

@@ -1,9 +1,9 @@
-"""Acceptance: which drafts stand, and the verifier's own token after them.
+"""Acceptance: which drafts are accepted, and the verifier's own token after them.
 
 match: a draft stands while it equals the verifier's token at its place; the text is AR's. independent: the same, with
 drafts drawn by noise of their own (as released). sampling: speculative sampling (arXiv 2211.17192): a draft x drawn
 from q stands with probability min(1, p(x) / q(x)), else the residual max(p - q, 0) is drawn from, so that the text is
-distributed as AR's and more drafts stand. At temperature 0 all three are the same.
+distributed as AR's and more drafts are accepted. At temperature 0 all three are the same.
 
 Over a tree the candidates of a place were drawn from q without replacement, and are tested in that order: after one
 that does not stand, the residual takes the place of p, and q loses the candidate (arXiv 2402.14160, 2402.12374).
@@ -24,7 +24,7 @@ from nemodiff.decode.tree_plan import Node
 
 @torch.inference_mode()
 def accept(lane: LaneRun, draft: Guesses | None, verified: Guesses, index: int) -> tuple[int, Guesses]:
-    """How many of the k drafts (None: there are none) for answer positions `index` and on stand, and `verified`
+    """How many of the k drafts (None: there are none) for answer positions `index` and on are accepted, and `verified`
     (k + 1 rows) with the tokens that now hold those positions. To be called inside `timed`."""
     if draft is None:
         return 0, verified
@@ -37,7 +37,7 @@ def accept(lane: LaneRun, draft: Guesses | None, verified: Guesses, index: int) 
     given = torch.tensor(draft.tokens, device=p.device)[:, None]
     # One copy to the host for all drafts: what both distributions give them.
     shares = torch.stack((p[: len(given)].gather(1, given), q.gather(1, given)))[..., 0].tolist()
-    standing = 0
+    accepted = 0
     for row, token in enumerate(draft.tokens):
         verifier, drafter = shares[0][row], shares[1][row]
         forced = lane.forced(index + row, 1) if end_of_thinking not in tokens[:row] else None
@@ -45,26 +45,26 @@ def accept(lane: LaneRun, draft: Guesses | None, verified: Guesses, index: int) 
             # The verifier is sure of </think> here: p is 1 at it, and so is the residual.
             p[row] = torch.nn.functional.one_hot(torch.tensor(forced[1]), p.shape[-1]).to(p)
             verifier = float(token == forced[1])
-        if stands(verifier, drafter, lane.noise.uniform("accept", index + row)):
+        if is_accepted(verifier, drafter, lane.noise.uniform("accept", index + row)):
             tokens[row] = token
-            standing += 1
+            accepted += 1
             continue
         noise = lane.noise.gumbel("residual", [index + row], p)[0]
         tokens[row] = int((residual(p[row], q[row]).log() + noise).argmax())
         break
     else:
-        # Which drafts stand decides whether thinking has ended before the verifier's own token.
-        forced = lane.forced(index + standing, 1) if end_of_thinking not in tokens[:standing] else None
-        own = lane.drawn(verified.logits[standing:], [index + standing], "token")
-        tokens[standing] = forced[1] if forced else int(own)
-    return standing, _with_tokens(verified, tokens)
+        # Which drafts are accepted decides whether thinking has ended before the verifier's own token.
+        forced = lane.forced(index + accepted, 1) if end_of_thinking not in tokens[:accepted] else None
+        own = lane.drawn(verified.logits[accepted:], [index + accepted], "token")
+        tokens[accepted] = forced[1] if forced else int(own)
+    return accepted, _with_tokens(verified, tokens)
 
 
 @torch.inference_mode()
 def accept_in_tree(
     lane: LaneRun, nodes: Sequence[Node], drawn_from: Sequence[Tensor], verified: Guesses, index: int
 ) -> tuple[list[int], Guesses]:
-    """Speculative sampling over a tree: the rows that stand, that of the newest token (answer position `index`) first,
+    """Speculative sampling over a tree: the accepted rows, that of the newest token (answer position `index`) first,
     and `verified` (a row for it and one for every node) with the tokens that now follow them. To be called inside
     `timed`.
 
@@ -84,23 +84,23 @@ def accept_in_tree(
         if forced:  # the verifier is sure of </think> here
             p = torch.nn.functional.one_hot(torch.tensor(forced[1]), p.shape[-1]).to(p)
         candidates = [nodes[child - 1].token for child in children]
-        standing, p = _first_standing(lane, candidates, p, drawn_from[len(path) - 1], place)
-        if standing == len(candidates):
+        chosen, p = _first_accepted(lane, candidates, p, drawn_from[len(path) - 1], place)
+        if chosen == len(candidates):
             tokens[row] = int((p.log() + lane.noise.gumbel("residual", [place], p[None])[0]).argmax())
             break
-        tokens[row] = candidates[standing]
-        path.append(children[standing])
+        tokens[row] = candidates[chosen]
+        path.append(children[chosen])
     return path, _with_tokens(verified, tokens)
 
 
-def _first_standing(lane: LaneRun, candidates: list[int], p: Tensor, q: Tensor, place: int) -> tuple[int, Tensor]:
-    """(which candidate stands, their number if none does; what is left of p [vocab] behind those that do not)."""
+def _first_accepted(lane: LaneRun, candidates: list[int], p: Tensor, q: Tensor, place: int) -> tuple[int, Tensor]:
+    """(which candidate is accepted, their number if none is; what is left of p [vocab] behind those that are not)."""
     for rank, token in enumerate(candidates):
         uniform = lane.noise.uniform(f"accept {rank}" if rank else "accept", place)
         drafted = float(q[token])
         if not drafted:  # q has nothing left to draw
             break
-        if stands(float(p[token]), drafted, uniform):
+        if is_accepted(float(p[token]), drafted, uniform):
             return rank, p
         p, q = residual(p, q), q.index_fill(0, torch.tensor([token], device=q.device), 0)
         p, q = p / p.sum(), q / q.sum().clamp_min(1e-30)
@@ -121,8 +121,8 @@ def matches(draft: list[int], verified: list[int]) -> int:
     return count
 
 
-def stands(p: float, q: float, uniform: float) -> bool:
-    """Whether a token, drawn where it had probability q, stands where it has p: with probability min(1, p / q)."""
+def is_accepted(p: float, q: float, uniform: float) -> bool:
+    """Whether a token, drawn where it had probability q, is accepted where it has p: with probability min(1, p / q)."""
     return uniform * q < p
 
 

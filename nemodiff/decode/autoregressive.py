@@ -1,4 +1,4 @@
-"""Autoregressive decoding: causal prefill, then one token a forward."""
+"""Autoregressive decoding: causal prefill, then one token per forward."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nemodiff.trace.events import Event
 
 
 def autoregressive(lane: LaneRun) -> Generator[Event, None, None]:
-    """Yield the prefill (which gives token 0), then a decode event a token."""
+    """Yield the prefill (which gives token 0), then a decode event per token."""
     guess = lane.first()
     finish = lane.ends(guess.tokens[0], 0)
     yield lane.event("prefill", 0, 1, [guess.position(0, 0, "committed")], finish)

@@ -27,7 +27,7 @@ from nemodiff.trace.events import Event, Position, Stop
 #: Devices from which a forward's alternatives come in one copy with its tokens, inside the clock.
 TOGETHER = {"cuda"}
 
-#: Probabilities [rows, vocab] → a figure a row [rows], for a sampler to rank by.
+#: Probabilities [rows, vocab] → a figure per row [rows], for a sampler to rank by.
 Measure = Callable[[Tensor], Tensor]
 #: The lowest temperature at which noise is drawn. Below it, steps of fp32 between logits / T are larger than the noise,
 #: and further down the quotients overflow: what is left of the distribution is the most probable token.
@@ -71,7 +71,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Guesses:
-    """Tokens read off some rows of logits, as plain values: one list entry a row.
+    """Tokens read off some rows of logits, as plain values: one list entry per row.
 
     confidence: probability of the token at temperature 1, of the mixture where two distributions are mixed. measured:
     what `measure` made of it. top: alternatives.
@@ -287,7 +287,7 @@ class LaneRun:
         )
 
     def drawn(self, logits: Tensor, places: Sequence[int], purpose: str) -> Tensor:
-        """A token a row [rows] of logits [rows, vocab] for the rows' answer positions: the best, or at a temperature
+        """A token per row [rows] of logits [rows, vocab] for the rows' answer positions: the best, or at a temperature
         one that the noise for `purpose` draws."""
         if not self.settings.temperature:
             return best(logits)

@@ -16,7 +16,7 @@ from nemodiff.trace.events import Event
 
 
 def quadratic(lane: LaneRun) -> Generator[Event, None, None]:
-    """Yield the prefill (which gives the first token), then a verify event a forward.
+    """Yield the prefill (which gives the first token), then a verify event per forward.
 
     The paper's scheme, for a block of B: the newest token and k = B - 1 drafts are verified causally; after each of
     these B tokens stands a group of masks that guesses the places behind it. Wherever verification ends, the drafts
@@ -41,22 +41,22 @@ def quadratic(lane: LaneRun) -> Generator[Event, None, None]:
             own = layout.masks + layout.again
             behind = [output[start : start + own] for start in range(len(tokens), layout.rows, own)]
             verified = lane.choose(_mixed(lane, output[: len(tokens)], behind), index + 1, causal=True)
-            standing, verified = accept(lane, draft, verified, index + 1)
-        lane.cache.keep(standing + 1)
-        positions, finish = verdict(lane, draft, lane.explain(verified), standing, index + 1)
+            accepted, verified = accept(lane, draft, verified, index + 1)
+        lane.cache.keep(accepted + 1)
+        positions, finish = verdict(lane, draft, lane.explain(verified), accepted, index + 1)
         survivor = None
         if finish is None:
             with lane.timed():
-                survivor = lane.choose(behind[standing][1 - length :], index + standing + 2, causal=False)
+                survivor = lane.choose(behind[accepted][1 - length :], index + accepted + 2, causal=False)
             survivor = lane.explain(survivor)
-            places = range(index + standing + 2, index + standing + 1 + length)
+            places = range(index + accepted + 2, index + accepted + 1 + length)
             positions += [survivor.position(row, place, "drafted") for row, place in enumerate(places)]
         event = lane.event("verify", index, length, positions, finish)
         event.rows, event.again = layout.rows, layout.again
         event.groups = _guessed(lane, behind, index)
         yield event
-        index += standing + 1
-        newest, draft = verified.tokens[standing], survivor
+        index += accepted + 1
+        newest, draft = verified.tokens[accepted], survivor
 
 
 def layouts(model: Runner, length: int, ar_weight: float = 1.0) -> dict[int, Layout]:

@@ -18,7 +18,7 @@ def self_speculation(lane: LaneRun) -> Generator[Event, None, None]:
 
 
 def linear(lane: LaneRun) -> Generator[Event, None, None]:
-    """Yield the prefill (which gives the first token), then a draft and a verify event a cycle.
+    """Yield the prefill (which gives the first token), then a draft and a verify event per cycle.
 
     As released: a draft runs [newest token, MASK × (B - 1)] with the adapter on; the verify runs the drafted block
     causally with it off. n drafts that stand give n + 1 new tokens, the last the verifier's own; the cache keeps the
@@ -33,16 +33,16 @@ def linear(lane: LaneRun) -> Generator[Event, None, None]:
         draft = lane.denoise([newest, *[mask] * (length - 1)], index, adapter=lane.settings.adapter)
         drafted = [draft.position(row, index + 1 + row, "drafted") for row in range(length - 1)]
         yield lane.event("draft", index, length, drafted)
-        standing, verified = _verify(lane, [newest, *draft.tokens], draft, index + 1)
-        lane.cache.keep(standing + 1)
-        positions, finish = verdict(lane, draft, verified, standing, index + 1)
+        accepted, verified = _verify(lane, [newest, *draft.tokens], draft, index + 1)
+        lane.cache.keep(accepted + 1)
+        positions, finish = verdict(lane, draft, verified, accepted, index + 1)
         yield lane.event("verify", index, length, positions, finish)
-        index += standing + 1
-        newest = verified.tokens[standing]
+        index += accepted + 1
+        newest = verified.tokens[accepted]
 
 
 def _verify(lane: LaneRun, block: list[int], draft: Guesses, index: int) -> tuple[int, Guesses]:
     with lane.timed():
         verified = lane.choose(lane.run(block), index, causal=True)
-        standing, verified = accept(lane, draft, verified, index)
-    return standing, lane.explain(verified)
+        accepted, verified = accept(lane, draft, verified, index)
+    return accepted, lane.explain(verified)

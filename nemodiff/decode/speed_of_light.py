@@ -1,6 +1,6 @@
 """Speed of light: how few forwards could reproduce what one-position-a-step denoising writes (paper, appendix).
 
-The target of a block is what serial denoising makes of it: one commit a forward, the most confident position. An
+The target of a block is what serial denoising makes of it: one commit per forward, the most confident position. An
 oracle then commits, at every step, the largest set of positions after which serial denoising still ends in the target.
 It knows the target, so it is no sampler: it bounds what a better one could reach.
 """

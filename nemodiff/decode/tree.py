@@ -47,7 +47,7 @@ class Drafts:
 
 
 def tree(lane: LaneRun) -> Generator[Event, None, None]:
-    """Yield the prefill (which gives the first token), then a verify event a forward.
+    """Yield the prefill (which gives the first token), then a verify event per forward.
 
     A forward holds the newest token, a tree of candidates behind it, and groups of masks behind the rows where
     verification is likeliest to end. From the root the path of candidates that equal the verifier's tokens stands, and
@@ -121,7 +121,7 @@ def _verify(lane: LaneRun, output: Output, plan: Tree, index: int) -> Guesses:
 
 
 def _accepted(plan: Tree, verified: Guesses) -> list[int]:
-    """The rows that stand, the newest token first: each the candidate that the verifier names after the one before."""
+    """The accepted rows, the newest token first: each the candidate that the verifier names after the one before."""
     candidates = {(node.parent, node.token): row for row, node in enumerate(plan.nodes, 1)}
     path = [0]
     while following := candidates.get((path[-1], verified.tokens[path[-1]])):

@@ -22,7 +22,7 @@ MOST_ROWS = 64
 _NODES = frozenset((0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40))
 _GROUPS, _MASKS = frozenset((1, 2, 3, 4, 5, 6, 8)), frozenset((1, 2, 3, 4, 6, 8))
 #: How often drafts of a distance are accepted, before a run has seen any; how many cycles that counts for, and how much
-#: of what a run has seen it still counts a cycle later.
+#: of what a run has seen it still counts one cycle later.
 _EXPECTED, _WEIGHT, _MEMORY = (0.6, 0.4, 0.3, 0.22, 0.17, 0.13, 0.1, 0.08), 2.0, 0.9
 
 
@@ -133,9 +133,9 @@ class Planner:
                         best, sizes = gain, (count, groups, masks)
         return _tree(nodes[: sizes[0]], *sizes[1:])
 
-    def learn(self, tree: Tree, depth: int, standing: int) -> None:
-        """What a forward came to. depth: distances that had drafts. standing: candidates that stand."""
-        self._tokens = self._tokens * _MEMORY + standing + 1
+    def learn(self, tree: Tree, depth: int, accepted: int) -> None:
+        """What a forward came to. depth: distances that had drafts. accepted: how many candidates were."""
+        self._tokens = self._tokens * _MEMORY + accepted + 1
         self._ms = self._ms * _MEMORY + self._costs.of(tree.rows)
         if depth:
             self._nodes = self._nodes * _MEMORY + len(tree.nodes) * (1 - _MEMORY)
@@ -144,7 +144,7 @@ class Planner:
             prior = _WEIGHT * (1 - _MEMORY)
             self._tried[distance] = self._tried[distance] * _MEMORY + prior + (distance < depth)
             self._accepted[distance] = (
-                self._accepted[distance] * _MEMORY + prior * _EXPECTED[distance] + (distance < min(depth, standing))
+                self._accepted[distance] * _MEMORY + prior * _EXPECTED[distance] + (distance < min(depth, accepted))
             )
 
     def _values(self, worth: float, left: int) -> list[tuple[int, float]]:

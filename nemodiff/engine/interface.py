@@ -201,7 +201,7 @@ class EngineInterface(ABC):
         return self._encoded(request)
 
     def _encoded(self, request: Request, images: Sequence[int] = ()) -> list[int]:
-        """Ids of a prompt that is text, with what stands before it. images: a token id a picture."""
+        """Ids of a prompt that is text, with what comes before it. images: a token id per picture."""
         mask = self.bounds.mask_token_id
         return self.tokenizer.encode(request.prompt, request.raw, images, mask, request.system, request.history)
 

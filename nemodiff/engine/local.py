@@ -162,7 +162,7 @@ class Engine(EngineInterface):
         return [grid(self._sight.config, picture.width, picture.height) for picture in request.images]
 
     def _encode_with_pictures(self, request: Request) -> list[int]:
-        """The prompt's ids in which one placeholder a picture has grown to its rows, each with its break or end."""
+        """The prompt's ids in which one placeholder per picture has grown to its rows, each with its break or end."""
         place, rest, end = self._image_ids()
         name = self.tokenizer.token_text(place)
         if any(str(name) in text for text in request.texts):

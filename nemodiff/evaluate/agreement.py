@@ -61,12 +61,12 @@ class Totals:
 
     @property
     def rate(self) -> float:
-        """Tokens a second, 0 without time."""
+        """Tokens per second, 0 without time."""
         return self.tokens / self.seconds if self.seconds else 0.0
 
     @property
     def acceptance(self) -> float:
-        """New tokens a draft-verify cycle, 1 without one."""
+        """New tokens per draft-verify cycle, 1 without one."""
         return sum(self.lengths) / len(self.lengths) if self.lengths else 1.0
 
     def speed_up(self, reference: Totals) -> float | None:

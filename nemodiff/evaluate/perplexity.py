@@ -12,7 +12,7 @@ from nemodiff.model.runner import Runner
 
 @torch.inference_mode()
 def perplexity(model: Runner, texts: Iterable[tuple[list[int], int]]) -> float:
-    """exp of the mean negative log-likelihood a token, over all texts' tokens together.
+    """exp of the mean negative log-likelihood per token, over all texts' tokens together.
 
     texts: (token ids, how many of them are given): the given ones (at least one) are context and not counted.
     """

@@ -65,7 +65,7 @@ def _asked(line: str) -> Asked:
             raise RequestError('it has no text under "prompt".')
         expected = data.get("expected")
         if expected is not None and not isinstance(expected, str):
-            raise RequestError('what stands under "expected" is no text.')
+            raise RequestError('what is under "expected" is no text.')
         asked = Asked(data["prompt"], expected)
     for part in (asked.prompt, asked.expected or ""):
         if len(part) > MAX_PROMPT:

@@ -62,7 +62,7 @@ def calibration_error(probability: Tensor, right: Tensor, bins: int = 10) -> flo
 @dataclass(frozen=True, slots=True)
 class Point:
     """One sampler at one setting, over all prompts: tokens over forwards, model seconds per token, mean agreement with
-    serial denoising (one position a forward) and the share of prompts that agree wholly."""
+    serial denoising (one position per forward) and the share of prompts that agree wholly."""
 
     sampler: str
     setting: float

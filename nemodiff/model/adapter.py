@@ -49,7 +49,7 @@ def merge_adapter(model: Transformer, folder: Path) -> None:
 def take_factors(factors: dict[str, Tensor], stem: str) -> tuple[Tensor, Tensor]:
     """Take the factors A [rank, in] and B [out, rank] of one weight out of an adapter's tensors, as float32.
 
-    `STEM.lora_A` and `STEM.lora_B` are int8 of these shapes, each with a float32 `.scale` a row; B's may be left out
+    `STEM.lora_A` and `STEM.lora_B` are int8 of these shapes, each with a float32 `.scale` per row; B's may be left out
     where all are 1. Components whose steps are small may stand in four bits behind them: `STEM.lora_A4` uint8
     [components, in / 2], `STEM.lora_B4` uint8 [components, out / 2], and `STEM.lora_A4.scale`, the scale of a
     component's product.
@@ -65,7 +65,7 @@ def take_factors(factors: dict[str, Tensor], stem: str) -> tuple[Tensor, Tensor]
 
 
 def put_factors(stem: str, a: Tensor, b: Tensor, scale: Tensor) -> dict[str, Tensor]:
-    """The tensors that `take_factors` reads, of int8 factors a [rank, in] and b [out, rank] and a float32 scale a
+    """The tensors that `take_factors` reads, of int8 factors a [rank, in] and b [out, rank] and a float32 scale per
     component [rank]; components that are zero are left out."""
     largest = torch.maximum(a.abs().amax(1), b.abs().amax(0))
     small, wide = (largest > 0) & (largest <= MOST), largest > MOST
@@ -80,7 +80,7 @@ def put_factors(stem: str, a: Tensor, b: Tensor, scale: Tensor) -> dict[str, Ten
 
 
 def pack4(steps: Tensor) -> Tensor:
-    """Steps [rows, columns] from -7 to 7, two a byte: uint8 [rows, columns / 2]. The columns must be even."""
+    """Steps [rows, columns] from -7 to 7, two per byte: uint8 [rows, columns / 2]. The columns must be even."""
     stored = (steps + _ZERO).to(torch.uint8)
     return (stored[:, ::2] | (stored[:, 1::2] << 4)).contiguous()
 

@@ -68,7 +68,7 @@ class VisionConfig:
 
     @classmethod
     def from_json(cls, data: dict[str, Any], vocabulary: int, file: str = "config.json") -> VisionConfig:
-        """Read `vision_config` and what stands beside it. Raises CheckpointError naming what is missing or wrong.
+        """Read `vision_config` and what is beside it. Raises CheckpointError naming what is missing or wrong.
 
         What may be left out, with transformers' defaults: activations, rope_theta, spatial_merge_size,
         vision_feature_layer, multimodal_projector_bias and the ids of the picture's tokens.

@@ -151,7 +151,7 @@ def check_finite(tensor: Tensor, name: str, where: str) -> None:
 def _check_names(
     folder: Path, expected: dict[str, list[int]], config: ModelConfig | None = None, packed: bool = False
 ) -> None:
-    """packed: int8 tensors may stand for floats, each with a scale a row beside it."""
+    """packed: int8 tensors may stand for floats, each with a scale per row beside it."""
     missing, problems, headers = dict(expected), [], list(_headers(folder))
     if not packed and (marks := [name for name, _, _ in headers if name not in expected and _QUANTISED.search(name)]):
         raise CheckpointError(
@@ -219,7 +219,7 @@ def vision_targets(vision: Vision) -> dict[str, Tensor]:
 
 
 def unpack(tensors: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
-    """Fill `targets` from tensors that are floats, or int8 with a scale a row (of the first dimension) beside them."""
+    """Fill `targets` from tensors that are floats, or int8 with a scale per row (of the first dimension)."""
     for name, target in targets.items():
         tensor = tensors[name]
         if tensor.dtype == torch.int8:

@@ -1,9 +1,9 @@
-"""The rules: confidence threshold, fixed steps, entropy bound, trained network. Each is made once a run, called once a
-forward.
+"""The rules: confidence threshold, fixed steps, entropy bound, trained network. Each is made once per run and
+called once per forward.
 
 Every rule has two orders. best: what is surest goes first, wherever it lies (as released). leftmost: the longest run
 from the left end of the masked part that meets the same bound, and always its first position, so that nothing is fixed
-before what stands left of it is known.
+before what is to its left is known.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def confidence(threshold: float, order: str = "best") -> Sampler:
 
 
 def fixed(steps: int, order: str = "best") -> Sampler:
-    """Fill a block in `steps` forwards: an even number of commits a forward, in `order`, the remainder early."""
+    """Fill a block in `steps` forwards: an even number of commits per forward, in `order`, the remainder early."""
 
     def choose(proposal: Proposal) -> list[int]:
         each, extra = divmod(proposal.block_masks, steps)

@@ -88,7 +88,7 @@ class Event(msgspec.Struct, gc=False):
     at its end. `start` and `length` are its block, in positions of the answer. `finish` is set on a lane's last event.
 
     Of quadratic self-speculation, whose forward verifies and drafts at once: rows of the forward, and what the group
-    behind each verified token drafts, (token id, confidence) each. The group behind the last token that stands
+    behind each verified token drafts, (token id, confidence) each. The group behind the last accepted token
     survives; its drafts are also positions of the event. again: a group began with its token once more.
 
     Of a tree of drafts (see `nemodiff.decode.tree`): `tree` are its candidates, (token id, probability at its distance)

@@ -20,8 +20,8 @@ def _norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def _sample(logits: Tensor, temperature: float, top_p: float, generator: torch.Generator) -> Tensor:
-    """A token a row of logits [rows, vocabulary]: the most probable one at temperature 0, else drawn from the smallest
-    set of tokens that holds `top_p` of the probability, of RANKED tokens at most (sorting all of them is slow)."""
+    """A token per row of logits [rows, vocabulary]: the most probable one at temperature 0, else drawn from the
+    smallest set of tokens that holds `top_p` of the probability, of RANKED at most (sorting all of them is slow)."""
     if not temperature:
         return logits.argmax(-1)
     ranked, order = (logits.float() / temperature).softmax(-1).topk(min(RANKED, logits.shape[-1]))

@@ -60,7 +60,7 @@ def curve(log: Path) -> str:
     measured = [(minute, row["acceptance"]) for minute, row in zip(minutes, rows, strict=True) if "acceptance" in row]
     if measured:
         lines = [_Line(name, [(minute, one[name]) for minute, one in measured], True) for name in measured[0][1]]
-        title = "Acceptance length at block 8 on held-out prompts: new tokens a draft-verify cycle"
+        title = "Acceptance length at block 8 on held-out prompts: new tokens per draft-verify cycle"
         panels.append(_Panel(title, lines, (0, 2, 4, 6, 8), end=minutes[-1]))
     return _svg(panels)
 

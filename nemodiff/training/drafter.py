@@ -270,7 +270,7 @@ class Run:
 
     @torch.no_grad()
     def measure(self, batches: int = 8) -> dict[str, float]:
-        """Drafts accepted a block in batches that training never draws, without the update and with it."""
+        """Drafts accepted per block in batches that training never draws, without the update and with it."""
         sums = {"without": [0, 0], "with": [0, 0]}
         for step in range(batches):
             batch = self.batch(step, worker=1)

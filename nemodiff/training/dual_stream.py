@@ -273,7 +273,7 @@ def forward(
     backbone: Backbone, stream: Stream, lora: Lora | None = None, seen: tuple[Tensor, Tensor] | None = None
 ) -> Tensor:
     """Hidden states before the final norm, [tokens, hidden]; without `lora` the frozen model, in which tokens may be
-    masked where it has a mask embedding. seen: rows of the stream, and what stands there in place of embeddings
+    masked where it has a mask embedding. seen: rows of the stream, and what is there in place of embeddings
     [rows, hidden], through which gradients pass."""
     x = functional.embedding(stream.tokens, backbone.embedding)
     mask = backbone.mask_embedding if lora is None else lora.mask_embedding

@@ -37,7 +37,7 @@ class Settings:
     start: str | None = None  # folder of an adapter to go on from, in place of a fresh one
     minutes: float = 75.0
     rank: int = 64
-    budget: int = 2400  # stream tokens a worker and step
+    budget: int = 2400  # stream tokens per worker and step
     copies: int = 2
     learning_rate: float = 1e-3
     mask_learning_rate: float = 3e-3

@@ -18,7 +18,7 @@ LINEARS = ("qkv", "o", "gate_up", "down")
 class _MergedLinear(torch.autograd.Function):
     """y = x @ (W + scale·B@A)ᵀ with the sum formed beforehand; the backward reaches A and B through their rank alone.
 
-    Cheaper than adding x@Aᵀ@Bᵀ to x@Wᵀ (four products of rank r a step instead of six, and no additions of
+    Cheaper than adding x@Aᵀ@Bᵀ to x@Wᵀ (four products of rank r per step instead of six, and no additions of
     activations), and the forward is exactly what decoding sees after merging: W + scale·B@A rounded to the weights'
     dtype.
     """
@@ -126,8 +126,8 @@ class Lora:
 
 
 def round_update(a: Tensor, b: Tensor, error: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Factors a [rank, in] and b [out, rank] → int8 factors of the same shapes and a float32 scale a row of the first,
-    so that b · (a · scale) differs from b @ a by `error` of its norm.
+    """Factors a [rank, in] and b [out, rank] → int8 factors of the same shapes and a float32 scale per row of the
+    first, so that b · (a · scale) differs from b @ a by `error` of its norm.
 
     The factors are first turned into the product's singular vectors. Every component is then rounded as coarsely as
     makes all errors alike (reverse water-filling), so that most steps are small numbers and the file compresses to

@@ -80,7 +80,7 @@ class Heads(nn.Module):
             nn.init.constant_(layer.bias, -3.0)
 
     def loss(self, seen: Tensor, inner: Tensor, scenes: list[Scene], cells: Tensor) -> Tensor:
-        """Cross-entropy a patch and a cell."""
+        """Cross-entropy per patch and per cell."""
         patches = torch.stack([covered(one, TOWER.patch_size) for one in scenes])
         known = torch.ones(len(scenes), 1, len(ATTRIBUTES))
         known[[one.kind in CROWDS for one in scenes]] = KNOWN_OF_CROWDS.float()

@@ -1,5 +1,5 @@
-"""Denoising trajectories of a checkpoint: what its forwards look like on the way to the block that one position a step
-leads to. The trained sampler learns from them which guesses are already final."""
+"""Denoising trajectories of a checkpoint: what its forwards look like on the way to the block that one position per
+step leads to. The trained sampler learns from them which guesses are already final."""
 
 import random
 from collections.abc import Iterable, Iterator
@@ -60,7 +60,7 @@ class _Block:
         return best.tolist(), confidence.tolist()
 
     def serial(self, order: str) -> list[int]:
-        """Commit one position a forward, the most confident or the leftmost one; the block that results."""
+        """Commit one position per forward, the most confident or the leftmost one; the block that results."""
         known: list[int | None] = [None] * (self._length - 1)
         while None in known:
             tokens, confidence = self.guess(known)
@@ -70,7 +70,7 @@ class _Block:
         return [token for token in known if token is not None]
 
     def jump(self, target: list[int], rng: random.Random, order: str) -> None:
-        """Once more with several commits a forward, so that states further along are seen too: a random number of the
+        """Once more with several commits per forward, so that states further along are seen too: a random number of the
         guesses that equal `target`, the most confident first, or of the run of them from the left."""
         known: list[int | None] = [None] * (self._length - 1)
         while None in known:

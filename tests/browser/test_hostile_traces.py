@@ -134,7 +134,7 @@ def test_playing_through_a_trace_costs_what_it_weighs(counter: Counter, alone: P
 
 
 def test_going_back_finds_the_same_state(alone: Page) -> None:
-    """Keyframes that lie apart as what stands there demands: every state by jumps is the one that was played to."""
+    """Keyframes that lie apart as what is there demands: every state by jumps is the one that was played to."""
     trace = hostile.trace(
         "self-speculation",
         Part("prefill", 1, 300, states=("seed", "masked")),

@@ -39,7 +39,7 @@ def test_generate_rests_while_a_run_of_this_page_goes_on(page: Page) -> None:
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"max-new-tokens": "5000"}, "This page makes up to 512 new tokens a run: ask for no more than that."),
+        ({"max-new-tokens": "5000"}, "This page makes up to 512 new tokens per run: ask for no more than that."),
         ({"max-new-tokens": "0"}, "new tokens must be a whole number from 1 to 512, not 0."),
         ({"max-new-tokens": ""}, "new tokens is empty: give a number."),
         ({"block-length": "65"}, "block must be a whole number from 2 to 64, not 65."),

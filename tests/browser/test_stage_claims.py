@@ -34,7 +34,7 @@ def event(forward: int, *positions: dict, ms: float = 0, length: int = 8, **more
 def two_lanes(
     diffusion: list[int], ar: tuple[int, ...] = (1, 2, 3, 4, 5), prompt: str = "Write a JSON object."
 ) -> dict:
-    """AR a token a forward, diffusion all at once in a fifth of the time; both end with EOS."""
+    """AR a token per forward, diffusion all at once in a fifth of the time; both end with EOS."""
     trace = trace_of(WORDS, list(ar), special=[5])
     trace["request"] |= {"prompt": prompt, "modes": ["ar", "diffusion"]}
     trace["lanes"] = [trace["lanes"][0] | {"finish": "eos"}]

@@ -1,4 +1,4 @@
-"""A tiny Llama that chats: a byte a token, with control tokens and a chat template as SmolLM2 has them."""
+"""A tiny Llama that chats: a byte per token, with control tokens and a chat template as SmolLM2 has them."""
 
 from __future__ import annotations
 

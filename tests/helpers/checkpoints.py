@@ -65,7 +65,7 @@ def with_graphs(engine: Engine) -> Engine:
 
 
 def write_chat(folder: Path, endless: bool = False) -> Path:
-    """A tiny Llama with a tokenizer of its own: a character a token.
+    """A tiny Llama with a tokenizer of its own: a character per token.
 
     endless: what the page's tests run on. No answer ends by itself, a trained sampler comes along, and there are so
     many layers that a forward takes some milliseconds: a run can be stopped in its middle.

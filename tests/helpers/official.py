@@ -130,7 +130,7 @@ def write_folder(folder: Path, tensors: dict[str, Tensor], config: dict, shards:
 
 
 def _write_tokenizer(folder: Path) -> None:
-    """A word a token: w0 … w198, but for the special ones."""
+    """A word per token: w0 … w198, but for the special ones."""
     named = {EOS: "<eos>", MASK: "<mask>", END_THINK: "</think>", 76: "<think>"}
     words = models.WordLevel({named.get(i, f"w{i}"): i for i in range(VOCABULARY)}, unk_token="w0")
     tokenizer = Tokenizer(words)

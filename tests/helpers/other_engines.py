@@ -100,7 +100,7 @@ def assisted(lookup: bool = False, tokenizer: PreTrainedTokenizerFast | None = N
 
 
 def plain_decoding() -> tuple[Trace, list[int]]:
-    """Any model's generate, a token a forward."""
+    """Any model's generate, a token per forward."""
     recorder = Recorder.of_run("tiny-llama", "ar", word, prompt="a made prompt")
     written = random_llama().generate(
         torch.tensor(PROMPT),

@@ -54,7 +54,7 @@ class Obvious:
         return answer
 
     def diffusion(self, prompt, count, eos, block_length, threshold, order="best"):
-        """Returns (tokens, denoising forwards a block, whether the last seed was an EOS)."""
+        """Returns (tokens, denoising forwards per block, whether the last seed was an EOS)."""
         answer, steps = [], []
         while True:
             block = [self.next(list(prompt) + answer)] + [None] * (block_length - 1)

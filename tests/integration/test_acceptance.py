@@ -10,7 +10,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from nemodiff.decode import acceptance
-from nemodiff.decode.acceptance import residual, stands
+from nemodiff.decode.acceptance import is_accepted, residual
 from nemodiff.decode.noise import Noise
 from nemodiff.engine.loading import load
 from nemodiff.request import Request
@@ -124,7 +124,7 @@ def test_one_position_follows_p_and_accepts_what_p_and_q_share():
     for place in range(draws):
         noise = Noise(place % 7)
         token = int((q.log() + noise.gumbel("draft", [place], q)[0]).argmax())
-        if stands(float(p[token]), float(q[token]), noise.uniform("accept", place)):
+        if is_accepted(float(p[token]), float(q[token]), noise.uniform("accept", place)):
             accepted += 1
         else:
             token = int((residual(p, q).log() + noise.gumbel("residual", [place], q)[0]).argmax())
@@ -144,10 +144,10 @@ def test_candidates_of_one_place_leave_p_as_it_is_if_they_were_drawn(drawn):
         lane = SimpleNamespace(noise=Noise(place % 7))
         order = q.log() + lane.noise.gumbel("draft", [place], q)[0] * drawn
         candidates = order.topk(3).indices.tolist()
-        standing, left = acceptance._first_standing(lane, candidates, p, q, place)
-        firsts += standing == 0
+        chosen, left = acceptance._first_accepted(lane, candidates, p, q, place)
+        firsts += chosen == 0
         residue = int((left.log() + lane.noise.gumbel("residual", [place], p)[0]).argmax())
-        counts[candidates[standing] if standing < 3 else residue] += 1
+        counts[candidates[chosen] if chosen < 3 else residue] += 1
     if not drawn:
         assert surprise(counts, dict(enumerate(p.tolist())), draws) > 6
         return
@@ -157,7 +157,7 @@ def test_candidates_of_one_place_leave_p_as_it_is_if_they_were_drawn(drawn):
 
 def test_equal_distributions_reject_nothing():
     p = torch.tensor([0.2, 0.5, 0.3])
-    assert all(stands(share, share, 1 - 1e-7) for share in p.tolist())
+    assert all(is_accepted(share, share, 1 - 1e-7) for share in p.tolist())
     assert torch.equal(residual(p, p), p)
 
 

@@ -61,7 +61,7 @@ def test_the_report_adds_up():
     )
     assert costs.limit == 250  # 4e12 bytes/s over 16e9 bytes
     text = report("8B", costs, "somewhere")
-    assert "self-speculation 5.99 → 460.77 tokens/s (4.85× AR)" in text  # 5.99 tokens a forward of 13 ms
+    assert "self-speculation 5.99 → 460.77 tokens/s (4.85× AR)" in text  # 5.99 tokens per forward of 13 ms
     assert "AR reaches 38%" in text and "47.50 tokens/s, both without the prefill: 2.00×" in text
     assert "| 32 tokens, bidirectional (denoise) | 13.00 | 1.30 |" in text
 

@@ -243,7 +243,7 @@ def test_a_search_for_the_ceiling_is_as_long_as_a_page_allows(
     said = ask("speed_of_light", branch_of(llama_engine))["light"]
     assert (said["id"], said["error"]) == (1, SAYS)
     said = ask("speed_of_light", branch_of(llama_engine, prompt_ids=(5,), max_new_tokens=17))["light"]
-    assert said["error"].startswith("This page makes up to 16 new tokens a run")
+    assert said["error"].startswith("This page makes up to 16 new tokens per run")
     assert forwards.rows == []
     assert ask("speed_of_light", branch_of(llama_engine, prompt_ids=(5,)))["light"]["ceiling"]
 
@@ -251,7 +251,7 @@ def test_a_search_for_the_ceiling_is_as_long_as_a_page_allows(
 def test_text_and_programs_are_counted_in_tokens_too(chat_folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.conftest import open_engine
 
-    engine = open_engine(chat_folder)  # a character a token
+    engine = open_engine(chat_folder)  # a character per token
     for values in ({"prompt": "x" * 200}, {"prompt": "x", "prompt_ids": LONG}):
         with pytest.raises(RequestError) as refused:
             within(Request(**values, max_new_tokens=4), FEW, engine)
@@ -265,7 +265,7 @@ def test_text_and_programs_are_counted_in_tokens_too(chat_folder: Any, monkeypat
 
 
 def swept() -> list[Any]:
-    """The fields of Compare: one prompt, one setting a mode."""
+    """The fields of Compare: one prompt, one setting per mode."""
     return [["JSON person"], "4", "0.9", 8, "", ["linear"], 1, ["confidence"], [], "auto", "0", True]
 
 

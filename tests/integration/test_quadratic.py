@@ -168,7 +168,7 @@ class Slow(Obvious):
         return logits.softmax(-1)
 
     def decode(self, prompt, count, length, ar_weight):
-        """Returns (tokens, drafts of every cycle, tokens a cycle)."""
+        """Returns (tokens, drafts of every cycle, tokens per cycle)."""
         again = self.shifted and ar_weight < 1
         answer, draft, drafts, lengths = [self.next(list(prompt))], [], [], []
         while answer[-1] != EOS and len(answer) < count:

@@ -143,7 +143,7 @@ def test_speculative_sampling_forces_once_and_never_late(engine, draft):
 
 
 def test_the_bonus_token_is_forced_by_the_drafts_that_stand(engine):
-    """Which drafts stand decides whether thinking has ended before the verifier's own token."""
+    """Which drafts are accepted decides whether thinking has ended before the verifier's own token."""
     from nemodiff.decode.acceptance import accept
 
     base = Settings(

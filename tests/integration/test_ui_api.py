@@ -109,7 +109,7 @@ def test_mcp_offers_one_tool_and_errors_are_sentences(page) -> None:
     code += "        print(answer.isError, answer.content[0].text)\n\n\nasyncio.run(main())\n"
     assert run_example("python", code, page[0]).splitlines() == [
         "['generate']",
-        "True This page makes up to 400 new tokens a run: ask for no more than that.",
+        "True This page makes up to 400 new tokens per run: ask for no more than that.",
     ]
 
 

@@ -32,7 +32,7 @@ def test_a_loop_of_masks_is_followed_token_by_token() -> None:
     trace, written = other_engines.masked_loop()
     lane = checked(trace)["diffusion"]
     assert lane.tokens == written and lane.finish == "length"
-    assert lane.forwards == len(lane.events) == 6  # two of four masks a forward, three blocks
+    assert lane.forwards == len(lane.events) == 6  # two of four masks per forward, three blocks
     assert [event.start for event in lane.events] == [0, 0, 4, 4, 8, 8]
     states = [[position.state for position in event.positions] for event in lane.events]
     assert all(sorted(one) in (["committed"] * 2 + ["masked"] * 2, ["committed"] * 2) for one in states)

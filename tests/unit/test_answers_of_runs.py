@@ -1,4 +1,4 @@
-"""An answer that was to be JSON and is none says so in the exports; what stands for good never falls."""
+"""An answer that was to be JSON and is none says so in the exports; the number of final tokens never falls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands before a prompt: a system prompt and earlier turns go through the chat template, bounded and checked."""
+"""What comes before a prompt: a system prompt and earlier turns go through the chat template, bounded and checked."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def engine(folder):
 
 
 def said(ids: list[int]) -> str:
-    """The text of ids, a turn a line."""
+    """The text of ids, a turn per line."""
     turns = {START: "<", END: ">"}
     parts = (turns[one].encode() if one in turns else bytes([one - FIRST_BYTE]) for one in ids)
     return b"".join(parts).decode()
@@ -75,7 +75,7 @@ def test_no_earlier_text_forges_a_turn(engine) -> None:
         ([TURN[0] | {"images": 1}, TURN[1]], r"The conversation brought pictures \(1\) that are not given"),
         (TURN * (MAX_MESSAGES // 2 + 1), f"A conversation goes on for up to {MAX_MESSAGES} messages .*are 66: leave"),
         ([TURN[0], Message("assistant", "\ud800")], r"The prompt's character 1 \('\\ud800'\) is no whole"),
-        ([TURN[0], Message("assistant", "x" * MAX_PROMPT_CHARACTERS)], "The prompt and what stands before it have"),
+        ([TURN[0], Message("assistant", "x" * MAX_PROMPT_CHARACTERS)], "The prompt and what comes before it have"),
     ],
 )
 def test_what_is_no_conversation_is_said(history, says) -> None:

@@ -29,7 +29,7 @@ extern "C" void run(const long long* seeds, float* out, int size, int rows) {
 
 @pytest.fixture(scope="module")
 def kernel(tmp_path_factory):
-    """The kernel's source with one thread a block, which then does the work of all of them in order."""
+    """The kernel's source with one thread per block, which then does the work of all of them in order."""
     compiler = shutil.which("g++") or shutil.which("c++")
     if compiler is None:
         pytest.skip("no C++ compiler here")

@@ -79,7 +79,7 @@ def test_a_whole_png_of_any_kind_is_complete() -> None:
             file = io.BytesIO()
             (image.convert(mode) if mode != "I;16" else Image.new(mode, size)).save(file, "PNG")
             assert open_picture(file.getvalue()).image.size == size
-    # The pixels a row of the passes of an interlaced one of 8 x 8; a filter byte stands before each row.
+    # The pixels per row of the passes of an interlaced one of 8 x 8; a filter byte stands before each row.
     widths = [1, 1, 2, 2, 2, 4, 4, 4, 4, 4, 4, 8, 8, 8, 8]
     rows = b"".join(b"\0" + bytes([90] * width) for width in widths)
     assert open_picture(png((8, 8), rows, colour=0, interlaced=1)).image.getpixel((7, 7)) == (90, 90, 90)

@@ -26,7 +26,7 @@ def test_lines_are_prompts_and_json_has_its_expected_answer() -> None:
         ("{" * 100_000, "it begins as JSON"),
         ("{}", 'it has no text under "prompt".'),
         ('{"prompt": ["a"]}', 'it has no text under "prompt".'),
-        ('{"prompt": "a", "expected": 4}', 'what stands under "expected" is no text.'),
+        ('{"prompt": "a", "expected": 4}', 'what is under "expected" is no text.'),
         ('{"prompt": "  "}', "its prompt is empty."),
         ("x" * (MAX_PROMPT + 1), "it has more than 4,000 characters."),
         ('{"prompt": "\\ud800"}', "half a character"),

@@ -141,7 +141,7 @@ def _valid(text: bytes) -> bool:
 
 
 def _shown(pieces: list[bytes], place: int, characters: int) -> str:
-    """The text of what stands before a stop, as the player makes it: a character stands where it is complete."""
+    """The text of what comes before a stop, as the player makes it: a character stands where it is complete."""
     before = b"".join(pieces[:place]).decode(errors="ignore")
     upto = b"".join(pieces[: place + 1]).decode(errors="ignore")
     return upto[: len(before) + characters]

@@ -65,7 +65,7 @@ def test_compressed_embeddings_are_uncorrelated_and_of_unit_variance():
 @pytest.mark.parametrize("order", ["best", "leftmost"])
 @pytest.mark.parametrize("block_length", [3, 6])
 def test_trajectories_are_serial_denoising(engine, fresh, block_length, order):
-    """Their targets are what the engine's sampler `fixed` makes with one position a forward."""
+    """Their targets are what the engine's sampler `fixed` makes with one position per forward."""
     request = Request(
         prompt="hello", modes=("diffusion",), max_new_tokens=18, block_length=block_length, sampler="fixed",
         steps=block_length - 1, ignore_eos=True, order=order,

@@ -73,7 +73,7 @@ def test_measured_acceptance_is_drawn_below(tmp_path):
     rows[0]["acceptance"] = {"structured": 2.0, "open": 1.5}
     rows[3]["acceptance"] = {"structured": 6.25, "open": 2.5}
     drawn = picture(tmp_path, rows)
-    lines = drawn_lines(drawn, "Acceptance length at block 8 on held-out prompts: new tokens a draft-verify cycle")
+    lines = drawn_lines(drawn, "Acceptance length at block 8 on held-out prompts: new tokens per draft-verify cycle")
     assert [len(line.findall(f".//{SPACE}use")) for line in lines.values()] == [2, 2]
     assert "structured: 6.25" in "".join(drawn.itertext())
 

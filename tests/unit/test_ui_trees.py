@@ -1,4 +1,4 @@
-"""A tree of drafts in the pictures of a run: what stands where, what is lit, and that nothing is left over."""
+"""A tree of drafts in the pictures of a run: what is where, what is lit, and that nothing is left over."""
 
 from __future__ import annotations
 

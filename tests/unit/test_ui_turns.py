@@ -51,7 +51,7 @@ def take(desk: Desk, who: Any, work: Any, *names: str, replaces: str = "") -> It
     [
         ("203.0.113.7", 0, None, "203.0.113.7"),
         ("203.0.113.7", 0, "198.51.100.1", "203.0.113.7"),  # nobody's word is taken
-        ("10.0.0.1", 1, "1.2.3.4, 8.8.8.8", "8.8.8.8"),  # what stands before was sent by the visitor
+        ("10.0.0.1", 1, "1.2.3.4, 8.8.8.8", "8.8.8.8"),  # what comes before was sent by the visitor
         ("10.0.0.1", 2, "9.9.9.9, 8.8.8.8, 10.1.1.1", "8.8.8.8"),
         ("10.0.0.1", 3, "8.8.8.8", "session"),
         ("10.0.0.1", 1, "10.9.8.7", "session"),  # a proxy behind the one that was told of: it stands for all

@@ -60,7 +60,7 @@ def base(scratch: Path, tiny: bool) -> Path:
 
 
 def _tiny_base(folder: Path) -> Path:
-    """A random Llama with a byte a token, SmolLM2's chat template and a spare token at its mask's id."""
+    """A random Llama with a byte per token, SmolLM2's chat template and a spare token at its mask's id."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: i for i, token in enumerate([*SPECIAL, *alphabet])}
     torch_model = random_llama(vocab_size=len(vocabulary))

@@ -80,6 +80,6 @@ def speed(found: Findings, where: Where) -> None:
             f"{name}: {costs.attention}; AR {costs.ar:.1f} tokens/s of {costs.limit:.1f} that "
             f"{max(costs.copies, costs.reads) / 1e9:.0f} GB/s allow; transformers' generate "
             f"{costs.transformers:.1f} tokens/s; causal forwards: {forwards}; a draft of 32 with LoRA "
-            f"{costs.draft:.2f} ms, without {costs.denoise:.2f} ms; tracing {costs.tracing:.3f} ms a forward."
+            f"{costs.draft:.2f} ms, without {costs.denoise:.2f} ms; tracing {costs.tracing:.3f} ms per forward."
         )
         where.free()

@@ -150,7 +150,7 @@ class RemoteEngine(EngineInterface):
         return self._lines("/ceiling", request.to_json() | {"budget": budget}, Progress.from_json)
 
     def _lines(self, path: str, body: dict[str, Any], read: Callable[[Any], T]) -> Generator[T | None, None, None]:
-        """What a replica streams, one JSON object a line; {"end": …} or {"error": …} is the last one."""
+        """What a replica streams, one JSON object per line; {"end": …} or {"error": …} is the last one."""
         lines: SimpleQueue[str | Future[None]] = SimpleQueue()
         try:
             # The loop runs in a thread of its own: the one that closes this may run one already, as Gradio's does.

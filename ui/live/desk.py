@@ -176,7 +176,7 @@ class Desk:
         threading.Thread(target=wait, name="hold", daemon=True).start()
 
     def count(self, request: Any) -> None:
-        """Count what a visitor has made of a trace as one of what may be started a minute. Raises Refused."""
+        """Count what a visitor has made of a trace as one of what may be started per minute. Raises Refused."""
         self.line.count(visitor_of(request, self._settings.proxies))
 
     def halt(self, name: str, early: bool = False) -> bool:

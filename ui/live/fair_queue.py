@@ -1,4 +1,4 @@
-"""Line: who may use the model now, and who comes next. One place a model; the order is fair between visitors."""
+"""Line: who may use the model now, and who comes next. One place per model; the order is fair between visitors."""
 
 from __future__ import annotations
 

@@ -17,14 +17,14 @@ def within(request: Request, settings: Settings, engine: EngineInterface) -> Non
     """
     if request.max_new_tokens > settings.max_new_tokens:
         raise RequestError(
-            f"This page makes up to {settings.max_new_tokens} new tokens a run: ask for no more than that."
+            f"This page makes up to {settings.max_new_tokens} new tokens per run: ask for no more than that."
         )
     if len(request.prompt) > settings.max_prompt:
         raise RequestError(f"This page takes prompts of up to {settings.max_prompt:,} characters: shorten yours.")
     if request.characters > settings.max_prompt:
         shorten = "let the conversation go, or shorten what you ask" if request.history else "shorten one of the two"
         raise RequestError(
-            f"This page takes up to {settings.max_prompt:,} characters, and what stands before the prompt counts: "
+            f"This page takes up to {settings.max_prompt:,} characters, and what comes before the prompt counts: "
             f"together they have {request.characters:,}. To go on, {shorten}."
         )
     if (tokens := len(engine.encode(request))) > settings.max_prompt_tokens:

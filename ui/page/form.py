@@ -35,7 +35,7 @@ class Form:
 
     @property
     def fields(self) -> list[Any]:
-        """The components of prompt, modes, what stands before the prompt and settings, in the order of
+        """The components of prompt, modes, what comes before the prompt and settings, in the order of
         `permalink.FIELDS`."""
         return [self.prompt, self.modes, self.system, self.history, *(self._of[setting.name] for setting in OFFERED)]
 

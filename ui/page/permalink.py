@@ -139,7 +139,7 @@ def query(values: list[Any], defaults: list[Any], picture: str | None = None) ->
         pairs.append((PICTURE, picture))
     text = urlencode(pairs)
     if len(text) > MAX_QUERY:
-        before = " with what stands before it" if dict(pairs).keys() & {"system", "history"} else ""
+        before = " with what comes before it" if dict(pairs).keys() & {"system", "history"} else ""
         raise RequestError(f"The prompt{before} is too long for a link: save the trace and share that file.")
     return text
 

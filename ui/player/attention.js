@@ -1,4 +1,4 @@
-// The attention of the forward in view, a matrix a lane: rows of the forward, and what each of them sees: the prefix
+// The attention of the forward in view, a matrix per lane: rows of the forward, and what each of them sees: the prefix
 // cache (one column) and the forward's own positions. Below: which keys and values stay in the cache.
 
 const SIZE = 14; // px, one square

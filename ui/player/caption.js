@@ -9,7 +9,7 @@ function captionOf(log, lane, k) {
   if (event.phase === "prefill") return `The prefill read the prompt and gave the first token.`;
   if (event.phase === "decode") return decoded(log, event);
   if (event.phase === "denoise") return denoised(log, event);
-  if (event.phase === "refresh") return `Block ${event.block} stands: one causal forward stores it and gives the next block's first token.`;
+  if (event.phase === "refresh") return `Block ${event.block} is final: one causal forward stores it and gives the next block's first token.`;
   if (event.phase === "draft") return `Forward ${event.forward} drafted ${plural(event.positions.length, "token")} at once; the next one verifies them.`;
   return verified(lane, event);
 }

@@ -1,4 +1,4 @@
-// What is copied out of a lane is its text: the tokens that stand, as they are, without control tokens, drafts and guesses.
+// What is copied out of a lane is its text: the final tokens, as they are, without control tokens, drafts and guesses.
 
 class Copying {
   /** views: mode → LaneView; say(text) tells a screen reader. */

@@ -133,7 +133,7 @@ class LaneView {
     return rate && ar ? `${(rate / ar).toFixed(1)}×` : "";
   }
 
-  /** What is wrong with the answer, once all of it stands. */
+  /** What is wrong with the answer, once all of it is there. */
   fault(lane, k) {
     return k >= 0 && k === lane.events.length - 1 ? faultOf(lane) : "";
   }
@@ -250,7 +250,7 @@ class LaneView {
     return [Math.max(0, first), walk(last, 1, Math.max(3, LINES - above))[0] + 1];
   }
 
-  /** A node a token. Tokens up to a newline share a block: where one changes, the browser lays out its block alone. */
+  /** A node per token. Tokens up to a newline share a block: where one changes, the browser lays out its block alone. */
   fold(hold, size) {
     this.folded = hold;
     this.rejected.remove();
@@ -314,7 +314,7 @@ function ageOf(state, distance) {
 }
 
 /** A token of a later forward: its room, and nothing to see, touch or read out. What it looked like stays beneath, since
- * a jump back and forth then costs one attribute a token. */
+ * a jump back and forth then costs one attribute per token. */
 function hideCell(node, { text, special }) {
   const room = `${special}|${text}`;
   if (node.cell === null && node.room === room) return;

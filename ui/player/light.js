@@ -15,7 +15,7 @@ class Light {
     this.words = this.how.appendChild(make("span", "light"));
     this.button = this.how.appendChild(make("button", "solo", LIGHT));
     this.button.type = "button";
-    this.button.title = "How few forwards could write what one commit a forward writes? An oracle tries.";
+    this.button.title = "How few forwards could write what one commit per forward writes? An oracle tries.";
     this.button.addEventListener("click", () => this.ask());
     this.mark = root.querySelector('[data-track="diffusion"]').appendChild(make("b", "light"));
     this.open(null);
@@ -99,7 +99,7 @@ function lightOf({ ceiling, answer }) {
   const cut = sum((block) => Number(block.exhausted));
   const words = `${plural(tokens.length, "token")} in ${plural(forwards, "forward")}${forwards ? ` (${(tokens.length / forwards).toFixed(2)} each)` : ""}`;
   const more = [
-    `The text of one commit a forward, which takes ${plural(serial, "forward")}, ${same ? "is this lane's" : `differs from this lane's at token ${first}`}.`,
+    `The text of one commit per forward, which takes ${plural(serial, "forward")}, ${same ? "is this lane's" : `differs from this lane's at token ${first}`}.`,
     `Searched with ${plural(sum((block) => block.simulated), "simulated forward")}${cut ? `; the budget cut the search in ${plural(cut, "block")}` : ""}.`,
   ];
   return { forwards, words, more: more.join(" ") };

@@ -67,7 +67,7 @@ class Lane {
     this.since = 0; // positions of the events after the last keyframe
     this.tip = { k: -1, cells: [], rejected: null };
     this.standing = new Map(); // index → the event since which it holds a token of the answer
-    this.gains = []; // by event: tokens that stand for good since then
+    this.gains = []; // by event: tokens that are final since then
     this.totals = []; // their sums, as far as no later event took one of them away
     this.prefix = 0;
     this.scanned = 0; // places from 0 on that were kept once
@@ -119,7 +119,7 @@ class Lane {
     event.prefix = this.prefix;
     event.cycle = this.cycles;
     event.cycleTokens = this.cycleTokens;
-    // A copy costs what stands there: of many places and few changes there are few.
+    // A copy costs what is there: of many places and few changes there are few.
     this.since += 1 + positions.length;
     const last = this.keyframes[this.keyframes.length - 1];
     if (!last || (k - last.k >= KEYFRAME && this.since >= this.tip.cells.length)) {
@@ -167,7 +167,7 @@ class Lane {
       this.standing.set(index, k);
       this.gains[k] += 1;
     } else if (!KEPT.has(state) && since !== undefined) {
-      // Thrown away after all, as behind an EOS: it never stood for good.
+      // Thrown away after all, as behind an EOS: it never was final.
       this.standing.delete(index);
       this.gains[since] -= 1;
       this.totals.length = Math.min(this.totals.length, since);
@@ -178,7 +178,7 @@ class Lane {
     return this.standing.size;
   }
 
-  /** Tokens that stand for good after event k. */
+  /** Final tokens after event k. */
   keptAt(k) {
     for (let i = this.totals.length; i <= k; i++) this.totals.push((this.totals[i - 1] || 0) + this.gains[i]);
     return this.totals[k];
@@ -221,7 +221,7 @@ function before(items, key, limit) {
   return low - 1;
 }
 
-/** Whether drafts that an event leaves over no longer stand: it drafted others, alone or beside verifying, or the answer
+/** Whether drafts that an event leaves over are gone: it drafted others, alone or beside verifying, or the answer
  * is over. Else the next forward goes on with them. */
 const replacesDrafts = (event) => event.phase === "draft" || (event.raw.rows != null && (Boolean(event.raw.finish) || event.positions.some((p) => p.state === "drafted")));
 
@@ -317,7 +317,7 @@ class Log {
     return Math.max(0, ...lanes.map((lane) => (clock === "seconds" ? Math.ceil(lane.milliseconds) : lane.forwards)));
   }
 
-  /** How a lane's tokens stand against AR's: the first index that differs, and how many could be compared. */
+  /** How a lane's tokens compare with AR's: the first index that differs, and how many could be compared. */
   compare(mode) {
     const ar = this.lanes.get("ar");
     const lane = this.lanes.get(mode);

@@ -140,7 +140,7 @@ function stripHeight(request) {
 }
 
 /** A quadratic cycle as it lies in the forward: the newest token and the drafts, the AR pass's verdict below them, and
- * below each the drafts that its group made. The group behind the last token that stands goes on. */
+ * below each the drafts that its group made. The group behind the last accepted token goes on. */
 function drawGroups(root, left, right, log, lane, event) {
   const groups = event.raw.groups;
   setText(left, groups.length > 1 ? verifyTitle(event) : `cycle ${event.cycle}: the first drafts`);

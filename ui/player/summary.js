@@ -1,4 +1,4 @@
-// The band above the lanes: what is seen at all, how the race stands, and at its end what it came to, in words. A lane
+// The band above the lanes: what is seen at all, how the race goes, and at its end what it came to, in words. A lane
 // that wrote something else than AR, or a wrong answer, is never told of by its speed alone.
 
 const NAMES = { ar: "AR", diffusion: "Diffusion", "self-speculation": "Self-speculation" };

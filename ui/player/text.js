@@ -71,7 +71,7 @@ class TokenTable {
   }
 
   /** `join` where the answer, of the ids `final`, ended at a stop string: nothing behind that string is shown, and of the
-   * token that it begins in only what stands before it. stop: as the last event says it; null without one. */
+   * token that it begins in only what comes before it. stop: as the last event says it; null without one. */
   joinUntil(ids, final, stop) {
     const texts = this.join(ids);
     if (!stop) return texts;
@@ -93,7 +93,7 @@ class TokenTable {
   }
 
   /** The texts of an answer's tokens: bytes joined, control tokens left out, and so are half a character at its end and
-   * what stands behind the beginning of a stop string. */
+   * what is behind the beginning of a stop string. */
   answer(ids, stop) {
     const texts = this.exact(ids);
     return stop ? texts.map((text, i) => (i < stop.place ? text : i > stop.place ? "" : Array.from(text).slice(0, stop.characters).join(""))) : texts;

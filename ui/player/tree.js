@@ -1,10 +1,10 @@
-// A forward over a tree of drafts: candidates by their distance, from left to right; the path that stands in the first
+// A forward over a tree of drafts: candidates by their distance, from left to right; the accepted path in the first
 // row, then the verifier's own token, then what the group behind that path drafted. Other candidates hang below.
 
 const TREE_ROWS = 6; // rows that show without scrolling
 const TREE_ROW = 27; // px, as in stage.css
 
-/** What a tree's event says: nodes with their children, the rows that stand, the verifier's own token, the groups. */
+/** What a tree's event says: nodes with their children, the accepted rows, the verifier's own token, the groups. */
 function treeOf(event) {
   const { tree = [], parents = [], behind = [], groups = [], rows = 1 } = event.raw;
   const nodes = [{ children: [], depth: 0, p: 1 }];

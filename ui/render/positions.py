@@ -1,4 +1,4 @@
-"""A trace's tokens and lanes for drawing: visible texts, and what stands at every position after an event."""
+"""A trace's tokens and lanes for drawing: visible texts, and what is at every position after an event."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def texts(trace: Trace, tokens: list[int]) -> list[str]:
 
 
 def _replaces_drafts(event: Event) -> bool:
-    """Whether drafts that an event leaves over no longer stand: it drafted others, alone or beside verifying, or the
+    """Whether drafts that an event leaves over are gone: it drafted others, alone or beside verifying, or the
     answer is over. Else the next forward goes on with them."""
     if event.phase == "draft" or event.rows is None:
         return event.phase == "draft"
@@ -82,7 +82,7 @@ def _replaces_drafts(event: Event) -> bool:
 
 def lane_texts(trace: Trace, lane: Lane, tokens: list[int]) -> list[str]:
     """`texts` of a lane's whole answer (and what was discarded behind it): nothing behind a stop string that ended it,
-    and of the token that it begins in only what stands before it."""
+    and of the token that it begins in only what comes before it."""
     shown, stop, last = texts(trace, tokens), lane.stop, len(lane.tokens) - 1
     if stop is None:
         return shown
@@ -95,7 +95,7 @@ def lane_texts(trace: Trace, lane: Lane, tokens: list[int]) -> list[str]:
 
 
 class Cells:
-    """What stands at every position of a lane's answer, event by event.
+    """What is at every position of a lane's answer, event by event.
 
     at: position → (Position, index of the event that put it there). kept: how many hold a token for good.
     """
@@ -138,7 +138,7 @@ class Cells:
 
 
 def kept_counts(lane: Lane) -> list[int]:
-    """Tokens that stand for good after every event of a lane: those that no later event throws away, as what diffusion
+    """Final tokens after every event of a lane: those that no later event throws away, as what diffusion
     committed behind an EOS is. So the counts never fall."""
     since: dict[int, int] = {}
     for k, event in enumerate(lane.events):

@@ -67,7 +67,7 @@ def poster_svg(trace: Trace) -> bytes:
 
 
 class _Plan:
-    """What stands where, whatever draws it."""
+    """What is where, whatever draws it."""
 
     def __init__(self, trace: Trace) -> None:
         self.trace = trace

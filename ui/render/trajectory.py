@@ -17,7 +17,7 @@ LABELS = {"ar": "autoregressive", "diffusion": "block diffusion", "self-speculat
 
 
 def trajectory(trace: Trace, mode: str, mask_token_id: int | None = None) -> dict[str, Any]:
-    """One lane as a trajectory, a frame an event: drafts and guesses count as masked until they stand for good.
+    """One lane as a trajectory, a frame per event: drafts and guesses count as masked until they are final.
 
     mask_token_id: the mask's id; by default the trace's own, else an id that the trace does not use. Raises
     TraceError when the trace has no such lane, or nothing in it.

@@ -1,5 +1,5 @@
-"""A forward over a tree of drafts, as what stands where: candidates by their distance, from left to right; the path
-that stands on the first line, then the verifier's own token, then what the group behind the path drafted. The player's
+"""A forward over a tree of drafts, as places: candidates by their distance, from left to right; the accepted path
+on the first line, then the verifier's own token, then what the group behind the path drafted. The player's
 `tree.js` draws the same."""
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Spot:
 
 @dataclass(slots=True)
 class Tree:
-    """What a verify event says of its tree. path: rows that stand, the newest token first; own: the verifier's token
+    """What a verify event says of its tree. path: the accepted rows, the newest token first; own: the verifier's token
     behind them, where there is one; drafted: what the surviving group drafted."""
 
     nodes: list[Node]

@@ -1,4 +1,4 @@
-"""What a run came to, in a sentence a lane: the same text as AR's or not, and for how many forwards and seconds."""
+"""What a run came to, in one sentence per lane: the same text as AR's or not, and for how many forwards and seconds."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def name_of(checkpoint: str) -> str:
 
 
 def extras(page: gr.Blocks, desk: Desk, settings: Settings) -> dict[str, Any]:
-    """What `launch(app_kwargs=…)` gets: routes, and what stands before them."""
+    """What `launch(app_kwargs=…)` gets: routes, and what comes before them."""
     line = desk.line
 
     def health(_: Request) -> JSONResponse:

@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line for machines, or text for a person; never a prompt, an answer or a visitor's address."""
+"""Logs: one JSON object per line for machines, or text for a person; never a prompt, answer or visitor's address."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class Plan(ctypes.Structure):
     the forward's first) the token `banned` is never proposed.
 
     Buffers: x float32, steps (16 bits each) and step_scales float32 (quantised rows), queries, mixed, inner, low
-    float32. scratch: scratch_bytes a thread. times: 0, or int64 [steps + 1] for the
+    float32. scratch: scratch_bytes per thread. times: 0, or int64 [steps + 1] for the
     clock at the beginning and at the end of each step. chunk_peaks, chunk_sums: float32 [head_rows, chunks].
     """
 

@@ -29,7 +29,7 @@ class Team:
         self._pipes: list[tuple[int, int]] = []
         #: What the last forward took in the kernels.
         self.last_ms = 0.0
-        # The address of the plan to work on, then a place a helper for its byte.
+        # The address of the plan to work on, then a place per helper for its byte.
         self._mailbox = (ctypes.c_int64 * (MOST_THREADS + 1))()
 
     def run(self, plan: int, counters: int, counter_bytes: int, threads: int) -> None:

@@ -73,7 +73,7 @@ def prefetch(builder: ir.IRBuilder, address: ir.Value) -> None:
 def store_scaled(
     builder: ir.IRBuilder, total: ir.Value, scales: tuple[ir.Value, ir.Value], keep: ir.Value, address: ir.Value
 ) -> None:
-    """Store int32 sums as floats times both scales, in this order; plus what stands at the address, where `keep`."""
+    """Store int32 sums as floats times both scales, in this order; plus what is at the address, where `keep`."""
     kind = scales[0].type
     value = builder.fmul(builder.fmul(builder.sitofp(total, kind), scales[0]), scales[1])
     old = builder.select(keep, load(builder, address, kind, 4), ir.Constant(kind, [0.0] * kind.count))

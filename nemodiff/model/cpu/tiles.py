@@ -148,8 +148,8 @@ def _dot(builder: ir.IRBuilder, tile: Tile, total: ir.Value, weights: ir.Value, 
 def _product(module: ir.Module, tile: Tile, rows: int) -> ir.Function:
     """One panel of outputs of `rows` rows: out (+)= float(weights · steps) · scales · step_scales.
 
-    (steps int16 [rows, …], bytes a row of them, step_scales [rows], weights, inputs, scales [panel], out [rows, …],
-    bytes a row of it, whether to add).
+    (steps int16 [rows, …], bytes per row of them, step_scales [rows], weights, inputs, scales [panel], out [rows, …],
+    bytes per row of it, whether to add).
     """
     function, builder = _function(module, f"product_{rows}", 9)
     steps, steps_row, step_scales, weights, inputs, scales, out, out_row, add = function.args
@@ -204,7 +204,7 @@ def _scores(module: ir.Module, tile: Tile, queries: int, fused: bool) -> ir.Func
     """Products of `queries` queries with blocks of 16 keys, dimension by dimension.
 
     (queries [queries, dimensions], bytes a query, keys [blocks, dimensions, 16], dimensions, blocks,
-    out [queries, …], bytes a row of it).
+    out [queries, …], bytes per row of it).
     """
     function, builder = _function(module, f"scores_{queries}", 7)
     first, query_bytes, keys, dimensions, blocks, out, out_row = function.args
@@ -255,7 +255,7 @@ def _scores(module: ir.Module, tile: Tile, queries: int, fused: bool) -> ir.Func
 def _mix(module: ir.Module, queries: int, fused: bool) -> ir.Function:
     """Values added up by their weights, key by key in the order of a list.
 
-    (weights [queries, …], bytes a row of them, values [positions, dimensions], dimensions, list int32 [keys], keys,
+    (weights [queries, …], bytes per row of them, values [positions, dimensions], dimensions, list int32 [keys], keys,
     out [queries, dimensions]).
     """
     function, builder = _function(module, f"mix_{queries}", 7)

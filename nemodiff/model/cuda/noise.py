@@ -32,7 +32,7 @@ __device__ unsigned tempered(unsigned y) {
     return y ^ (y >> 18);
 }
 
-/* -log of exponentially distributed numbers, a row of `size` a block, of generators seeded with seeds[row]. */
+/* -log of exponentially distributed numbers, a row of `size` per block, of generators seeded with seeds[row]. */
 extern "C" __global__ void gumbel(const long long* seeds, float* out, int size) {
     __shared__ unsigned states[2][624];
     unsigned* old = states[0];

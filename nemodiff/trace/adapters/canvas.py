@@ -14,7 +14,7 @@ NOTE = "Fills masks, forward by forward; a token that is masked again is free to
 class Canvas:
     """Follows a loop over an answer of masks: call `step` after every forward.
 
-    recorder: with a lane "diffusion". mask_id: what stands where nothing is committed. block_length: where the loop
+    recorder: with a lane "diffusion". mask_id: what is where nothing is committed. block_length: where the loop
     goes block by block, as LLaDA's does; else the answer is one block.
     """
 

@@ -2,7 +2,7 @@
 
 {method, label, subtitle, model_id, prompt, gen_length, block_length, mask_token_id, frames: [{step, ids}], vocab}: a
 frame is the whole answer after a step, with the mask id (or -1) where nothing is known yet; vocab maps id → text.
-`ui.render.trajectory` writes it, and with it `images`, one a picture of the prompt: {size: [width, height], grid:
+`ui.render.trajectory` writes it, and with it `images`, one per picture of the prompt: {size: [width, height], grid:
 [rows, columns], preview}, null where there is none of it; preview is a small JPEG as a data: URL. Others may skip it.
 """
 
@@ -28,7 +28,7 @@ MASK_TEXT = "░"
 
 
 def from_trajectory(data: dict[str, Any] | str | bytes) -> Trace:
-    """An untrusted trajectory (a file's text or its parsed JSON) as a Trace: one diffusion lane, a forward a frame.
+    """An untrusted trajectory (a file's text or its parsed JSON) as a Trace: one diffusion lane, a forward per frame.
 
     A token counts as committed from the frame after which it no longer changes; before, it is a guess. The format
     carries no times and does not say why a whole answer ends, so the clock stays at 0 and there is no finish. Raises

@@ -87,7 +87,7 @@ class Decoder:
                 yield step.to_json() if step else None
 
     async def _lines(self, items: Generator[dict[str, Any] | None, None, None]) -> AsyncIterator[bytes]:
-        """One JSON object a line, each made in the model's thread; of None an empty line. When the connection is
+        """One JSON object per line, each made in the model's thread; of None an empty line. When the connection is
         closed, so is this: the forward that goes on then is the last one."""
         loop = asyncio.get_running_loop()
         try:

@@ -56,7 +56,7 @@ function begin() {
   place = window.scrollY;
   step = 0;
   root.hidden = false;
-  document.body.style.paddingBottom = `${root.offsetHeight + 32}px`; // what stands lowest can be seen above the panel
+  document.body.style.paddingBottom = `${root.offsetHeight + 32}px`; // what is lowest can be seen above the panel
   show();
   root.focus({ preventScroll: true });
 }

@@ -1,4 +1,4 @@
-"""The settings' words, explained where they stand, and on a narrow screen the button that unfolds the settings."""
+"""The settings' words, explained where they are shown, and on a narrow screen the button that unfolds the settings."""
 
 from __future__ import annotations
 

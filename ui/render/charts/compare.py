@@ -16,7 +16,7 @@ from ui.render.positions import escaped
 
 SHORT = {"ar": "AR", "diffusion": "diffusion", "self-speculation": "self-spec."}
 STROKES = ("solid", "dash", "dot", "dashdot")
-#: A mark a block length, the same in both modes; a mode has its colour.
+#: A mark per block length, the same in both modes; a mode has its colour.
 MARKS = ("triangle-up", "diamond", "square", "pentagon", "star", "cross", "x", "hourglass")
 
 

@@ -96,7 +96,7 @@ def _add_behind(figure: go.Figure, lane: Lane, mode: str) -> None:
         marker={"color": "rgba(0,0,0,0)", "line": {"color": COLOURS[mode], "width": 1.5}},
         hovertext=[
             f"<b>distance {distance}</b>, behind a rejected draft: {counts[distance][True]} of"
-            f" {counts[distance].total()} stand at the same place of the answer"
+            f" {counts[distance].total()} are at the same place of the answer"
             for distance in sorted(counts)
         ],
         hovertemplate="%{hovertext}<extra></extra>",

@@ -1,4 +1,4 @@
-"""Tokens that stand for good, over model forwards and over measured seconds: a step line a lane."""
+"""Final tokens over model forwards and over measured seconds: a step line per lane."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ui.render.positions import escaped, kept_counts
 
 
 def tokens_over_forwards(trace: Trace) -> go.Figure:
-    """Tokens that stand for good over model forwards, a step line a lane."""
+    """Final tokens over model forwards, a step line per lane."""
     figure = _tokens_over(trace, "Tokens over forwards", "forwards after the prefill", lambda event: event.forward)
     lane = trace.lane("diffusion")
     if lane and lane.events and lane.ceiling:
@@ -64,7 +64,7 @@ def _tokens_over(trace: Trace, title: str, axis: str, place: Callable[[Event], f
     lanes = [lane for lane in trace.lanes if lane.events]
     if not lanes:
         return empty(title, "No forward was run, so there is nothing to draw yet.")
-    figure = figure_of(title, "tokens that stand for good, one point per forward")
+    figure = figure_of(title, "final tokens, one point per forward")
     for lane in lanes:
         counts = kept_counts(lane)
         shown = _thinned(len(lane.events))

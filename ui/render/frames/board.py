@@ -18,7 +18,7 @@ from ui.render.trees import is_tree
 
 
 class Board:
-    """Head, the prompt's pictures, a lane a column, the tree of drafts, a legend; from the top down."""
+    """Head, the prompt's pictures, a lane per column, the tree of drafts, a legend; from the top down."""
 
     margin, head, foot = 18, 62, 34
 

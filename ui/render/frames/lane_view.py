@@ -24,7 +24,7 @@ Key = tuple[str, int, int, int | None]
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Where a position's final token stands. tail: what later ones add to its last character, (position, text) each."""
+    """Where a final token is drawn. tail: what later ones add to its last character, (position, text) each."""
 
     token: int
     pieces: tuple[Piece, ...]
