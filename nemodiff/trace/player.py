@@ -33,7 +33,7 @@ SCRIPTS = (
     "stage.js",
 )
 #: What the page has besides, for its server's sake: a replay file needs none.
-PAGE = ("connection.js", "asking.js", "gradio.js")
+PAGE = ("connection.js", "asking.js", "link.js", "gradio.js")
 
 
 def template() -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -72,12 +71,11 @@ KEEP = f"""(...values) => {{
   (window.nemodiff ||= {{}}).fields = Object.fromEntries(names.map((name, k) => [name, values[k]]));
   document.dispatchEvent(new Event("nemodiff-fields"));
 }}"""
-#: What the page adds to the fields: the ticket and where the picture's upload lies; or that alone, for a link.
+#: What the page adds to the fields, in the stage's place: the ticket and where the picture's upload lies.
 ASKS = "async (...fields) => [...fields.slice(0, -1), await document.querySelector('#stage').asks()]"
-WITH_PICTURE = "async (...fields) => [...fields.slice(0, -1), (await document.querySelector('#picture').path) || '']"
+COPY_LINK = "(...fields) => document.querySelector('#stage').link(fields)"
 EXAMPLE = f"(index) => {json.dumps([one.prompt for one in OFFERED])}[index]"
 DRAW = "() => { const stage = document.querySelector('#stage'); stage.trigger('draw', stage.trace()); }"
-LINK = (Path(__file__).parent / "link.js").read_text(encoding="utf-8")
 
 
 def of_stage(member: str) -> str:
@@ -127,18 +125,16 @@ class Watch:
         with gr.Accordion("Charts of this run", open=False, elem_id="charts") as self.panel, gr.Row():
             self.plots = [gr.Plot(show_label=False, elem_classes="chart", min_width=320) for _ in CHARTS]
         tour.component(self._settings.tour)
-        # Lends its place among the inputs to what only the page knows.
-        self.held = gr.Textbox(visible="hidden")
         # Of any name: what a file is, its content says.
         self.opener = gr.UploadButton("Open a trace", visible="hidden", elem_id="open-trace")
 
     def wire(self, top: gr.HTML) -> None:
         """top: the page's header, which says what runs."""
-        fields, held, stage = self.form.fields, self.held, self.stage
+        fields, stage = self.form.fields, self.stage
         going = gr.on(
             [self.start.click, self.form.prompt.submit],
             self._generate(),
-            [*fields, held],
+            [*fields, stage],
             stage,
             js=ASKS,
             api_name="watch",
@@ -154,15 +150,13 @@ class Watch:
         self.talk.let_go(None, None, self.form.history, js="() => ''", queue=False, **QUIET)
         # Nothing is cancelled by Gradio, which would cancel whatever else of the same kind its session has asked for.
         stage.halt(self.stop, None, None, queue=False, **QUIET)
-        self.link.click(self.make_link, [*fields, held], [held, stage], js=WITH_PICTURE, queue=False, **QUIET).then(
-            None, held, None, js=LINK, queue=False, **QUIET
-        )
+        self.link.click(None, fields, None, js=COPY_LINK, queue=False, **QUIET)
         loaded = [*fields, self.more, stage, top, self.pictured]
         # The header asks for this while the page's first model is being loaded.
         decided = self.form.of_checkpoint
         there = top.arrive(self.arrive, None, [top, self.pictured], **SIDE, **QUIET)
         there.then(self.settle, decided, decided, queue=False, **QUIET)
-        begun = self._page.load(self.follow_link, held, loaded, js=KEPT, queue=False, **QUIET)
+        begun = self._page.load(self.follow_link, stage, loaded, js=KEPT, queue=False, **QUIET)
         begun.then(None, js=of_stage("ready()"), queue=False, **QUIET)
         gr.on([field.change for field in fields], None, fields, None, js=KEEP, queue=False, **QUIET)
         # The page holds the trace and sends it along, so that any process can draw it.
@@ -265,7 +259,10 @@ class Watch:
         def opened(path: str, visitor: gr.Request) -> str:  # what was dropped on the stage
             return str(self.open_trace({"path": str(path)}, visitor))
 
-        return [opened]
+        def linked(values: Any) -> str:
+            return self.make_link(values)
+
+        return [opened, linked]
 
     def draw(self, event: gr.EventData, visitor: gr.Request) -> list[Any]:
         trace = event._data
@@ -297,12 +294,16 @@ class Watch:
 
     # Links.
 
-    def make_link(self, *values: Any) -> tuple[str, Any]:
+    def make_link(self, values: Any) -> str:
+        """The query of a link, or a sentence, in JSON. values: of all fields, then where the picture's upload lies."""
         try:
-            picture = self.slot.link(values[-1])
-            return permalink.query(list(values[:-1]), self.form.defaults(), picture), gr.skip()
+            if not isinstance(values, list) or len(values) != len(permalink.FIELDS) + 1:
+                raise RequestError("The fields could not be read: reload the page and try again.")
+            *fields, shown = values
+            query = permalink.query(fields, self.form.defaults(), self.slot.link(shown))
+            return wire.pack({"query": query})
         except Exception as error:  # noqa: BLE001 - the page shows a sentence whatever happened
-            return "", wire.failure(wire.explain(error))
+            return wire.failure(wire.explain(error))
 
     def follow_link(self, kept: str, visitor: gr.Request) -> list[Any]:
         """What the page shows at first: the link's values, or what was in the fields before a reload."""

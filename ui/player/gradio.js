@@ -116,11 +116,23 @@ document.addEventListener(
   },
   true,
 );
+/** Copy a link to what the fields hold; values: theirs, in the order of the page. */
+async function link(values) {
+  try {
+    const picture = (await document.querySelector("#picture")?.path) || "";
+    const { query, error } = JSON.parse(await server.linked([...values, picture]));
+    if (error) stage.fail(error);
+    else copyLink(query);
+  } catch (error) {
+    console.error(error);
+    stage.fail("The link could not be made: check the connection and try again.");
+  }
+}
 watch("value", take);
 take();
 asking = new Asking(stage, root, connection, props.server_id, (names) => trigger("halt", names));
 // What the page's own events call.
-Object.assign(root, { asks: () => asking.send(), ready: () => asking.ready(), trigger, failed: () => asking.failed(), play: (text) => stage.ingest(text) });
+Object.assign(root, { asks: () => asking.send(), ready: () => asking.ready(), link, trigger, failed: () => asking.failed(), play: (text) => stage.ingest(text) });
 // Where the answers lie below the window, a run that was asked for comes into view: on a phone the whole stage.
 const ENOUGH = 160; // px of an answer that are enough to follow it
 document.addEventListener("click", (event) => {

@@ -1,5 +1,6 @@
-(query) => {
-  if (!query) return;
+// A link to what the fields say: it goes into the address bar and the clipboard.
+
+function copyLink(query) {
   const url = `${location.origin}${location.pathname}?${query}`;
   history.replaceState(null, "", url);
   // A Space shows the page in a frame: its own address bar has to be told.
