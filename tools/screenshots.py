@@ -98,7 +98,7 @@ def take(browser: Browser, address: str, folder: Path) -> None:
     page.get_by_text("Charts of this run").click()
     expect(page.locator("#charts .js-plotly-plot")).to_have_count(len(CHARTS))
     expect(page.locator("#charts .js-plotly-plot .main-svg").last).to_be_visible()
-    save(page.locator("#charts"), folder / "charts.png")
+    save(page.locator("#charts"), folder / "charts.png", style=".modebar { display: none }")  # the mouse lies on one
     sweep(page)
     save(page, folder / "compare.png", full_page=True)
     page.context.close()

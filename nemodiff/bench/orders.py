@@ -43,7 +43,7 @@ class OrderRun:
 def measure(
     engine: Engine, examples: Sequence[Example], block_lengths: Sequence[int], max_new_tokens: int
 ) -> list[OrderRun]:
-    """AR once a prompt (as sampler "ar"), then every sampler in every order at every setting and block length."""
+    """AR once per prompt (as sampler "ar"), then every sampler in every order at every setting and block length."""
     samplers = ["confidence", "entropy", *(["trained"] if engine.sampler else [])]
     found = []
     for example in examples:

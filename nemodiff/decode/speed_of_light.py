@@ -42,7 +42,7 @@ def speed_of_light(lane: LaneRun, most: int, budget: int) -> Generator[Progress,
 class Search:
     """The oracle on one block. A state is the block's tokens, None where it is masked; its forward runs only once.
 
-    Generators here yield once a model forward, so that whoever drives them can stop there.
+    Generators here yield once per model forward, so that whoever drives them can stop there.
     """
 
     #: What `run` finds.

@@ -36,7 +36,7 @@ STYLE = Path(__file__).parent / "compare.css"
 BUSY = "The sweep could not go on: the server is busy or the connection was lost. What was measured is kept."
 WAITING = "Waiting for the model…"
 INTRO = (
-    "What a setting gains in forwards and in seconds, and whether the text stays AR's. AR is run once a prompt, then "
+    "What a setting gains in forwards and in seconds, and whether the text stays AR's. AR is run once per prompt, then "
     "every setting of diffusion and of self-speculation."
 )
 #: What is chosen at first: few enough for a machine with two cores.

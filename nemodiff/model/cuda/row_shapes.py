@@ -2,7 +2,7 @@
 
 A library picks its kernel by shape, and another kernel may add in another order: the same row then differs in its
 last bits between a 1-row and a 9-row product, and self-speculation equals AR only by luck. So the counts that agree are
-found once a model, on this machine, and block-shaped forwards are padded to them.
+found once per model, on this machine, and block-shaped forwards are padded to them.
 """
 
 from __future__ import annotations

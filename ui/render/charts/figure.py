@@ -16,6 +16,7 @@ MAX_POINTS = 4000
 OWN = "#3a86d1"
 TEXT = "#737d87"
 GRID = "rgba(128,138,148,.22)"
+TOOLS = "rgba(128,138,148,.7)"
 SANS = 'system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif'
 MONO = 'ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace'
 
@@ -89,6 +90,8 @@ def figure_of(title: str, subtitle: str, figure: go.Figure | None = None) -> go.
             "bgcolor": "rgba(0,0,0,0)",
             "font": {"size": 11.5},
         },
+        # Else Plotly gives its toolbar a grey box, and two tools that select for nothing.
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": TOOLS, "activecolor": TEXT, "remove": ["select2d", "lasso2d"]},
         hoverlabel={"align": "left", "font": {"family": SANS, "size": 12}},
         hovermode="closest",
         dragmode=False,
