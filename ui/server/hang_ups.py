@@ -1,4 +1,4 @@
-"""HangUps: whoever closes a stream of events leaves the line, whatever the stream is doing at that moment.
+"""HangUps: whoever closes a stream of events is let go of, whatever the stream is doing at that moment.
 
 Gradio lets go of a page's events where it waits for the next message. Where it is just sending one, its stream is
 cancelled there and lets go of nothing: a run of a closed tab would go on, or wait for its turn, for nobody.
