@@ -8,9 +8,10 @@ from playwright.sync_api import Page
 from nemodiff.trace import player
 
 ASKING = """() => {
-  window.asked = [];
+  [window.asked, window.tried] = [[], 0];
   const ask = async (name) => void window.asked.push(name);
-  const connection = { streams: new Set(), sending: 0, cut() {}, spare() {}, ask };
+  const tryAll = () => void (window.tried += 1);
+  const connection = { streams: new Set(), sending: 0, cut() {}, spare() {}, tryAll, ask };
   window.asking = new Asking(window.stage, document.getElementById("stage"), connection, "server", () => {});
   window.asking.sent(window.asking.begin(), "");
 }"""
@@ -48,6 +49,8 @@ def test_a_server_that_says_nothing_for_some_seconds_is_asked(waiting: Page) -> 
 def test_what_was_away_and_is_back_asks_soon(waiting: Page, back: str) -> None:
     waiting.evaluate(BACK[back])
     assert asked(waiting, 4) >= 1
+    # Its connections may be dead, but not those of a tab that was hidden for a moment.
+    assert waiting.evaluate("window.tried") == (back != "the tab")
 
 
 def test_a_page_that_is_shown_for_the_first_time_waits_as_ever(waiting: Page) -> None:

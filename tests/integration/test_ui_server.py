@@ -269,7 +269,10 @@ def test_a_visitor_and_the_line_have_their_limits(address: str, desk: Desk, held
     assert Visitor(address, "e", "8.8.8.9").generate()[-1]["end"]["finish"] == {"ar": "length"}
 
 
-def test_a_closed_tab_frees_the_model(address: str, desk: Desk, held: threading.Event) -> None:
+def test_a_closed_tab_frees_the_model(
+    address: str, desk: Desk, held: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ui.live.run.GRACE", 1.0)
     before = counted(address, 'nemodiff_runs_total{finish="stopped"}')
     visitor = Visitor(address, "leaving")
     visitor.join("watch", values(tokens=600))
@@ -300,6 +303,7 @@ def test_a_tab_that_closes_while_a_message_is_being_sent_leaves_the_line(
     address: str, desk: Desk, held: threading.Event, monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
     """The stream is cancelled there, and Gradio's own code for it lets go of nothing."""
+    monkeypatch.setattr("ui.live.run.GRACE", 1.0)
     closing, sending, plain = threading.Event(), threading.Event(), StreamingResponse.stream_response
 
     async def held_up(self: StreamingResponse, send: Any) -> None:
