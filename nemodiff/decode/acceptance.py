@@ -1,12 +1,12 @@
 """Acceptance: which drafts are accepted, and the verifier's own token after them.
 
-match: a draft stands while it equals the verifier's token at its place; the text is AR's. independent: the same, with
-drafts drawn by noise of their own (as released). sampling: speculative sampling (arXiv 2211.17192): a draft x drawn
-from q stands with probability min(1, p(x) / q(x)), else the residual max(p - q, 0) is drawn from, so that the text is
-distributed as AR's and more drafts are accepted. At temperature 0 all three are the same.
+match: a draft is accepted while it equals the verifier's token at its place; the text is AR's. independent: the same,
+with drafts drawn by noise of their own (as released). sampling: speculative sampling (arXiv 2211.17192): a draft x
+drawn from q is accepted with probability min(1, p(x) / q(x)), else the residual max(p - q, 0) is drawn from, so that
+the text is distributed as AR's and more drafts are accepted. At temperature 0 all three are the same.
 
 Over a tree the candidates of a place were drawn from q without replacement, and are tested in that order: after one
-that does not stand, the residual takes the place of p, and q loses the candidate (arXiv 2402.14160, 2402.12374).
+that is not accepted, the residual takes the place of p, and q loses the candidate (arXiv 2402.14160, 2402.12374).
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ def linear(lane: LaneRun) -> Generator[Event, None, None]:
     """Yield the prefill (which gives the first token), then a draft and a verify event per cycle.
 
     As released: a draft runs [newest token, MASK × (B - 1)] with the adapter on; the verify runs the drafted block
-    causally with it off. n drafts that stand give n + 1 new tokens, the last the verifier's own; the cache keeps the
+    causally with it off. n accepted drafts give n + 1 new tokens, the last the verifier's own; the cache keeps the
     block's first n + 1 inputs. The text is AR's.
     """
     length, mask = lane.settings.block_length, lane.model.config.mask

@@ -245,16 +245,22 @@ def test_a_run_that_the_server_has_no_more_is_said_to_be_lost_and_what_came_can_
     whole(page)
 
 
+def ask_too(browser: Browser, proxy: CuttingProxy, name: str, ahead: int) -> Page:
+    """Another visitor's page, which waits while so many runs come first."""
+    page = browser.new_page()
+    page.set_default_timeout(PATIENCE)
+    page.goto(proxy.address + LINK.replace("Hello", name))
+    expect(page.locator("#prompt textarea")).to_have_value(f"{name} there")
+    page.locator("#generate").click()
+    expect(stage(page)).to_have_attribute("data-waiting", str(ahead))
+    return page
+
+
 @pytest.fixture
 def other(browser: Browser, page: Page, proxy: CuttingProxy, pace: Pace) -> Iterator[Page]:
     """Another visitor's page, which waits while the first one's run goes on."""
     begin(page)
-    other = browser.new_page()
-    other.set_default_timeout(PATIENCE)
-    other.goto(proxy.address + LINK.replace("Hello", "Second"))
-    expect(other.locator("#prompt textarea")).to_have_value("Second there")
-    other.locator("#generate").click()
-    expect(stage(other)).to_have_attribute("data-waiting", "1")
+    other = ask_too(browser, proxy, "Second", 1)
     yield other
     other.close()
 
@@ -277,12 +283,17 @@ def test_who_waits_and_loses_the_connection_keeps_the_place(
 
 
 def test_a_tab_that_was_closed_while_it_waited_leaves_the_line(
-    page: Page, other: Page, proxy: CuttingProxy, monkeypatch: pytest.MonkeyPatch
+    browser: Browser, page: Page, other: Page, proxy: CuttingProxy, pace: Pace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ui.live.run.GRACE", 0.5)
+    third = ask_too(browser, proxy, "Third", 2)
     other.close()
-    wait_for_metric(proxy.address, "nemodiff_waiting", 0)
+    expect(stage(third)).to_have_attribute("data-waiting", "1")
+    wait_for_metric(proxy.address, "nemodiff_waiting", 1)
     expect(stage(page)).to_have_attribute("data-state", "live")
+    pace.free.set()
+    whole(third)
+    third.close()
 
 
 def test_a_hidden_tab_says_in_its_title_that_the_run_has_ended(page: Page, pace: Pace) -> None:

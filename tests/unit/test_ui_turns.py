@@ -15,6 +15,7 @@ import torch
 from nemodiff.engine.local import Engine
 from nemodiff.request import Request
 from tests.helpers.engines import MadeEngine, messages, streamed
+from ui import wire
 from ui.live import backlog, stage
 from ui.live import stream as live_stream
 from ui.live import tickets as asking
@@ -189,8 +190,10 @@ def test_a_stopped_run_does_not_count_for_its_visitors_limit() -> None:
 def test_what_a_page_missed_is_its_run_its_place_in_the_line_or_that_it_is_not_here() -> None:
     desk = Desk(Settings())
     assert json.loads(desk.resync("unknown", 0)) == {"gone": desk.server}
-    first = take(desk, visitor("a"), lambda _: iter([1, 2]))
+    first = take(desk, visitor("a"), lambda _: iter([1, 2]), asking.own("the-first-ticket"))
     next(first)
+    told = json.loads(desk.resync("the-first-ticket", 0))  # as while its run is being begun
+    assert told["wait"] == wire.TURN and "ahead" not in told
     second = take(desk, visitor("b"), lambda _: iter([1]), asking.own("a-ticket-of-the-page"))
     next(second)
     told = json.loads(desk.resync("a-ticket-of-the-page", 0))

@@ -192,23 +192,23 @@ class Desk:
             ticket.halt()
         return bool(found)
 
-    def standing(self, name: str) -> tuple[str, int] | None:
-        """How the ticket of a name stands, for a page that asks: a sentence and how many runs come first; None when
-        there is none, or Stop was pressed for it."""
+    def standing(self, name: str) -> str:
+        """The message of how the ticket of a name stands, for a page that asks; "" when there is none, or Stop was
+        pressed for it."""
         with self._lock:
-            found = [ticket for ticket in self._tickets.get(name, ()) if not ticket.halted]
-        for ticket in found:
-            ticket.asked = time.monotonic()
-            ahead, seconds = ticket.ahead()
-            return (sentence(ahead, seconds) if ahead else wire.TURN), ahead
-        return None
+            ticket = next((one for one in self._tickets.get(name, ()) if not one.halted), None)
+        if ticket is None:
+            return ""
+        ticket.asked = time.monotonic()
+        ahead, seconds = ticket.ahead()
+        return wire.waiting(sentence(ahead, seconds), ahead) if ahead else wire.begun()
 
     def resync(self, name: str, after: int) -> str:
         """What a page missed of a run: events after `after`; or how it waits; or that it is not here (`gone`)."""
         if text := stage.resync(self.runs, name, after):
             return text
         if standing := self.standing(tickets.own(name)):
-            return wire.named(name, wire.waiting(*standing))
+            return wire.named(name, standing)
         return wire.pack({"gone": self.server})
 
     @contextmanager
