@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,12 +73,12 @@ def test_two_engines_stand_side_by_side_and_play_together(offline: Page, tmp_pat
     offline.get_by_role("button", name="Seconds").click()
     offline.get_by_role("button", name="To the end").click()
     for i, trace in enumerate(runs.values()):
-        end = str(-(-int(trace["self-speculation"].events[-1].clock_ms * 1000) // 1000))
+        end = -(-int(trace["self-speculation"].events[-1].clock_ms * 1000) // 1000)
         stage = offline.frame_locator("iframe").nth(i).locator("#stage")
         expect(stage).to_have_attribute("data-clock", "seconds")
-        assert abs(int(stage.get_attribute("data-cursor") or 0) - int(end)) <= 1
-    heights = offline.locator("iframe").evaluate_all("all => all.map(one => one.style.height)")
-    assert all(height.endswith("px") and int(height[:-2]) > 300 for height in heights)
+        expect(stage).to_have_attribute("data-cursor", re.compile(f"^({end - 1}|{end}|{end + 1})$"))  # a message away
+    framed = "[...document.querySelectorAll('iframe')].map(({ style }) => style.height)"
+    offline.wait_for_function(f"{framed}.every((height) => height.endsWith('px') && parseInt(height) > 300)")
     assert findings(offline) == []
 
 
