@@ -53,7 +53,11 @@ class Setting:
 
     def used_by(self, chosen: Any) -> bool:
         """Whether a Request, or whatever else has the other settings as attributes, uses this one."""
-        return self.of is None or getattr(chosen, self.of[0]) in self.of[1]
+        return self.of is None or self.goes_with(getattr(chosen, self.of[0]))
+
+    def goes_with(self, value: Any) -> bool:
+        """Whether this one is used while the setting that it belongs to has `value`."""
+        return self.of is None or value in self.of[1]
 
 
 def declare(

@@ -51,7 +51,7 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
             continue
         owner = next(one for one in offered("cli") if one.name == setting.of[0])
         chosen = found.get(owner.name, owner.default)
-        if isinstance(owner.kind, Choice) and chosen in owner.kind.names and chosen not in setting.of[1]:
+        if isinstance(owner.kind, Choice) and chosen in owner.kind.names and not setting.goes_with(chosen):
             refuse_unused(args, f"{flag(owner.name)} {chosen}", (setting.name,), "leave it out")
     return found
 

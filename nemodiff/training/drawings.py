@@ -14,7 +14,7 @@ from nemodiff.tasks.drawings.scenes import CANVASES, CROWDS, FOREIGN, KINDS, Sce
 
 _DRAWN = (*KINDS, FOREIGN, *CROWDS)
 #: How often each of _DRAWN is drawn: letters most, the tower to see and the model to put in order.
-_TOWER_SHARES, _MODEL_SHARES = (5, 3, 5, 2, 2, 5, 2), (4, 3, 8, 1, 2, 0, 0)
+_TOWER_SHARES, _MODEL_SHARES = (5, 3, 5, 2, 2, 5, 2), (3, 2, 9, 2, 1, 0, 0)
 #: Which share of drawings is placed freely; the others, with things near the middles of cells, are where it begins.
 _FREE = 0.7
 #: Batches of drawings to which codes are fitted, and how often they must have an attribute for it.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
@@ -17,7 +17,7 @@ from nemodiff.settings import Setting, offered
 from nemodiff.trace.events import MODES
 from nemodiff.trace.values import MAX_WHOLE
 from ui.live.models import Checkpoints
-from ui.page import conversation
+from ui.page import conversation, permalink
 from ui.settings import Settings
 from ui.values import check_length, exact_whole, given, listed, new_tokens, whole
 
@@ -65,6 +65,17 @@ class Form:
         """What the choice of a sampler shows. value: `value`, where one is to be chosen."""
         return gr.update(choices=self._checkpoints.samplers, **value)
 
+    def updates(self, values: Mapping[str, Any]) -> list[Any]:
+        """What all fields show of values by their names in a link: of what belongs to a choice, what is chosen."""
+        updates = {name: values.get(name, gr.skip()) for name in permalink.FIELDS}
+        for setting in OFFERED:
+            own = {"value": values[setting.key]} if setting.key in values else {}
+            if setting.name == "sampler":
+                updates[setting.key] = self.samplers(**own)
+            elif setting.of and (owner := _named(setting.of[0]).key) in values:
+                updates[setting.key] = gr.update(visible=setting.goes_with(values[owner]), **own)
+        return list(updates.values())
+
     def defaults(self) -> list[Any]:
         """What the fields hold where nobody changed them, with the checkpoint that is loaded now."""
         own = {id(self.by_checkpoint[key]): value for key, value in self._checkpoints.defaults.items()}
@@ -108,7 +119,7 @@ class Form:
                 continue
 
             def show(chosen: Any, owned: list[Setting] = owned) -> Any:
-                updates = [gr.update(visible=one.of is not None and chosen in one.of[1]) for one in owned]
+                updates = [gr.update(visible=one.goes_with(chosen)) for one in owned]
                 return updates if len(updates) > 1 else updates[0]
 
             fields = [self._of[one.name] for one in owned]
@@ -124,7 +135,7 @@ class Form:
         chosen = dict(zip((setting.name for setting in OFFERED), values, strict=True))
         settings = {}
         for setting in OFFERED:
-            if setting.of is None or chosen[setting.of[0]] in setting.of[1]:  # a field that does not show sets nothing
+            if setting.of is None or setting.goes_with(chosen[setting.of[0]]):  # what does not show sets nothing
                 settings[setting.name] = self._read(setting, chosen[setting.name])
         return Request(
             prompt=prompt,
@@ -162,7 +173,7 @@ class Form:
 
     def _field(self, setting: Setting) -> Component:
         name = setting.name.replace("_", "-")
-        visible = setting.of is None or self._default(_named(setting.of[0])) in setting.of[1]
+        visible = setting.of is None or setting.goes_with(self._default(_named(setting.of[0])))
         value = self._default(setting)
         match setting.kind:
             case Flag():

@@ -318,11 +318,9 @@ class Watch:
         values = own | values | before
         names = ", ".join(permalink.LABELS.get(name, name) for name in wrong)
         notice = f"The link's values for {names} were left out: they are not usable here."
-        updates = [values.get(name, gr.skip()) for name in permalink.FIELDS]
-        chosen_sampler = {"value": values["sampler"]} if "sampler" in values else {}
-        updates[list(permalink.FIELDS).index("sampler")] = self.form.samplers(**chosen_sampler)
         try:
             chosen = self.slot.follow(visitor.query_params.get(permalink.PICTURE)) or self.slot.state()
         except RequestError as error:
             wrong, notice, chosen = [permalink.PICTURE], str(error), self.slot.state()
-        return [*updates, opened, wire.failure(notice) if wrong else gr.skip(), self._checkpoints.state(), chosen]
+        told = wire.failure(notice) if wrong else gr.skip()
+        return [*self.form.updates(values), opened, told, self._checkpoints.state(), chosen]
