@@ -9,7 +9,9 @@ import pytest
 
 from nemodiff.errors import RequestError
 from nemodiff.trace import player
-from ui.page import build
+from ui.live.models import Checkpoints
+from ui.page import build, permalink
+from ui.page.form import Form
 from ui.settings import Settings
 from ui.values import given, listed, whole
 
@@ -17,6 +19,30 @@ from ui.values import given, listed, whole
 def test_a_page_is_built_without_a_model(tmp_path) -> None:
     page = build.build(None, Settings(recordings=tmp_path), problem="No model.")
     assert isinstance(page, gr.Blocks)
+
+
+def test_the_first_values_bring_the_fields_of_what_they_choose(tmp_path) -> None:
+    settings = Settings(recordings=tmp_path)
+    form = Form(Checkpoints(None, settings), settings)
+    with gr.Blocks():
+        form.ask()
+        form.options()
+
+    def shown(**values: object) -> dict[str, object]:
+        updates = form.updates(values)
+        assert len(updates) == len(form.fields)
+        return dict(zip(permalink.FIELDS, updates, strict=True))
+
+    tree = shown(draft="tree", rows=24, sampler="entropy")
+    assert (tree["rows"]["visible"], tree["rows"]["value"], tree["draft"]) == (True, 24, "tree")
+    assert (tree["threshold"]["visible"], tree["entropy"]["visible"], tree["sampler"]["value"]) == (
+        False,
+        True,
+        "entropy",
+    )
+    assert shown(draft="linear")["rows"] == gr.update(visible=False)
+    untouched = shown()
+    assert untouched["rows"] == untouched["draft"] == gr.skip() and "value" not in untouched["sampler"]
 
 
 def test_the_stage_template_runs_nothing_and_the_code_writes_no_html() -> None:
