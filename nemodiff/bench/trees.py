@@ -130,15 +130,15 @@ def calibration(found: Sequence[TreeRun]) -> str:
     cells: dict[tuple[int, int], list[tuple[float, bool]]] = defaultdict(list)
     for run in found:
         for event in run.lane.events:
-            for distance, rank, share, stands in outcomes(event):
-                cells[min(distance, _DISTANCES), min(rank, _RANKS)].append((share, stands))
+            for distance, rank, share, accepted in outcomes(event):
+                cells[min(distance, _DISTANCES), min(rank, _RANKS)].append((share, accepted))
     rows = []
     for distance in range(1, _DISTANCES + 1):
         row = [f"{distance}{' and on' if distance == _DISTANCES else ''}"]
         for rank in range(1, _RANKS + 1):
             pairs = cells[distance, rank]
-            said, stood = fmean(share for share, _ in pairs or [(0.0, False)]), [stands for _, stands in pairs]
-            row.append(f"{said:.2f} / {fmean(stood):.2f} ({len(pairs)})" if pairs else "")
+            said, held = fmean(share for share, _ in pairs or [(0.0, False)]), [accepted for _, accepted in pairs]
+            row.append(f"{said:.2f} / {fmean(held):.2f} ({len(pairs)})" if pairs else "")
         rows.append(row)
     heading = (
         "Candidates whose parent was accepted: how probable each was said to be / how often it was accepted (how many)."

@@ -20,8 +20,8 @@ def quadratic(lane: LaneRun) -> Generator[Event, None, None]:
 
     The paper's scheme, for a block of B: the newest token and k = B - 1 drafts are verified causally; after each of
     these B tokens stands a group of masks that guesses the places behind it. Wherever verification ends, the drafts
-    that follow the verifier's own token are there already: the last k guesses of the group behind the last token that
-    stands. The first forward has no drafts to verify.
+    that follow the verifier's own token are there already: the last k guesses of the group behind the last accepted
+    token. The first forward has no drafts to verify.
 
     Logits aligned: a group is B masks, and its first guess, of the place that the verifier decides, is p_diffusion,
     which `ar_weight` below 1 mixes in. These are the paper's k(k+1) rows, whose k counts the newest token too. Logits

@@ -50,11 +50,11 @@ def tree(lane: LaneRun) -> Generator[Event, None, None]:
     """Yield the prefill (which gives the first token), then a verify event per forward.
 
     A forward holds the newest token, a tree of candidates behind it, and groups of masks behind the rows where
-    verification is likeliest to end. From the root the path of candidates that equal the verifier's tokens stands, and
-    the verifier's own token follows it; the cache keeps the path's rows. The group behind the path's last row, if there
-    is one, has then drafted what comes after the verifier's own token: its marginals make the next tree. Without one
-    the marginals of before, for the places further on, make a small one, believed less, and the next forward drafts.
-    `tree_plan` chooses all sizes. The text is AR's.
+    verification is likeliest to end. From the root the path of candidates that equal the verifier's tokens is accepted,
+    and the verifier's own token follows it; the cache keeps the path's rows. The group behind the path's last row, if
+    there is one, has then drafted what comes after the verifier's own token: its marginals make the next tree. Without
+    one the marginals of before, for the places further on, make a small one, believed less, and the next forward
+    drafts. `tree_plan` chooses all sizes. The text is AR's.
     """
     settings, shifted = lane.settings, lane.model.config.shift_logits
     planner = Planner(row_costs(lane.model), settings.rows, spare=0 if shifted else 1)

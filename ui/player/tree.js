@@ -32,7 +32,7 @@ const isTree = (log, event) => log.head.request?.draft === "tree" && event.phase
 
 function drawTree(root, left, right, log, lane, event) {
   const { nodes, path, own, behind, groups, masks, drafted } = treeOf(event);
-  const stands = new Set(path);
+  const accepted = new Set(path);
   setText(left, `cycle ${event.cycle}: ${path.length - 1} of ${nodes.length - 1} kept${own ? ", ★ own" : ""}`);
   left.title = "Candidates of the tree that the verifier kept; ★: its own token after them";
   setText(right, `${event.raw.rows} rows · ${(event.cycleTokens / event.cycle).toFixed(2)} per cycle`);
@@ -49,7 +49,7 @@ function drawTree(root, left, right, log, lane, event) {
   };
   const draw = (row, at, up) => {
     const node = nodes[row];
-    const kind = !row ? "seed" : stands.has(row) ? "accepted" : node.parent === path.at(-1) && own ? "rejected" : "none";
+    const kind = !row ? "seed" : accepted.has(row) ? "accepted" : node.parent === path.at(-1) && own ? "rejected" : "none";
     const token = row ? node.token : lane.at(event.k).cells[event.start]?.token;
     const cell = put(token, kind, at, node.depth);
     if (row) cell.dataset.up = up;
@@ -61,7 +61,7 @@ function drawTree(root, left, right, log, lane, event) {
       group ? `masks behind it draft${group.length ? `: ${group.map(([one]) => log.table.name(one)).join(" ")}` : ""}` : "",
     ].filter(Boolean).join("; ");
     // The path stays in the first row; what was refused hangs below the verifier's own token.
-    const children = [...node.children].sort((a, b) => stands.has(b) - stands.has(a) || a - b);
+    const children = [...node.children].sort((a, b) => accepted.has(b) - accepted.has(a) || a - b);
     let last = at;
     for (const [i, child] of children.entries()) {
       const straight = i === 0 && !(own && row === path.at(-1));
