@@ -76,8 +76,9 @@ def run(
     threads = f"{workers} processes of 1 thread" if workers > 1 else f"{torch.get_num_threads()} threads"
     head = (
         f"{engine.checkpoint} · {engine.device.split(' · ')[0]} · {threads} · {engine.dtype} · {exactness(engine)} · "
-        f"greedy, block {settings['block_length']}, threshold {settings['threshold']:g} where not said otherwise; "
-        f"{len(chosen)} tasks, {(time.monotonic() - began) / 60:.0f} minutes"
+        f"greedy, linear drafts, block {settings['block_length']}, diffusion in the order {engine.defaults.order} at "
+        f"threshold {settings['threshold']:g} where not said otherwise; {len(chosen)} tasks, "
+        f"{(time.monotonic() - began) / 60:.0f} minutes"
     )
     return "\n\n".join((head, *tables(results, **settings), _drift(engine, results, prompts), samples(results)))
 
