@@ -46,6 +46,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=places.__getitem__)
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """A long text is named by its beginning and its length, not by 100,000 characters."""
+    return f"{val[:12]!a}... {len(val)}" if isinstance(val, str | bytes) and len(val) > 60 else None
+
+
 @pytest.fixture(scope="session")
 def llama_folder(tmp_path_factory) -> Path:
     return write_llama(random_llama(), tmp_path_factory.mktemp("checkpoints") / "tiny-llama")
