@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -29,10 +30,22 @@ def speculation_beside_ar(engine: EngineInterface, kind: str, seed: int, **asked
 
 
 class Obvious:
-    """No cache, no generator, no sharing: every forward runs the whole sequence with an explicit mask."""
+    """No cache, no generator, no sharing: every forward runs the whole sequence with an explicit mask.
+
+    closest: by how much the closest decision so far was taken, as a ratio of probabilities (in nats). One that is
+    closer than CLOSE depends on how floats are rounded, so that it says nothing about the engine.
+    """
+
+    CLOSE = 1e-4
 
     def __init__(self, model, lora=None):
         self.model, self.lora = model, lora
+        self.closest = math.inf
+
+    def decided(self, one, other):
+        """Note a decision between two probabilities, or a probability and a threshold."""
+        if other > 0:
+            self.closest = min(self.closest, abs(math.log(one / other)))
 
     def logits(self, ids, bidirectional_from=None):
         size = len(ids)
@@ -43,7 +56,9 @@ class Obvious:
             return self.model(torch.tensor(ids)[None], attention_mask=mask[None, None]).logits[0]
 
     def next(self, ids):
-        return int(self.logits(ids)[-1].argmax())
+        logits = self.logits(ids)[-1]
+        self.decided(*logits.softmax(-1).topk(2).values.tolist())
+        return int(logits.argmax())
 
     def autoregressive(self, prompt, count, eos):
         answer = []
@@ -70,6 +85,12 @@ class Obvious:
                 probability, token = probabilities.max(-1)
                 masked = [i for i, t in enumerate(block) if t is None]
                 sure = {i for i in masked if float(probability[i]) >= threshold}
+                for i in masked:
+                    self.decided(float(probability[i]), threshold)
+                    self.decided(*probabilities[i].topk(2).values.tolist())
+                ranked = sorted((float(probability[i]) for i in masked), reverse=True)
+                if order == "best" and len(ranked) > 1 and not sure:
+                    self.decided(*ranked[:2])
                 if order == "leftmost":
                     while masked and masked[-1] != masked[0] and not sure.issuperset(masked):
                         masked.pop()
