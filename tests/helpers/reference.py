@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import torch
+from hypothesis import assume
 
 from nemodiff.engine.interface import EngineInterface
 from nemodiff.request import Request
@@ -18,22 +19,25 @@ def prompt_ids(seed: int, length: int = 12) -> tuple[int, ...]:
 
 
 def speculation_beside_ar(engine: EngineInterface, kind: str, seed: int, **asked: Any) -> Lane:
-    """The self-speculation lane of a run whose text, and why it ended, are AR's. kind: of checkpoint; "nvidia" gets a
-    prompt of 60 tokens."""
+    """The self-speculation lane of a run whose text, and why it ended, are AR's, and whose cycles add up to it.
+    kind: of checkpoint; "nvidia" gets a prompt of 60 tokens."""
     prompt = prompt_ids(seed, 60 if kind == "nvidia" else 9)
     ar, speculation = engine.generate(
         Request(prompt_ids=prompt, modes=("ar", "self-speculation"), seed=seed, **asked)
     ).lanes
     assert speculation.tokens == ar.tokens
     assert speculation.finish == ar.finish
+    lengths = speculation.acceptance_lengths
+    assert all(1 <= length <= asked.get("block_length", math.inf) for length in lengths)
+    assert 1 + sum(lengths) == len(speculation.tokens)
     return speculation
 
 
 class Obvious:
     """No cache, no generator, no sharing: every forward runs the whole sequence with an explicit mask.
 
-    closest: by how much the closest decision so far was taken, as a ratio of probabilities (in nats). One that is
-    closer than CLOSE depends on how floats are rounded, so that it says nothing about the engine.
+    Its loops are called by `told`: a decision that was closer than CLOSE, as a ratio of probabilities (in nats),
+    depends on how floats are rounded and says nothing about the engine.
     """
 
     CLOSE = 1e-4
@@ -42,10 +46,23 @@ class Obvious:
         self.model, self.lora = model, lora
         self.closest = math.inf
 
+    def told(self, loop, *asked):
+        """What a loop returns; a hypothesis example in which a decision was too close is left out."""
+        self.closest = math.inf
+        found = loop(*asked)
+        assume(self.closest > self.CLOSE)
+        return found
+
     def decided(self, one, other):
         """Note a decision between two probabilities, or a probability and a threshold."""
         if other > 0:
             self.closest = min(self.closest, abs(math.log(one / other)))
+
+    def best(self, probabilities):
+        """The likeliest token of probabilities [vocab]."""
+        shares, tokens = probabilities.topk(2)
+        self.decided(*shares.tolist())
+        return int(tokens[0])
 
     def logits(self, ids, bidirectional_from=None):
         size = len(ids)
@@ -56,9 +73,7 @@ class Obvious:
             return self.model(torch.tensor(ids)[None], attention_mask=mask[None, None]).logits[0]
 
     def next(self, ids):
-        logits = self.logits(ids)[-1]
-        self.decided(*logits.softmax(-1).topk(2).values.tolist())
-        return int(logits.argmax())
+        return self.best(self.logits(ids)[-1].softmax(-1))
 
     def autoregressive(self, prompt, count, eos):
         answer = []
@@ -82,12 +97,11 @@ class Obvious:
                 logits = self.logits(ids, len(prompt) + len(answer))[-block_length:].float()
                 probabilities = logits.softmax(-1)
                 probabilities[:, MASK] = 0
-                probability, token = probabilities.max(-1)
+                probability = probabilities.max(-1).values
                 masked = [i for i, t in enumerate(block) if t is None]
                 sure = {i for i in masked if float(probability[i]) >= threshold}
                 for i in masked:
                     self.decided(float(probability[i]), threshold)
-                    self.decided(*probabilities[i].topk(2).values.tolist())
                 ranked = sorted((float(probability[i]) for i in masked), reverse=True)
                 if order == "best" and len(ranked) > 1 and not sure:
                     self.decided(*ranked[:2])
@@ -98,7 +112,7 @@ class Obvious:
                 else:
                     chosen = sure | {max(masked, key=lambda i: float(probability[i]))}
                 for i in chosen:
-                    block[i] = int(token[i])
+                    block[i] = self.best(probabilities[i])
                 steps[-1] += 1
             for token in block:
                 if token is None:

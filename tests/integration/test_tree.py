@@ -244,7 +244,6 @@ def test_its_text_is_ars(engines, kind, seed, rows, count, temperature, acceptan
         acceptance=acceptance,
         adapter=adapter,
     )
-    assert sum(speculation.acceptance_lengths) == len(speculation.tokens) - 1
     assert speculation.nfe == 1 + speculation.forwards
     for event in speculation.events[1:]:
         assert event.phase == "verify" and event.rows <= (rows or 64)
