@@ -24,6 +24,13 @@ def test_right_to_left_words_are_seen_from_the_right_and_numbers_among_them_are_
     assert visual(f"{SHALOM} (a)") == f"{SHALOM[::-1]} (a)" and visual(f"({SHALOM})") == f"({SHALOM[::-1]})"
 
 
+@pytest.mark.parametrize("code", [0x378, 0x18D09, 0x10FFFF, *range(0x2066, 0x206A)])
+def test_a_character_without_a_direction_of_its_own_stands_among_right_to_left_words(code: int) -> None:
+    """Unassigned ones, and the isolates that editors put around names."""
+    assert visual(f"a {SHALOM}{chr(code)} b").startswith("a ")
+    assert SHALOM[::-1] in visual(f"a {chr(code)}{SHALOM} b")
+
+
 def test_arabic_letters_take_the_forms_that_join_them_across_tokens() -> None:
     assert visual("سلام") == "\ufee1\ufefc\ufeb3"  # meem alone, the letter of lam and alef, seen that begins
     first, second = layout(["بي", "ت"], 20)[0]

@@ -24,6 +24,8 @@ _PICTURE = regex.compile(r"\p{Emoji_Presentation}|\p{Regional_Indicator}")
 _EMOJI = re.compile("[\ufe0f\u20e3\U0001f3fb-\U0001f3ff]")
 #: Characters of a cluster that are looked at: people write shorter ones.
 _LONGEST = 64
+#: Bidi types that the library does not know, and what stands in for them: those of unassigned characters and isolates.
+_UNKNOWN_TYPES = {"": "L"} | dict.fromkeys(("LRI", "RLI", "FSI", "PDI"), "ON")
 #: A letter each stays, so that every token keeps its own.
 _JOIN = ArabicReshaper({"support_ligatures": False, "delete_harakat": False, "shift_harakat_position": False})
 
@@ -278,6 +280,8 @@ def _levels(text: str) -> list[int]:
     storage = algorithm.get_empty_storage()
     storage["base_level"], storage["base_dir"] = 0, "L"
     algorithm.get_embedding_levels(text, storage)
+    for one in storage["chars"]:
+        one["type"] = _UNKNOWN_TYPES.get(one["type"], one["type"])
     characters = list(storage["chars"])  # invisible ones are taken out on the way
     for step in ("explicit_embed_and_overrides", "resolve_weak_types", "resolve_neutral_types"):
         getattr(algorithm, step)(storage, False)
