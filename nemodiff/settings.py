@@ -222,6 +222,15 @@ class Decoding:
     )
     alternatives: int = declare(5, Whole(0, 20), "the most probable tokens that each position records", on=())
     time_limit: float | None = declare(None, Number(0, 86_400), "seconds of wall time for the run", on=())
+    draft_head: bool = declare(
+        True,
+        Flag(),
+        "weigh drafts by the token before them, at temperature 0, where the checkpoint has a draft head",
+        label="draft head",
+        more=True,
+        explained="The diffusion pass guesses every place by itself. The draft head, a small network, weighs these "
+        "guesses by the token before them, so that more drafts are accepted. The text stays AR's.",
+    )
 
 
 def settings_of(declared: type) -> tuple[Setting, ...]:

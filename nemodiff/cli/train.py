@@ -1,4 +1,4 @@
-"""`python -m nemodiff train …`: distil chat from the base, train jointly, export, train the sampler and the tower."""
+"""`python -m nemodiff train …`: distil chat from the base, train jointly, export, train what goes beside it."""
 
 import argparse
 from pathlib import Path
@@ -141,6 +141,29 @@ def _sampler(args: argparse.Namespace) -> int:
     return 0
 
 
+def _draft_head(args: argparse.Namespace) -> int:
+    from nemodiff.training.draft_head import run
+
+    check_folder(args.out, "draft head")
+    if args.states and is_there(args.states):
+        refuse_unused(args, "--states FILE", ("minutes",), "its groups are there already")
+    else:
+        check_file(args.states, "groups")
+    print(
+        run(
+            args.checkpoint,
+            args.out,
+            minutes=15.0 if args.minutes is None else args.minutes,
+            steps=args.steps,
+            states_file=args.states,
+            device=args.device,
+            dtype=args.dtype,
+            seed=args.seed,
+        )
+    )
+    return 0
+
+
 def _vision(args: argparse.Namespace) -> int:
     from nemodiff.training.vision import Settings, train
 
@@ -161,8 +184,7 @@ Steps: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def add_parser(subparsers: Steps) -> argparse.ArgumentParser:
-    """Add `train` with its steps `distill`, `joint`, `sampler`, `vision` and `export` to the command line; each sets
-    func(args) -> exit code."""
+    """Add `train` with its steps to the command line; each sets func(args) -> exit code."""
     parser = subparsers.add_parser("train", help="make the small tri-mode checkpoint")
     _add_steps(parser)
     return parser
@@ -174,6 +196,7 @@ def _add_steps(parser: argparse.ArgumentParser) -> None:
     _add_joint(steps)
     _add_drafter(steps)
     _add_sampler(steps)
+    _add_draft_head(steps)
     _add_vision(steps)
     _add_export(steps)
 
@@ -251,6 +274,19 @@ def _add_sampler(steps: Steps) -> None:
     sampler.add_argument("--dtype")
     sampler.add_argument("--seed", type=whole(0, 2**63 - 1), default=0)
     sampler.set_defaults(func=_sampler)
+
+
+def _add_draft_head(steps: Steps) -> None:
+    head = steps.add_parser("draft-head", help="the draft head, on what masks guess along a checkpoint's own answers")
+    head.add_argument("--checkpoint", default=DEFAULT, help="a name of `checkpoints`, a folder or a hub id")
+    head.add_argument("--out", type=Path, default=DEFAULT_ADAPTER / "draft_head")
+    head.add_argument("--minutes", type=number(0.01, 100_000), help="of collecting (default: 15)")
+    head.add_argument("--steps", type=whole(1, 1_000_000), default=1500, help="of training")
+    head.add_argument("--states", type=Path, help="file to keep what was collected in, or to take it from")
+    head.add_argument("--device")
+    head.add_argument("--dtype")
+    head.add_argument("--seed", type=whole(0, 2**63 - 1), default=0)
+    head.set_defaults(func=_draft_head)
 
 
 def _add_vision(steps: Steps) -> None:

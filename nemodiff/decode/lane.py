@@ -17,6 +17,7 @@ from nemodiff.decode.prefill import Prefill, synchronise
 from nemodiff.decode.stops import StopFinder, Stops
 from nemodiff.decode.tree_plan import MOST_ROWS
 from nemodiff.errors import RequestError
+from nemodiff.model.draft_head import DraftHead
 from nemodiff.model.layout import Layout
 from nemodiff.model.output import Best, Output
 from nemodiff.model.runner import Runner
@@ -39,7 +40,8 @@ class Settings:
     """A Request with the checkpoint's defaults filled in. eos: ids that end an answer, empty to ignore them.
 
     thinking: (answer position at which thinking must have ended, id of </think>), None without a budget.
-    draft, acceptance, ar_weight, rows: see Request. stops: strings that end an answer, None
+    draft, acceptance, ar_weight, rows: see Request. draft_head: what weighs drafts at temperature 0, if anything does.
+    stops: strings that end an answer, None
     without any. A temperature below COLDEST becomes 0.
     """
 
@@ -57,10 +59,13 @@ class Settings:
     ar_weight: float = 1.0
     rows: int | None = None
     stops: Stops | None = None
+    draft_head: DraftHead | None = None
 
     def __post_init__(self) -> None:
         if self.temperature < COLDEST:
             object.__setattr__(self, "temperature", 0.0)
+        if self.temperature:
+            object.__setattr__(self, "draft_head", None)
 
     @property
     def most_rows(self) -> int:

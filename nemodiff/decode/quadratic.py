@@ -7,7 +7,8 @@ from collections.abc import Generator
 import torch
 
 from nemodiff.decode.acceptance import accept
-from nemodiff.decode.lane import LaneRun
+from nemodiff.decode.drafts import Group, chained, wanted
+from nemodiff.decode.lane import Guesses, LaneRun
 from nemodiff.decode.verdict import verdict
 from nemodiff.model.layout import Layout, groups
 from nemodiff.model.output import Output
@@ -37,7 +38,8 @@ def quadratic(lane: LaneRun) -> Generator[Event, None, None]:
         tokens = [newest, *(draft.tokens if draft else [])]
         layout = shapes[len(tokens) - 1]
         with lane.timed():
-            output = lane.run(_rows(lane, tokens, layout), adapter=lane.settings.adapter, layout=layout)
+            rows = _rows(lane, tokens, layout)
+            output = lane.run(rows, adapter=lane.settings.adapter, layout=layout, few=wanted(lane, 1))
             own = layout.masks + layout.again
             behind = [output[start : start + own] for start in range(len(tokens), layout.rows, own)]
             verified = lane.choose(_mixed(lane, output[: len(tokens)], behind), index + 1, causal=True)
@@ -47,13 +49,16 @@ def quadratic(lane: LaneRun) -> Generator[Event, None, None]:
         survivor = None
         if finish is None:
             with lane.timed():
-                survivor = lane.choose(behind[accepted][1 - length :], index + accepted + 2, causal=False)
+                survivor = _drafts(lane, _group(lane, output, behind, tokens, verified, accepted, index))
             survivor = lane.explain(survivor)
             places = range(index + accepted + 2, index + accepted + 1 + length)
             positions += [survivor.position(row, place, "drafted") for row, place in enumerate(places)]
         event = lane.event("verify", index, length, positions, finish)
         event.rows, event.again = layout.rows, layout.again
-        event.groups = _guessed(lane, behind, index)
+        event.groups = []
+        if lane.settings.alternatives:  # for the viewer, outside the clock
+            made = [_group(lane, output, behind, tokens, verified, row, index) for row in range(len(tokens))]
+            event.groups = [_pairs(_drafts(lane, group)) for group in made]
         yield event
         index += accepted + 1
         newest, draft = verified.tokens[accepted], survivor
@@ -88,10 +93,17 @@ def _mixed(lane: LaneRun, ar: Output, behind: list[Output]) -> Output:
     return Output((weight * ar.logits.float().softmax(-1) + (1 - weight) * diffusion.softmax(-1)).log())
 
 
-def _guessed(lane: LaneRun, behind: list[Output], index: int) -> list[list[tuple[int, float]]]:
-    """What every group drafts, (token, confidence) each: for the viewer, outside the clock."""
-    if not lane.settings.alternatives:
-        return []
-    first = 1 - lane.settings.block_length
-    drafts = [lane.choose(rows[first:], index + 2 + group, causal=False) for group, rows in enumerate(behind)]
-    return [list(zip(guesses.tokens, guesses.confidence, strict=True)) for guesses in drafts]
+def _group(
+    lane: LaneRun, output: Output, behind: list[Output], tokens: list[int], verified: Guesses, row: int, index: int
+) -> Group:
+    """The masks behind a verified row which guess the places after the verifier's own token there."""
+    rows = behind[row][1 - lane.settings.block_length :]
+    return Group(rows, output[row : row + 1], tokens[row], verified.tokens[row], index + row + 2)
+
+
+def _drafts(lane: LaneRun, group: Group) -> Guesses:
+    return chained(lane, lane.choose(group.rows, group.index, causal=False), group)
+
+
+def _pairs(guesses: Guesses) -> list[tuple[int, float]]:
+    return list(zip(guesses.tokens, guesses.confidence, strict=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 
 from nemodiff.decode.acceptance import accept
+from nemodiff.decode.drafts import Group, chained, wanted
 from nemodiff.decode.lane import Guesses, LaneRun
 from nemodiff.decode.quadratic import quadratic
 from nemodiff.decode.tree import tree
@@ -22,7 +23,7 @@ def linear(lane: LaneRun) -> Generator[Event, None, None]:
 
     As released: a draft runs [newest token, MASK × (B - 1)] with the adapter on; the verify runs the drafted block
     causally with it off. n accepted drafts give n + 1 new tokens, the last the verifier's own; the cache keeps the
-    block's first n + 1 inputs. The text is AR's.
+    block's first n + 1 inputs. The text is AR's. Beyond the release: a draft head weighs what the draft pass says.
     """
     length, mask = lane.settings.block_length, lane.model.config.mask
     index, guess = 0, lane.first()
@@ -30,7 +31,7 @@ def linear(lane: LaneRun) -> Generator[Event, None, None]:
     finish = lane.ends(newest, 0)
     yield lane.event("prefill", 0, 1, [guess.position(0, 0, "seed")], finish)
     while finish is None:
-        draft = lane.denoise([newest, *[mask] * (length - 1)], index, adapter=lane.settings.adapter)
+        draft = _draft(lane, [newest, *[mask] * (length - 1)], index)
         drafted = [draft.position(row, index + 1 + row, "drafted") for row in range(length - 1)]
         yield lane.event("draft", index, length, drafted)
         accepted, verified = _verify(lane, [newest, *draft.tokens], draft, index + 1)
@@ -39,6 +40,19 @@ def linear(lane: LaneRun) -> Generator[Event, None, None]:
         yield lane.event("verify", index, length, positions, finish)
         index += accepted + 1
         newest = verified.tokens[accepted]
+
+
+def _draft(lane: LaneRun, block: list[int], index: int) -> Guesses:
+    """The draft pass; what it says of a place is weighed by the place before it, where there is a draft head."""
+    if lane.settings.draft_head is None:
+        return lane.denoise(block, index, adapter=lane.settings.adapter)
+    rows = slice(0, -1) if lane.model.config.shift_logits else slice(1, None)
+    with lane.timed():
+        output = lane.run(block, causal=False, adapter=lane.settings.adapter, rows=rows, few=wanted(lane, 1))
+        draft = lane.choose(output, index + 1, causal=False)
+        group = Group(output[1:], output[:1], block[0], draft.tokens[0], index + 2, causal=False)
+        draft = chained(lane, draft, group)
+    return lane.explain(draft)
 
 
 def _verify(lane: LaneRun, block: list[int], draft: Guesses, index: int) -> tuple[int, Guesses]:

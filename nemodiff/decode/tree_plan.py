@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from nemodiff.model.row_costs import RowCosts
+
+#: Drafts of a place: (token, probability), best first.
+Ranked = Sequence[tuple[int, float]]
+#: The drafts of a distance (1 first) behind a token at the distance before.
+Behind = Callable[[int, int], Ranked]
 
 #: Drafts of a distance that may become nodes; distances that a group may draft; groups and nodes of one forward.
 BRANCHES, MOST_MASKS, MOST_GROUPS, MOST_NODES = 10, 8, 8, 48
@@ -63,25 +68,29 @@ class Tree:
         return 1 + len(self.nodes) + len(self.behind) * self.masks
 
 
-def grow(drafts: Sequence[Sequence[tuple[int, float]]], most: int) -> list[Node]:
+def grow(drafts: Sequence[Ranked], most: int, behind: Behind | None = None) -> list[Node]:
     """The `most` likeliest candidates, best first, so that every one comes after its parent.
 
-    drafts: by distance from the newest token, 1 first: (token, probability), best first.
+    drafts: by distance from the newest token, 1 first. behind: what they are behind a certain candidate, where they
+    depend on it.
     """
     nodes: list[Node] = []
+    following = [drafts[0] if drafts else ()]  # of every row the drafts of the place behind it
     heap: list[tuple[float, int, int, int, int, float]] = []  # -probability, order, parent, depth, rank, parent's
 
     def offer(parent: int, depth: int, rank: int, before: float) -> None:
-        if depth <= len(drafts) and rank < len(drafts[depth - 1]):
-            probability = before * drafts[depth - 1][rank][1]
+        if rank < len(following[parent]):
+            probability = before * following[parent][rank][1]
             if probability > 0:
                 heapq.heappush(heap, (-probability, len(heap) + len(nodes) * 64, parent, depth, rank, before))
 
     offer(0, 1, 0, 1.0)
     while heap and len(nodes) < most:
         minus, _, parent, depth, rank, before = heapq.heappop(heap)
-        token, share = drafts[depth - 1][rank]
+        token, share = following[parent][rank]
         nodes.append(Node(token, parent, depth, share, -minus))
+        deeper = () if depth == len(drafts) else behind(depth + 1, token) if behind else drafts[depth]
+        following.append(deeper)
         offer(len(nodes), depth + 1, 0, -minus)
         offer(parent, depth, rank + 1, before)
     return nodes
@@ -103,10 +112,10 @@ class Planner:
         self._tokens, self._ms = 6.0, 4 * costs.of(6)
         self._nodes = 4.0
 
-    def plan(self, drafts: Sequence[Sequence[tuple[int, float]]], left: int) -> Tree:
-        """The next forward. drafts: what the group behind the newest token guessed, as for `grow`; empty where there
-        was none. left: places of the answer that are still open, the verifier's own included."""
-        nodes = grow(drafts[: max(left - 1, 0)], min(MOST_NODES, self._most - 1))
+    def plan(self, drafts: Sequence[Ranked], left: int, behind: Behind | None = None) -> Tree:
+        """The next forward. drafts, behind: what the group behind the newest token guessed, as for `grow`; empty where
+        there was none. left: places of the answer that are still open, the verifier's own included."""
+        nodes = grow(drafts[: max(left - 1, 0)], min(MOST_NODES, self._most - 1), behind)
         worth = 0.0 if self._rows else self._tokens / self._ms
         groups_of = self._values(worth, left)
         ends, accepted, best, sizes = [1.0], 0.0, -math.inf, (0, 0, 0)

@@ -31,6 +31,8 @@ class Defaults:
     #: How self-speculation drafts on the page and in the benches. A program's request that says nothing drafts
     #: linearly, as released: its acceptance lengths are the paper's.
     draft: str = "linear"
+    #: Whether a draft head came with it.
+    draft_head: bool = False
 
     def threshold_of(self, sampler: str) -> float:
         """The threshold that a request without one gets."""
@@ -49,6 +51,7 @@ class Defaults:
             block_length=block_length,
             threshold=self.threshold_of(request.sampler) if request.threshold is None else request.threshold,
             order=request.order or self.order,
+            draft_head=request.draft_head and self.draft_head and not request.temperature,
             steps=min(request.steps or max(1, block_length // 2), block_length - 1),
         )
 

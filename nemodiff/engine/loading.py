@@ -18,6 +18,7 @@ from nemodiff.json_fields import Fields
 from nemodiff.model.adapter import merge_adapter
 from nemodiff.model.config import ModelConfig, VisionConfig
 from nemodiff.model.cpu import quantise
+from nemodiff.model.draft_head import DraftHead, load_head
 from nemodiff.model.memory import shortage
 from nemodiff.model.runner import Runner
 from nemodiff.model.transformer import Transformer
@@ -68,13 +69,13 @@ def load(
     runner = open_runner(config)
     if replacing:
         replacing.close()
-    sampler = _trained_sampler(files, runner)
+    sampler, draft_head = _trained_sampler(files, runner), _draft_head(files, runner)
     if sampler:
         defaults = dataclasses.replace(defaults, trained_threshold=sampler.threshold)
     sight = _sight(files, config, lambda seeing: open_runner(seeing, runner)) if files.vision else None
     if sight and not lazy_sight:
         sight.open()
-    return Engine(files.name, runner, tokenizer, defaults, sampler, sight)
+    return Engine(files.name, runner, tokenizer, defaults, sampler, sight, draft_head)
 
 
 def _model(
@@ -110,6 +111,16 @@ def _trained_sampler(files: Files, model: Runner) -> TrainedSampler | None:
     sampler = load_sampler(folder)
     sampler.attach(model.embed.weight)
     return sampler
+
+
+def _draft_head(files: Files, model: Runner) -> DraftHead | None:
+    """The draft head in the folder `draft_head` beside the adapter, or beside the weights; None where there is none."""
+    folder = (files.adapter or files.weights) / "draft_head"
+    if not (folder / "draft_head_config.json").is_file():
+        return None
+    head = load_head(folder)
+    head.attach(model.embed.weight)
+    return head
 
 
 def obstacles(

@@ -24,6 +24,7 @@ from nemodiff.engine.devices import describe_device
 from nemodiff.engine.interface import Bounds, Defaults, EngineInterface, Events
 from nemodiff.engine.sight import Sight
 from nemodiff.errors import CheckpointError, RequestError
+from nemodiff.model.draft_head import DraftHead
 from nemodiff.model.layout import Layout
 from nemodiff.model.memory import enough_memory, peak, reset_peak
 from nemodiff.model.row_costs import look_again
@@ -57,13 +58,16 @@ class Engine(EngineInterface):
         defaults: Defaults,
         sampler: TrainedSampler | None = None,
         sight: Sight | None = None,
+        draft_head: DraftHead | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self._model: Runner | None = model
         self.tokenizer = tokenizer
-        self.defaults = defaults
+        self.defaults = replace(defaults, draft_head=draft_head is not None)
         #: The trained sampler that came with the checkpoint, if one did.
         self.sampler = sampler
+        #: The draft head that came with it.
+        self.draft_head = draft_head
         self._sight = sight or Sight.of(model)
         self.dtype = model.dtype_name
         self.device = describe_device(model.device)
@@ -348,6 +352,7 @@ class Engine(EngineInterface):
             ar_weight=request.ar_weight,
             rows=request.rows,
             stops=self._stops(request),
+            draft_head=self.draft_head if request.draft_head else None,
         )
 
     def _stops(self, request: Request) -> Stops | None:

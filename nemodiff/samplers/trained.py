@@ -3,18 +3,16 @@ top-1 is what the block will finally hold (appendix A of the model's paper, whos
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nemodiff.errors import CheckpointError
 from nemodiff.json_fields import Fields
+from nemodiff.network_files import load_network, save_network
 from nemodiff.samplers.topk import largest
 
 #: How many predictions a position's features describe.
@@ -186,33 +184,17 @@ def principal_components(embedding: Tensor, components: int) -> tuple[Tensor, Te
 
 def save_sampler(sampler: TrainedSampler, folder: Path, notes: dict) -> Path:
     """Write sampler.safetensors (fp16) and sampler_config.json into `folder`; `notes` say how it was made."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().cpu().half().contiguous() for name, tensor in sampler.state_dict().items()}
-    save_file(tensors, folder / "sampler.safetensors")
-    text = json.dumps({"model_type": "nemodiff_sampler", **asdict(sampler.config), **notes}, indent=2)
-    (folder / "sampler_config.json").write_text(text + "\n", encoding="utf-8")
-    return folder / "sampler.safetensors"
+    return save_network(sampler, folder, "sampler", asdict(sampler.config) | notes)
 
 
 def load_sampler(folder: Path) -> TrainedSampler:
     """Read what `save_sampler` wrote. Raises CheckpointError."""
-    damaged = f"{folder.name}'s trained sampler cannot be read: fetch the checkpoint again."
-    try:
-        config = Fields(json.loads((folder / "sampler_config.json").read_text(encoding="utf-8")), "sampler_config.json")
-        sizes = {name: config.count(name, most=most) for name, most in _LARGEST.items()}
-        if sizes["width"] % sizes["heads"]:
-            raise ValueError("heads")
-        with torch.device("meta"):  # sizes that the file does not have take no memory
-            sampler = TrainedSampler(SamplerConfig(**sizes))
-        sampler.threshold = config.number("threshold", sampler.threshold, 0, 1)
-        tensors = {k: t.float() for k, t in load_file(folder / "sampler.safetensors").items()}
-        sampler.load_state_dict(tensors, assign=True)
-    except (OSError, ValueError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(damaged) from error
-    if any(not bool(tensor.isfinite().all()) for tensor in tensors.values()):
-        odd = next(name for name, tensor in tensors.items() if not bool(tensor.isfinite().all()))
-        raise CheckpointError(
-            f"{folder.name}/sampler.safetensors is damaged: {odd} holds values that are no finite numbers; "
-            "fetch the checkpoint again."
-        )
-    return sampler.eval().requires_grad_(False)
+    return load_network(folder, "sampler", "trained sampler", _LARGEST, _sized)
+
+
+def _sized(sizes: dict[str, int], config: Fields) -> TrainedSampler:
+    if sizes["width"] % sizes["heads"]:
+        raise ValueError("heads")
+    sampler = TrainedSampler(SamplerConfig(**sizes))
+    sampler.threshold = config.number("threshold", sampler.threshold, 0, 1)
+    return sampler

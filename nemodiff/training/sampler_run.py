@@ -22,13 +22,13 @@ OPEN_SHARE = 0.3
 PRECISIONS = (0.9, 0.95, 0.98, 0.99)
 
 
-def prompts_of(count: int, seed: int = 0, *, held_out: bool = False) -> list[str]:
+def prompts_of(count: int, seed: int = 0, *, held_out: bool = False, open_share: float = OPEN_SHARE) -> list[str]:
     """Structured and open prompts in random order: trained ones, or held-out ones."""
     rng = random.Random(f"sampler/{seed}/{held_out}")
     chats = list(HELD_OUT_PROMPTS) if held_out else [prompt for _, prompt in open_prompts(seed)[: 4 * count]]
     chosen = []
     for i in range(count):
-        if rng.random() < OPEN_SHARE:
+        if rng.random() < open_share:
             chosen.append(rng.choice(chats))
         else:
             chosen.append(instance(rng.choice(TRAINED_FAMILIES), f"sampler-{seed}-{i}", held_out=held_out)[0])

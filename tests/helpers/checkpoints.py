@@ -14,6 +14,7 @@ from nemodiff.checkpoints.tokenizer import Tokenizer
 from nemodiff.engine.local import Defaults, Engine
 from nemodiff.model.cpu import CpuModel, int8_obstacle, quantise
 from nemodiff.model.cuda.graph_runner import GraphRunner
+from nemodiff.model.draft_head import DraftHead, HeadConfig
 from nemodiff.model.transformer import Transformer
 from nemodiff.model.weights import load_model
 from nemodiff.samplers.trained import SamplerConfig, TrainedSampler, principal_components, save_sampler
@@ -61,7 +62,8 @@ def write_llama(model: LlamaForCausalLM, folder: Path, **config) -> Path:
 
 def with_graphs(engine: Engine) -> Engine:
     """The same model behind another engine, in forwards of fixed shapes: on a CPU nothing asks for them."""
-    return Engine(engine.checkpoint, GraphRunner(engine.model), engine.tokenizer, engine.defaults, engine.sampler)
+    parts = engine.tokenizer, engine.defaults, engine.sampler
+    return Engine(engine.checkpoint, GraphRunner(engine.model), *parts, draft_head=engine.draft_head)
 
 
 def write_chat(folder: Path, endless: bool = False) -> Path:
@@ -96,6 +98,18 @@ def random_sampler(embedding: torch.Tensor) -> TrainedSampler:
     return sampler
 
 
+def random_head(embedding: torch.Tensor) -> DraftHead:
+    """A small draft head with random weights, large enough to change what is drafted, for an embedding table
+    [vocab, hidden]."""
+    torch.manual_seed(0)
+    head = DraftHead(HeadConfig(*embedding.shape, components=6, width=8, rank=4))
+    for parameter in head.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    head.mean, head.projection = principal_components(embedding, 6)
+    head.attach(embedding)
+    return head.eval().requires_grad_(False)
+
+
 INT8 = int8_obstacle(torch.device("cpu")) is None
 
 
@@ -114,6 +128,13 @@ def load_as(folder: Path, dtype: torch.dtype) -> Transformer | CpuModel:
 def open_engine(folder: Path, dtype: torch.dtype = torch.float32, **defaults) -> Engine:
     model = load_model(folder, "cpu", dtype)
     return Engine(folder.name, model, Tokenizer(folder), Defaults(**defaults))
+
+
+def with_head(folder: Path, dtype: torch.dtype = torch.float32) -> Engine:
+    """A folder's model with a random draft head."""
+    model = load_as(folder, dtype)
+    head = random_head(model.embed.weight.float())
+    return Engine(folder.name, model, Tokenizer(folder), Defaults(), draft_head=head)
 
 
 def write_syllables(folder: Path, layers: int = SHAPE["num_hidden_layers"]) -> Path:

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 #: From what everybody needs to what nobody imports. What lies at the top of a package is a layer by itself.
 ORDER = (
     *("nemodiff.errors", "nemodiff.files", "nemodiff.cache_folder", "nemodiff.json_fields", "nemodiff.markdown"),
+    "nemodiff.network_files",
     *("nemodiff.setting_kinds", "nemodiff.settings"),
     "nemodiff.conversation",
     *("nemodiff.trace", "nemodiff.pictures"),

@@ -39,7 +39,14 @@ class Where:
         engine = load(str(folder), device="cpu", dtype=dtype, report=report)
         if not graphs or not isinstance(engine.model, Transformer):
             return engine
-        return Engine(engine.checkpoint, GraphRunner(engine.model), engine.tokenizer, engine.defaults, engine.sampler)
+        return Engine(
+            engine.checkpoint,
+            GraphRunner(engine.model),
+            engine.tokenizer,
+            engine.defaults,
+            engine.sampler,
+            draft_head=engine.draft_head,
+        )
 
     def free(self) -> None:
         """Give back what the allocator holds."""

@@ -384,6 +384,7 @@ function settingsOf(request) {
     parts.push("quadratic drafts");
     if (request.ar_weight < 1) parts.push(`verifier ${Number(request.ar_weight).toFixed(2)} AR`);
   }
+  if (request.draft_head && request.modes?.includes("self-speculation")) parts.push("draft head");
   if (request.stop?.length) parts.push(`stops at ${request.stop.map((one) => `“${seen(String(one)).replace(/[\n\t]/g, glyphs)}”`).join(" or ")}`);
   if (request.temperature != null) parts.push(`temperature ${request.temperature}`);
   if (request.temperature > 0) parts.push(`seed ${request.seed}`);

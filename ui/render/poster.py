@@ -171,7 +171,8 @@ def how(trace: Trace, lane: Lane) -> str:
         parts.append("from the left" if request.get("order") == "leftmost" else "")
     else:
         draft = request.get("draft") or "linear"
-        parts = [f"{draft} drafts", blocks if draft != "tree" else _rows(request.get("rows"))]
+        head = " with a draft head" if request.get("draft_head") is True else ""
+        parts = [f"{draft} drafts{head}", blocks if draft != "tree" else _rows(request.get("rows"))]
     temperature = request.get("temperature")
     parts.append(f"temperature {temperature:g}" if isinstance(temperature, int | float) and temperature else "")
     return seen(", ".join(filter(None, parts)))
