@@ -22,6 +22,8 @@ from nemodiff.trace.events import Lane
 
 #: Budgets of rows; None: what rows cost here decides.
 ROWS = (8, 12, 16, 24, 32, 64, None)
+#: What a way without the checkpoint's draft head is called besides.
+_WITHOUT = ", no head"
 #: Distances and ranks that the table of calibration names.
 _DISTANCES, _RANKS = 6, 3
 
@@ -58,12 +60,15 @@ def run(
 def measure(
     engine: Engine, examples: Sequence[Example], max_new_tokens: int, rows: Sequence[int | None] = ROWS
 ) -> list[TreeRun]:
-    """Linear drafts of 8, quadratic ones of 4 and 8, and a tree at every budget, each in a race against AR."""
+    """Linear drafts of 8, quadratic ones of 4 and 8, and a tree at every budget, each in a race against AR; where there
+    is a draft head, with it and without."""
     ways: list[tuple[str, dict[str, Any]]] = [
         ("linear, block 8", {"draft": "linear", "block_length": 8}),
         *((f"quadratic, block {length}", {"draft": "quadratic", "block_length": length}) for length in (4, 8)),
         *((f"tree, {budget or 'auto'}", {"draft": "tree", "rows": budget}) for budget in rows),
     ]
+    if engine.defaults.draft_head:
+        ways += [(f"{way}{_WITHOUT}", {**options, "draft_head": False}) for way, options in ways]
     found = []
     for example in examples:
         print(f"trees: {example.label} …", file=sys.stderr, flush=True)
@@ -129,7 +134,7 @@ def calibration(found: Sequence[TreeRun]) -> str:
     were."""
     cells: dict[tuple[int, int], list[tuple[float, bool]]] = defaultdict(list)
     for run in found:
-        for event in run.lane.events:
+        for event in () if run.way.endswith(_WITHOUT) else run.lane.events:
             for distance, rank, share, accepted in outcomes(event):
                 cells[min(distance, _DISTANCES), min(rank, _RANKS)].append((share, accepted))
     rows = []
