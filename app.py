@@ -11,8 +11,6 @@ try:  # On ZeroGPU this has to come before torch; elsewhere it changes nothing.
 except ImportError:
     lend = None
 
-import torch
-
 import nemodiff
 from nemodiff.engine.interface import EngineInterface
 from ui.backends import remote, zero
@@ -46,6 +44,8 @@ def main() -> int:
         return 2
     logs.set_up(settings.log)
     if settings.threads:
+        import torch  # not before nemodiff, which says how its threads wait
+
         torch.set_num_threads(settings.threads)
     engine: EngineInterface | None = None
     problem = ""

@@ -5,8 +5,14 @@ What is named here is imported when it is first used: a trace can be recorded, r
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+# Behind each of their operations torch's threads (GNU OpenMP's) would spin on, on the cores that the CPU kernels need
+# for the next forward. It is read when torch is first imported.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 if TYPE_CHECKING:
     from nemodiff.engine.loading import load, obstacles

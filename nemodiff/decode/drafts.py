@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -110,14 +111,32 @@ def draft(lane: LaneRun, group: Group) -> list[Drafts]:
         return []
     if lane.settings.temperature:
         return _at_a_temperature(lane, group)
-    count = max(BRANCHES, lane.settings.alternatives)
-    mask = lane.model.config.mask
+    with _one_thread(lane.model.device):
+        return _likeliest(lane, group)
+
+
+@contextmanager
+def _one_thread(device: torch.device) -> Iterator[None]:
+    """So little work that to wake a second thread of torch's takes longer than the work."""
+    count = torch.get_num_threads() if device.type == "cpu" else 1
+    if count == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(count)
+
+
+def _likeliest(lane: LaneRun, group: Group) -> list[Drafts]:
+    head, mask, count = lane.settings.draft_head, lane.model.config.mask, max(BRANCHES, lane.settings.alternatives)
     own = guessed(group.rows, wanted(lane, count), mask)
     drafts = [Drafts(ranked) for ranked in _ranked(own.tokens[:, :count], own.log_shares[:, :count])]
-    if lane.settings.draft_head is None:
+    if head is None:
         return drafts
     predicted = guessed(group.predicted, CANDIDATES, None if group.causal else mask)
-    tokens, log_shares = _weighed(lane.settings.draft_head, own, predicted, group)
+    tokens, log_shares = _weighed(head, own, predicted, group)
     values, order = log_shares.topk(min(count, log_shares.shape[-1]), dim=-1)
     chosen = own.tokens[:, None].expand_as(log_shares).gather(-1, order)
     lists = zip(tokens.tolist(), zip(chosen.tolist(), values.exp().tolist(), strict=True), strict=True)

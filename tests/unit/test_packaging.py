@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -62,3 +64,21 @@ def test_a_wheel_brings_what_lies_beside_the_package(tmp_path: Path, monkeypatch
     wanted |= {f"nemodiff/installed/{path.relative_to(ROOT).as_posix()}" for path in beside if path.is_file()}
     assert wanted <= names
     assert {f"nemodiff/trace/viewer/{name}" for name in ("replay.js", "replay.css", "beside.js", "beside.css")} <= names
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [({}, "0"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")]
+)
+def test_torchs_threads_do_not_spin_beside_the_kernels_unless_somebody_says_so(before: dict, after: str) -> None:
+    """What is imported with the package leaves torch to whoever needs it: only before it comes this has an effect."""
+    asked = "import os, sys, nemodiff; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+    kept = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    told = subprocess.run(
+        [sys.executable, "-c", asked],
+        env=kept | before,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.split() == [after, "False"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,12 +37,11 @@ class CpuCache:
         if isinstance(rows, int):
             self.length += rows
             return
-        source = torch.tensor(rows, dtype=torch.long) + self.length
-        target = torch.arange(len(rows)) + self.length
-        self.values[:, :, target] = self.values[:, :, source]
-        block, lane = source // _BLOCK, source % _BLOCK
-        moved = self.keys[:, :, block, :, lane]
-        self.keys[:, :, target // _BLOCK, :, target % _BLOCK] = moved
+        if moved := [place for place in enumerate(rows) if place[0] != place[1]]:
+            target, source = np.array(moved).T + self.length
+            keys, values = self.keys.numpy(), self.values.numpy()
+            values[:, :, target] = values[:, :, source]
+            keys[:, :, target // _BLOCK, :, target % _BLOCK] = keys[:, :, source // _BLOCK, :, source % _BLOCK]
         self.length += len(rows)
 
     def copy(self) -> CpuCache:
