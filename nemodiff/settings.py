@@ -226,10 +226,7 @@ class Decoding:
         True,
         Flag(),
         "weigh drafts by the token before them, at temperature 0, where the checkpoint has a draft head",
-        label="draft head",
-        more=True,
-        explained="The diffusion pass guesses every place by itself. The draft head, a small network, weighs these "
-        "guesses by the token before them, so that more drafts are accepted. The text stays AR's.",
+        on=("cli", "api"),
     )
 
 

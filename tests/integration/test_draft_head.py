@@ -76,7 +76,7 @@ class Slow(Obvious):
         grown = {}
         for candidate, share in own.items():
             weight = float(pair @ head.candidate(self.embedded(candidate))) / head.config.rank**0.5
-            grown[candidate] = math.exp(share + weight)
+            grown[candidate] = math.exp(share + max(-20.0, min(weight, 20.0)))
         total = sum(grown.values()) + 1 - sum(map(math.exp, own.values()))
         return {candidate: share / total for candidate, share in grown.items()}
 
