@@ -1,8 +1,9 @@
 """`python -m nemodiff train …`: distil chat from the base, train jointly, export, train what goes beside it."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from nemodiff import command
 from nemodiff.checkpoints.catalogue import DEFAULT, base_weights
@@ -119,48 +120,26 @@ def _drafter(args: argparse.Namespace) -> int:
 def _sampler(args: argparse.Namespace) -> int:
     from nemodiff.training.sampler_run import run
 
-    check_folder(args.out, "sampler")
-    if args.states and is_there(args.states):
-        refuse_unused(args, "--states FILE", ("minutes",), "its trajectories are there already")
-    else:
-        check_file(args.states, "trajectories")
-    print(
-        run(
-            args.checkpoint,
-            args.out,
-            size=args.size,
-            minutes=12.0 if args.minutes is None else args.minutes,
-            steps=args.steps,
-            block_length=args.block_length,
-            states_file=args.states,
-            device=args.device,
-            dtype=args.dtype,
-            seed=args.seed,
-        )
-    )
-    return 0
+    more = {"size": args.size, "block_length": args.block_length}
+    return _collecting(args, run, "sampler", "trajectories", **more)
 
 
 def _draft_head(args: argparse.Namespace) -> int:
     from nemodiff.training.draft_head import run
 
-    check_folder(args.out, "draft head")
+    return _collecting(args, run, "draft head", "groups")
+
+
+def _collecting(args: argparse.Namespace, run: Callable[..., str], made: str, collected: str, **more: Any) -> int:
+    """A step that collects something of a checkpoint's runs, or takes it from --states, and trains a network on it."""
+    check_folder(args.out, made)
     if args.states and is_there(args.states):
-        refuse_unused(args, "--states FILE", ("minutes",), "its groups are there already")
+        refuse_unused(args, "--states FILE", ("minutes",), f"its {collected} are there already")
     else:
-        check_file(args.states, "groups")
-    print(
-        run(
-            args.checkpoint,
-            args.out,
-            minutes=15.0 if args.minutes is None else args.minutes,
-            steps=args.steps,
-            states_file=args.states,
-            device=args.device,
-            dtype=args.dtype,
-            seed=args.seed,
-        )
-    )
+        check_file(args.states, collected)
+    where = {"device": args.device, "dtype": args.dtype, "seed": args.seed}
+    minutes = args.usual_minutes if args.minutes is None else args.minutes
+    print(run(args.checkpoint, args.out, minutes=minutes, steps=args.steps, states_file=args.states, **where, **more))
     return 0
 
 
@@ -263,30 +242,29 @@ def _add_drafter(steps: Steps) -> None:
 
 def _add_sampler(steps: Steps) -> None:
     sampler = steps.add_parser("sampler", help="the trained sampler, on a checkpoint's own denoising trajectories")
-    sampler.add_argument("--checkpoint", default=DEFAULT, help="a name of `checkpoints`, a folder or a hub id")
-    sampler.add_argument("--out", type=Path, default=DEFAULT_ADAPTER / "sampler")
     sampler.add_argument("--size", choices=SIZES, default="small")
-    sampler.add_argument("--minutes", type=number(0.01, 100_000), help="of collecting trajectories (default: 12)")
-    sampler.add_argument("--steps", type=whole(1, 1_000_000), default=600, help="of training")
     sampler.add_argument("--block-length", type=whole(2, 64))
-    sampler.add_argument("--states", type=Path, help="file to keep the trajectories in, or to take them from")
-    sampler.add_argument("--device")
-    sampler.add_argument("--dtype")
-    sampler.add_argument("--seed", type=whole(0, 2**63 - 1), default=0)
+    _add_collecting(sampler, "sampler", "trajectories", minutes=12, steps=600)
     sampler.set_defaults(func=_sampler)
 
 
 def _add_draft_head(steps: Steps) -> None:
     head = steps.add_parser("draft-head", help="the draft head, on what masks guess along a checkpoint's own answers")
-    head.add_argument("--checkpoint", default=DEFAULT, help="a name of `checkpoints`, a folder or a hub id")
-    head.add_argument("--out", type=Path, default=DEFAULT_ADAPTER / "draft_head")
-    head.add_argument("--minutes", type=number(0.01, 100_000), help="of collecting (default: 15)")
-    head.add_argument("--steps", type=whole(1, 1_000_000), default=1500, help="of training")
-    head.add_argument("--states", type=Path, help="file to keep what was collected in, or to take it from")
-    head.add_argument("--device")
-    head.add_argument("--dtype")
-    head.add_argument("--seed", type=whole(0, 2**63 - 1), default=0)
+    _add_collecting(head, "draft_head", "groups of masks", minutes=15, steps=1500)
     head.set_defaults(func=_draft_head)
+
+
+def _add_collecting(parser: argparse.ArgumentParser, folder: str, collected: str, minutes: int, steps: int) -> None:
+    """The options of a step that `_collecting` runs."""
+    parser.add_argument("--checkpoint", default=DEFAULT, help="a name of `checkpoints`, a folder or a hub id")
+    parser.add_argument("--out", type=Path, default=DEFAULT_ADAPTER / folder)
+    parser.add_argument("--minutes", type=number(0.01, 100_000), help=f"of collecting {collected} (default: {minutes})")
+    parser.set_defaults(usual_minutes=minutes)
+    parser.add_argument("--steps", type=whole(1, 1_000_000), default=steps, help="of training")
+    parser.add_argument("--states", type=Path, help=f"file to keep the {collected} in, or to take them from")
+    parser.add_argument("--device")
+    parser.add_argument("--dtype")
+    parser.add_argument("--seed", type=whole(0, 2**63 - 1), default=0)
 
 
 def _add_vision(steps: Steps) -> None:

@@ -68,7 +68,7 @@ def chain(drafts: Sequence[Drafts]) -> list[Drafts]:
     """The drafts of successive places, each behind the likeliest one before it; of the first as they are."""
     found: list[Drafts] = []
     for place in drafts:
-        found.append(place.behind(found[-1].ranked[0][0]) if found else place)
+        found.append(place.behind(found[-1].first[0]) if found else place)
     return found
 
 
@@ -132,7 +132,7 @@ def _one_thread(device: torch.device) -> Iterator[None]:
 def _likeliest(lane: LaneRun, group: Group) -> list[Drafts]:
     head, mask, count = lane.settings.draft_head, lane.model.config.mask, max(BRANCHES, lane.settings.alternatives)
     own = guessed(group.rows, wanted(lane, count), mask)
-    drafts = [Drafts(ranked) for ranked in _ranked(own.tokens[:, :count], own.log_shares[:, :count])]
+    drafts = [Drafts(ranked) for ranked in _ranked(own.tokens[:, :count], own.log_shares[:, :count].exp())]
     if head is None:
         return drafts
     predicted = guessed(group.predicted, CANDIDATES, None if group.causal else mask)
@@ -140,7 +140,7 @@ def _likeliest(lane: LaneRun, group: Group) -> list[Drafts]:
     values, order = log_shares.topk(min(count, log_shares.shape[-1]), dim=-1)
     chosen = own.tokens[:, None].expand_as(log_shares).gather(-1, order)
     lists = zip(tokens.tolist(), zip(chosen.tolist(), values.exp().tolist(), strict=True), strict=True)
-    given = [dict(zip(parents, zip(*behind, strict=True), strict=True)) for parents, behind in lists]
+    given = [dict(zip(parents, zip(*ranks, strict=True), strict=True)) for parents, ranks in lists]
     drafts = [replace(place, given=found) for place, found in zip(drafts, given, strict=True)]
     return [drafts[0].behind(group.newest), *drafts[1:]]
 
@@ -168,8 +168,8 @@ def guessed(output: Output, count: int, mask: int | None) -> Guessed:
     return Guessed(tokens, values)
 
 
-def _ranked(tokens: Tensor, log_shares: Tensor) -> list[list[tuple[int, float]]]:
-    return [list(zip(*place, strict=True)) for place in zip(tokens.tolist(), log_shares.exp().tolist(), strict=True)]
+def _ranked(tokens: Tensor, shares: Tensor) -> list[list[tuple[int, float]]]:
+    return [list(zip(*place, strict=True)) for place in zip(tokens.tolist(), shares.tolist(), strict=True)]
 
 
 def _at_a_temperature(lane: LaneRun, group: Group) -> list[Drafts]:
@@ -183,10 +183,10 @@ def _at_a_temperature(lane: LaneRun, group: Group) -> list[Drafts]:
     count = min(BRANCHES, logits.shape[-1])
     probabilities, tokens = largest(shares, count)
     if not draws_drafts(lane):
-        return [Drafts(ranked) for ranked in _ranked(tokens, probabilities.log())]
+        return [Drafts(ranked) for ranked in _ranked(tokens, probabilities)]
     # Draws without replacement: the order of logits with noise (Gumbel top-k).
     drawn = largest(logits + lane.noise.gumbel("draft", places, logits), count)[1]
-    return [Drafts(ranked, shares[row]) for row, ranked in enumerate(_ranked(drawn, probabilities.log()))]
+    return [Drafts(ranked, shares[row]) for row, ranked in enumerate(_ranked(drawn, probabilities))]
 
 
 def chained(lane: LaneRun, guesses: Guesses, group: Group) -> Guesses:

@@ -167,6 +167,11 @@ class LaneRun:
         inputs = torch.tensor(tokens, device=self.model.device)
         return self.model.forward(inputs, self.cache, causal=causal, adapter=adapter, layout=layout, rows=rows, few=few)
 
+    @property
+    def guessing(self) -> slice:
+        """The rows of a bidirectional forward over a block that guess its positions behind the first."""
+        return slice(0, -1) if self.model.config.shift_logits else slice(1, None)
+
     def denoise(
         self,
         block: list[int],
@@ -181,8 +186,9 @@ class LaneRun:
         Returns guesses for positions start + 1 and on (len(block) - 1 rows), whichever row the checkpoint reads them
         off: the position's own, or the one before it (`shift_logits`). barred: see `forward`.
         """
-        rows = slice(0, -1) if self.model.config.shift_logits else slice(1, None)
-        return self.forward(block, start + 1, causal=False, adapter=adapter, rows=rows, measure=measure, barred=barred)
+        return self.forward(
+            block, start + 1, causal=False, adapter=adapter, rows=self.guessing, measure=measure, barred=barred
+        )
 
     def event(self, phase: str, start: int, length: int, positions: list[Position], finish: str | None = None) -> Event:
         event = Event(self.mode, self.forwards, phase, self.clock_ms, start, length, positions, finish)

@@ -44,11 +44,9 @@ def linear(lane: LaneRun) -> Generator[Event, None, None]:
 
 def _draft(lane: LaneRun, block: list[int], index: int) -> Guesses:
     """The draft pass; what it says of a place is weighed by the place before it, where there is a draft head."""
-    if lane.settings.draft_head is None:
-        return lane.denoise(block, index, adapter=lane.settings.adapter)
-    rows = slice(0, -1) if lane.model.config.shift_logits else slice(1, None)
+    adapter = lane.settings.adapter
     with lane.timed():
-        output = lane.run(block, causal=False, adapter=lane.settings.adapter, rows=rows, few=wanted(lane, 1))
+        output = lane.run(block, causal=False, adapter=adapter, rows=lane.guessing, few=wanted(lane, 1))
         draft = lane.choose(output, index + 1, causal=False)
         group = Group(output[1:], output[:1], block[0], draft.tokens[0], index + 2, causal=False)
         draft = chained(lane, draft, group)

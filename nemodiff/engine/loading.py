@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -25,6 +27,8 @@ from nemodiff.model.transformer import Transformer
 from nemodiff.model.weights import LORA, check_files, load_draft_lora, load_model, read_config, read_json
 from nemodiff.request import DRAFTS, ORDERS
 from nemodiff.samplers.trained import TrainedSampler, load_sampler
+
+Network = TypeVar("Network", TrainedSampler, DraftHead)
 
 
 def load(
@@ -69,7 +73,8 @@ def load(
     runner = open_runner(config)
     if replacing:
         replacing.close()
-    sampler, draft_head = _trained_sampler(files, runner), _draft_head(files, runner)
+    sampler = _network(files, "sampler", load_sampler, runner)
+    draft_head = _network(files, "draft_head", load_head, runner)
     if sampler:
         defaults = dataclasses.replace(defaults, trained_threshold=sampler.threshold)
     sight = _sight(files, config, lambda seeing: open_runner(seeing, runner)) if files.vision else None
@@ -103,24 +108,15 @@ def _sight(files: Files, config: ModelConfig, open_runner: Callable[[ModelConfig
     return Sight(vision, lambda: open_runner(dataclasses.replace(config, vision=vision)))
 
 
-def _trained_sampler(files: Files, model: Runner) -> TrainedSampler | None:
-    """The sampler in the folder `sampler` beside the adapter, or beside the weights; None where there is none."""
-    folder = (files.adapter or files.weights) / "sampler"
-    if not (folder / "sampler_config.json").is_file():
+def _network(files: Files, name: str, read: Callable[[Path], Network], model: Runner) -> Network | None:
+    """A small network in the folder `name` beside the adapter, or beside the weights, attached to the model's
+    embeddings; None where there is none."""
+    folder = (files.adapter or files.weights) / name
+    if not (folder / f"{name}_config.json").is_file():
         return None
-    sampler = load_sampler(folder)
-    sampler.attach(model.embed.weight)
-    return sampler
-
-
-def _draft_head(files: Files, model: Runner) -> DraftHead | None:
-    """The draft head in the folder `draft_head` beside the adapter, or beside the weights; None where there is none."""
-    folder = (files.adapter or files.weights) / "draft_head"
-    if not (folder / "draft_head_config.json").is_file():
-        return None
-    head = load_head(folder)
-    head.attach(model.embed.weight)
-    return head
+    network = read(folder)
+    network.attach(model.embed.weight)
+    return network
 
 
 def obstacles(

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,9 @@ from nemodiff.model.layout import groups
 from nemodiff.model.output import Output
 from nemodiff.request import Request
 from nemodiff.samplers.trained import principal_components
+from nemodiff.training.sampler import descend
 from nemodiff.training.sampler_run import prompts_of
+from nemodiff.training.stacked import Stacked, kept
 
 #: Masks of a group; tokens of an answer that one forward takes, each with its group.
 MASKS, TOGETHER = 7, 8
@@ -33,7 +36,7 @@ _USED = 2
 
 
 @dataclass(slots=True)
-class DraftStates:
+class DraftStates(Stacked):
     """Groups of masks behind tokens of AR's answers, stacked.
 
     text: int32 [n, 2 + masks], the token that a group stands behind and those that follow it, -1 after the answer's
@@ -47,14 +50,6 @@ class DraftStates:
     predicted_shares: Tensor
     tokens: Tensor
     log_shares: Tensor
-
-    @classmethod
-    def join(cls, parts: Iterable[DraftStates]) -> DraftStates:
-        parts = list(parts)
-        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in cls.__slots__))
-
-    def __len__(self) -> int:
-        return len(self.text)
 
     @property
     def places(self) -> Tensor:
@@ -177,12 +172,7 @@ def train_head(
             counts = (1 + chosen[:, 1]).rsqrt()
             each = F.nll_loss(log_shares, found, reduction="none")
             loss = loss + (each * counts).sum() / counts.sum() / len(kinds)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(head.parameters(), 1.0)
-        optimizer.step()
+        descend(optimizer, loss, rate, step, steps)
         losses.append(loss.item())
     head.eval().requires_grad_(False)
     return losses
@@ -204,7 +194,7 @@ def used(states: DraftStates) -> Tensor:
 
 
 def _places_of(states: DraftStates, groups: Tensor) -> Tensor:
-    """The places of some groups, bool [n]."""
+    """(state, place) of some groups' places. groups: which, bool [n]."""
     return states.places[groups[states.places[:, 0]]]
 
 
@@ -245,19 +235,14 @@ def run(
     states_file: where the groups are kept; those of an earlier run are used in place of new ones.
     """
     engine = load(checkpoint, device=device, dtype=dtype, report=print)
-    if states_file and states_file.exists():
-        parts = [DraftStates(**part) for part in torch.load(states_file, weights_only=True)]
-    else:
-        parts = _collected(engine, minutes, seed)
-        if states_file:
-            torch.save([{name: getattr(part, name) for name in part.__slots__} for part in parts], states_file)
+    parts = kept(states_file, DraftStates, lambda: _collected(engine, minutes, seed))
     trained, held_out = parts[:2], {"structured": parts[2], "open": parts[3]}
     head = new_head(engine.model.embed.weight, seed)
     losses = train_head(head, trained, steps=steps, seed=seed)
     figures: dict[str, object] = {
         "groups": sum(map(len, trained)),
         "steps": steps,
-        "loss": round(sum(losses[-50:]) / 50, 4),
+        "loss": round(fmean(losses[-50:]), 4),
     }
     for kind, states in held_out.items():
         for name, one in (("", head), ("_without", None)):

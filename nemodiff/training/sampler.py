@@ -78,12 +78,7 @@ def train_sampler(
         features = _blurred(sampler, states.features[chosen].float(), generator)
         logits, counted = sampler(features, states.masked[chosen]), states.counted[chosen]
         loss = F.binary_cross_entropy_with_logits(logits[counted], states.right[chosen][counted].float())
-        for group in optimizer.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(sampler.parameters(), 1.0)
-        optimizer.step()
+        descend(optimizer, loss, rate, step, steps)
         losses.append(loss.item())
         if tuning and (step + 1) % CHECK == 0:
             logits, _, right = scores(sampler, tuning)
@@ -94,6 +89,16 @@ def train_sampler(
         sampler.load_state_dict(best[1])
     sampler.eval().requires_grad_(False)
     return losses
+
+
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor, rate: float, step: int, steps: int) -> None:
+    """One step of training at a learning rate that rises to `rate` within 50 steps and falls as a cosine."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * min(1.0, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / steps))
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_([one for group in optimizer.param_groups for one in group["params"]], 1.0)
+    optimizer.step()
 
 
 def _blurred(sampler: TrainedSampler, features: Tensor, generator: torch.Generator) -> Tensor:

@@ -14,6 +14,7 @@ from nemodiff.tasks.open_prompts.prompts import HELD_OUT_PROMPTS, open_prompts
 from nemodiff.tasks.structured.families import TRAINED_FAMILIES, instance
 from nemodiff.training.curve import ranking_curve
 from nemodiff.training.sampler import calibrate, collect, new_sampler, scores, train_sampler
+from nemodiff.training.stacked import kept
 from nemodiff.training.trajectories import States
 
 #: Of the prompts that trajectories are collected from, the share that is open.
@@ -55,24 +56,20 @@ def run(
     engine = load(checkpoint, device=device, dtype=dtype, report=print)
     length = block_length or engine.defaults.block_length
     sampler = new_sampler(engine, size, seed)
-    if states_file and states_file.exists():
-        parts = [States(**part) for part in torch.load(states_file, weights_only=True)]
-    else:
+
+    def collected() -> list[States]:
         began = time.monotonic()
         parts = [
-            collect(engine, prompts_of(100_000, seed), length, sampler.compressed, seconds=48 * minutes, report=print),
-            collect(
-                engine,
-                prompts_of(10_000, seed, held_out=True),
-                length,
-                sampler.compressed,
-                seconds=12 * minutes,
-                report=print,
-            ),
+            collect(engine, prompts, length, sampler.compressed, seconds=seconds, report=print)
+            for prompts, seconds in (
+                (prompts_of(100_000, seed), 48 * minutes),
+                (prompts_of(10_000, seed, held_out=True), 12 * minutes),
+            )
         ]
         print(f"{sum(map(len, parts)):,} forwards in {(time.monotonic() - began) / 60:.1f} minutes")
-        if states_file:
-            torch.save([{name: getattr(part, name) for name in part.__slots__} for part in parts], states_file)
+        return parts
+
+    parts = kept(states_file, States, collected)
     trained, held_out = parts
     # The choice of weights and calibration look at some held-out forwards, the report at others.
     half = len(held_out) // 2

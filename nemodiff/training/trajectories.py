@@ -2,7 +2,7 @@
 step leads to. The trained sampler learns from them which guesses are already final."""
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,10 +13,11 @@ from nemodiff.engine.local import Engine
 from nemodiff.model.cache import KVCache
 from nemodiff.request import Request
 from nemodiff.samplers.trained import block_features
+from nemodiff.training.stacked import Stacked
 
 
 @dataclass(slots=True)
-class States:
+class States(Stacked):
     """Forwards over blocks of one length B, stacked: features fp16 [n, B - 1, features]; masked, right, counted bool
     [n, B - 1]. right: the top-1 is what the block finally holds. counted: masked and not after the answer's end.
     confidence: fp16 [n, B - 1], the probability of the top-1."""
@@ -26,14 +27,6 @@ class States:
     right: Tensor
     counted: Tensor
     confidence: Tensor
-
-    @classmethod
-    def join(cls, parts: Iterable["States"]) -> "States":
-        parts = list(parts)
-        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in cls.__slots__))
-
-    def __len__(self) -> int:
-        return len(self.features)
 
     def __getitem__(self, part: slice) -> "States":
         return States(*(getattr(self, name)[part] for name in self.__slots__))

@@ -1,0 +1,35 @@
+"""Tensors that belong together, stacked along their first dimension, and the file that keeps them between two runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+Kind = TypeVar("Kind", bound="Stacked")
+
+
+class Stacked:
+    """What a dataclass with slots, whose fields are tensors of one length, can do."""
+
+    __slots__: tuple[str, ...] = ()
+
+    @classmethod
+    def join(cls: type[Kind], parts: Iterable[Kind]) -> Kind:
+        parts = list(parts)
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in cls.__slots__))
+
+    def __len__(self) -> int:
+        return len(getattr(self, self.__slots__[0]))
+
+
+def kept(file: Path | None, kind: type[Kind], collect: Callable[[], list[Kind]]) -> list[Kind]:
+    """What an earlier run left in `file`; where there is none, what `collect` gives, which is left there."""
+    if file and file.exists():
+        return [kind(**part) for part in torch.load(file, weights_only=True)]
+    parts = collect()
+    if file:
+        torch.save([{name: getattr(part, name) for name in part.__slots__} for part in parts], file)
+    return parts
