@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nemodiff.engine.devices import DTYPES, training_dtype
+from nemodiff.errors import RequestError
 from nemodiff.evaluate.agreement import repeated_share
 from nemodiff.tasks.open_prompts.neutral import NEUTRAL_OPENINGS
 from nemodiff.tasks.open_prompts.prompts import open_prompts
@@ -14,6 +15,7 @@ from nemodiff.training.batch_decode import BatchDecoder
 from nemodiff.training.dual_stream import Backbone
 
 NEUTRAL = "neutral"  # kind of a record whose prompt is plain text, outside the chat template
+_FIELDS = {"kind", "prompt", "answer_ids", "kept"}
 
 
 def keep_answer(ids: list[int], max_repeated: float = 0.25) -> bool:
@@ -22,14 +24,22 @@ def keep_answer(ids: list[int], max_repeated: float = 0.25) -> bool:
 
 
 def read_answers(path: Path) -> list[dict]:
-    """Records of a distilled file; a last line that is still being written is skipped."""
+    """Records of a distilled file; a line that is half written is skipped. Raises RequestError for another file."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path} cannot be read as text: name what `distill` wrote.") from error
     records = []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+        except (json.JSONDecodeError, RecursionError):
+            continue
+        if not isinstance(record, dict) or not record.keys() >= _FIELDS or not record["answer_ids"]:
+            raise RequestError(f"{path}, line {number}, is no record of `distill`: name what it wrote.")
+        records.append(record)
+    if lines and not records:
+        raise RequestError(f"{path} holds no record of `distill`: name what it wrote.")
     return records
 
 

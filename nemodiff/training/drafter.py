@@ -30,7 +30,7 @@ from nemodiff.training.data import Batch, Mixture
 from nemodiff.training.dual_stream import Backbone, Span, Stream, attend, final_norm, glu, norm, rotary
 from nemodiff.training.joint import to_device
 from nemodiff.training.noisy_copies import DRAFT_WAYS
-from nemodiff.training.progress import log_figures, save_state
+from nemodiff.training.progress import log_figures, read_state, save_state
 
 #: Tokens of each side's best that the two distributions are compared over, and at which temperature.
 TOP, TEMPERATURE = 200, 3.0
@@ -242,7 +242,7 @@ class Run:
         )
         self.step, self.seconds = 0, 0.0
         if resume and (self.out / "state.pt").exists():
-            state = torch.load(self.out / "state.pt", map_location=settings.device, weights_only=True)
+            state = read_state(self.out / "state.pt", settings.device, rank=settings.rank)
             self.drafter.load_state_dict(state["drafter"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.step, self.seconds = state["step"], state["seconds"]

@@ -21,7 +21,7 @@ from nemodiff.training.data import Batch, Mixture
 from nemodiff.training.dual_stream import Backbone
 from nemodiff.training.lora import Lora, export_adapter
 from nemodiff.training.objective import Figures, base_distribution, joint_loss
-from nemodiff.training.progress import log_figures, save_state
+from nemodiff.training.progress import log_figures, read_state, save_state
 from nemodiff.training.watch import GROUPS, Watch, watched_prompts
 from nemodiff.training.workers import add_up, average, run_together
 
@@ -234,13 +234,17 @@ class Trainer:
 
 
 def _work(worker: int, settings: Settings, resume: bool) -> None:
+    Trainer(settings, worker, _resumed(settings) if resume else None).run()
+
+
+def _resumed(settings: Settings) -> dict[str, Any] | None:
     path = Path(settings.out) / "state.pt"
-    state = torch.load(path, map_location="cpu", weights_only=True) if resume and path.exists() else None
-    Trainer(settings, worker, state).run()
+    return read_state(path, rank=settings.rank) if path.exists() else None
 
 
 def train(settings: Settings, *, resume: bool = False) -> None:
-    """Run the training; with `resume` from the state in `settings.out`, where there is one."""
+    """Run the training; with `resume` from the state in `settings.out`, where there is one. Raises RequestError for a
+    state that is damaged or of another rank."""
     if settings.device != "cpu":
         settings.workers = 1
     run_together(_work, settings.workers, Path(settings.out), settings, resume)
@@ -256,10 +260,11 @@ def export(
     draft: str = "tree",
 ) -> Path:
     """Turn a saved state into a shippable adapter folder: int8 factors with row scales, mask embedding,
-    adapter_config.json with the defaults that decoding takes. What the run went on from is told as `before`."""
+    adapter_config.json with the defaults that decoding takes. What the run went on from is told as `before`. Raises
+    RequestError for a damaged state."""
     from nemodiff.model.weights import load_model
 
-    state = torch.load(state_file, map_location="cpu", weights_only=True)
+    state = read_state(state_file)
     settings = Settings(**state["settings"])
     backbone = Backbone.of(load_model(Path(settings.base), "cpu", torch.bfloat16))
     lora = Lora(backbone.layers, settings.rank, state["mask_embedding"])

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
+from nemodiff.errors import CheckpointError
 from nemodiff.model.adapter import put_factors, take_factors
 
 LINEARS = ("qkv", "o", "gate_up", "down")
@@ -84,8 +86,16 @@ class Lora:
     @torch.no_grad()
     def load(self, folder: Path) -> None:
         """Take the factors and the mask embedding of an exported adapter of the same scale, and of this rank at most:
-        components that the file leaves out begin as those of a new update do."""
-        tensors = load_file(folder / "adapter.safetensors")
+        components that the file leaves out begin as those of a new update do. Raises CheckpointError."""
+        try:
+            self._take(load_file(folder / "adapter.safetensors"))
+        except (OSError, SafetensorError, KeyError, RuntimeError, ValueError) as error:
+            raise CheckpointError(
+                f"{folder} holds no exported update of this model and of this rank at most: name another folder."
+            ) from error
+        self.merge()
+
+    def _take(self, tensors: dict[str, Tensor]) -> None:
         for (layer, name), (a, b) in self.factors.items():
             known_a, known_b = take_factors(tensors, f"layers.{layer}.{name}")
             rank = len(known_a)
@@ -95,7 +105,6 @@ class Lora:
             b[:, :rank].copy_(known_b / size)
             b[:, rank:] = 0.0
         self.mask_embedding.copy_(tensors["mask_embedding"])
-        self.merge()
 
     @torch.no_grad()
     def merge(self) -> None:

@@ -8,6 +8,8 @@ from typing import TypeVar
 
 import torch
 
+from nemodiff.training.progress import not_saved, read_saved
+
 Kind = TypeVar("Kind", bound="Stacked")
 
 
@@ -26,9 +28,15 @@ class Stacked:
 
 
 def kept(file: Path | None, kind: type[Kind], collect: Callable[[], list[Kind]]) -> list[Kind]:
-    """What an earlier run left in `file`; where there is none, what `collect` gives, which is left there."""
+    """What an earlier run left in `file`; where there is none, what `collect` gives, which is left there. Raises
+    RequestError where the file holds something else."""
     if file and file.exists():
-        return [kind(**part) for part in torch.load(file, weights_only=True)]
+        what = "file that --states wrote for this step"
+        parts = read_saved(file, what)
+        try:
+            return [kind(**part) for part in parts]
+        except TypeError as error:
+            raise not_saved(file, what) from error
     parts = collect()
     if file:
         torch.save([{name: getattr(part, name) for name in part.__slots__} for part in parts], file)

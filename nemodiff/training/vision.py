@@ -19,8 +19,10 @@ from collections.abc import Callable
 from collections.abc import Sequence as Many
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -42,7 +44,7 @@ from nemodiff.training.dual_stream import Backbone, forward
 from nemodiff.training.lora import Lora, export_adapter
 from nemodiff.training.noisy_copies import noisy_copy
 from nemodiff.training.objective import loss_of
-from nemodiff.training.progress import log_figures, save_state
+from nemodiff.training.progress import log_figures, read_state, save_state
 from nemodiff.training.tower import BREAK, END, IMAGE, TOWER, Heads, new_vision, pixels, see
 from nemodiff.training.workers import add_up, average, run_together
 
@@ -149,7 +151,7 @@ class Run:
             for name, optimizers in self.optimizers.items()
         }
         if resume:
-            self._restore(torch.load(self.out / "state.pt", weights_only=True))
+            self._restore(read_state(self.out / "state.pt"))
         elif settings.start:
             self._start(Path(settings.start))
 
@@ -182,10 +184,14 @@ class Run:
     @torch.no_grad()
     def _start(self, folder: Path) -> None:
         """Take exported files. They hold neither heads, which are learnt anew, nor codes, which are fitted."""
-        self.before = read_json(folder / "adapter_config.json")["trained"]
+        before: Any = read_json(folder / "adapter_config.json").get("trained")
         self.lora.load(folder)
         parameters = {f"encoder.{name}": parameter for name, parameter in self.vision.named_parameters()}
-        unpack(load_file(folder / "vision.safetensors"), parameters)
+        try:
+            self.before = {name: {"steps": before[name]["steps"], "minutes": before[name]["minutes"]} for name in STEPS}
+            unpack(load_file(folder / "vision.safetensors"), parameters)
+        except (OSError, SafetensorError, KeyError, TypeError, RuntimeError, ValueError) as error:
+            raise CheckpointError(f"{folder} holds no exported tower of this shape: name another folder.") from error
         fit_codes(self.codes, lambda scenes: see(self.vision, pixels(scenes))[2], self.settings.seed)
 
     def train(self, report: Callable[[str], None] = print) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import json
 import os
+import pkgutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import nemodiff.bench
+import nemodiff.cli
+import nemodiff.training
 from nemodiff import command
 from nemodiff.cli import bench
 from nemodiff.cli import train as training
@@ -32,12 +37,14 @@ class Ran(Exception):
     """A run began that should have been refused before."""
 
 
-#: The modules whose commands load a checkpoint.
-LOADING = (
-    *(f"bench.{name}" for name in ("examples", "cpu", "perplexity", "quality", "vision", "samplers", "beyond")),
-    "bench.trees",
-    *("cli.generate", "cli.sweep", "cli.speed_of_light"),
-)
+def _loading() -> list[str]:
+    """Every module that loads a checkpoint for a command."""
+    folders = (nemodiff.bench, nemodiff.cli, nemodiff.training)
+    names = [found.name for folder in folders for found in pkgutil.iter_modules(folder.__path__, f"{folder.__name__}.")]
+    return [name for name in names if getattr(importlib.import_module(name), "load", None) is loading.load]
+
+
+LOADING = _loading()
 
 
 @pytest.fixture
@@ -48,11 +55,9 @@ def no_run(monkeypatch: pytest.MonkeyPatch) -> None:
         raise Ran
 
     for module in LOADING:
-        monkeypatch.setattr(f"nemodiff.{module}.load", begin)
+        monkeypatch.setattr(f"{module}.load", begin)
     monkeypatch.setattr("nemodiff.bench.shape.run", begin)
     monkeypatch.setattr("nemodiff.cli.train.base_weights", begin)
-    for module in ("sampler_run", "vision"):
-        monkeypatch.setattr(f"nemodiff.training.{module}.load", begin)
 
 
 def refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
@@ -372,6 +377,7 @@ ODD += [
     "quadratic",
     ".",
     "/dev/null",
+    "mine.txt",
     "8B",
 ]
 
@@ -394,7 +400,7 @@ def command_lines(draw: st.DrawFn) -> list[str]:
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Commands that reach an engine get one that does nothing, in an empty folder."""
+    """Commands that reach an engine get one that does nothing, in a folder with one file, which is none of ours."""
 
     def load(name: str = "", **how: Any) -> Engine:
         target = devices.pick_device(how.get("device"))
@@ -408,7 +414,7 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
         raise RequestError("Nothing is run here.")
 
     for module in LOADING:
-        monkeypatch.setattr(f"nemodiff.{module}.load", load)
+        monkeypatch.setattr(f"{module}.load", load)
     monkeypatch.setattr("nemodiff.bench.shape.measure", nothing)
     # Its workers are processes of their own, which would load the real thing.
     monkeypatch.setattr("nemodiff.bench.quality.ProcessPoolExecutor", nothing)
@@ -422,6 +428,7 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     ):
         monkeypatch.setattr(f"nemodiff.training.{module}.{name}", nothing)
     monkeypatch.setattr("nemodiff.cli.train.base_weights", nothing)
+    (tmp_path / "mine.txt").write_text("- mine\n")
     monkeypatch.chdir(tmp_path)
     yield
 

@@ -14,6 +14,7 @@ from nemodiff.evaluate.agreement import speed_up
 from nemodiff.request import Request
 from nemodiff.training.distill import distill
 from nemodiff.training.joint import Settings, Trainer, export, train
+from nemodiff.training.progress import read_state
 from tests.helpers.checkpoints import write_chat
 from tools.first_light.base import base
 from tools.first_light.report import Findings
@@ -98,7 +99,7 @@ def training(found: Findings, where: Where) -> None:
     train(settings)
     where.free()
     adapter = export(run / "state.pt", where.scratch / "adapter")
-    state = torch.load(run / "state.pt", map_location="cpu", weights_only=True)
+    state = read_state(run / "state.pt")
     found.rows.append(
         {
             "budget": settings.budget,
