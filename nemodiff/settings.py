@@ -225,7 +225,7 @@ class Decoding:
     draft_head: bool = declare(
         True,
         Flag(),
-        "weigh drafts by the token before them, at temperature 0, where the checkpoint has a draft head",
+        "weigh drafts by the token before them, where the checkpoint has a draft head (at a temperature: with match)",
         on=("cli", "api"),
     )
 

@@ -17,7 +17,7 @@ from nemodiff.decode.prefill import Prefill, synchronise
 from nemodiff.decode.stops import StopFinder, Stops
 from nemodiff.decode.tree_plan import MOST_ROWS
 from nemodiff.errors import RequestError
-from nemodiff.model.draft_head import DraftHead
+from nemodiff.model.draft_head import WeighsDrafts
 from nemodiff.model.layout import Layout
 from nemodiff.model.output import Best, Output
 from nemodiff.model.runner import Runner
@@ -40,9 +40,9 @@ class Settings:
     """A Request with the checkpoint's defaults filled in. eos: ids that end an answer, empty to ignore them.
 
     thinking: (answer position at which thinking must have ended, id of </think>), None without a budget.
-    draft, acceptance, ar_weight, rows: see Request. draft_head: what weighs drafts at temperature 0, if anything does.
-    stops: strings that end an answer, None
-    without any. A temperature below COLDEST becomes 0.
+    draft, acceptance, ar_weight, rows: see Request. draft_head: what weighs drafts, if anything does; at a temperature
+    only those that share AR's noise. stops: strings that end an answer, None without any. A temperature below COLDEST
+    becomes 0.
     """
 
     max_new_tokens: int
@@ -59,12 +59,12 @@ class Settings:
     ar_weight: float = 1.0
     rows: int | None = None
     stops: Stops | None = None
-    draft_head: DraftHead | None = None
+    draft_head: WeighsDrafts | None = None
 
     def __post_init__(self) -> None:
         if self.temperature < COLDEST:
             object.__setattr__(self, "temperature", 0.0)
-        if self.temperature:
+        if self.temperature and self.acceptance != "match":
             object.__setattr__(self, "draft_head", None)
 
     @property

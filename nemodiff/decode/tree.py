@@ -40,7 +40,8 @@ def tree(lane: LaneRun) -> Generator[Event, None, None]:
             layout = tree_layout(plan.parents, tuple(plan.behind), plan.masks, lane.model.device)
             tokens = [newest, *(node.token for node in plan.nodes)]
             masks = [lane.model.config.mask] * (layout.rows - layout.plain)
-            output = lane.run(tokens + masks, adapter=settings.adapter, layout=layout, few=wanted(lane, BRANCHES))
+            few = wanted(lane, BRANCHES) if masks else 1
+            output = lane.run(tokens + masks, adapter=settings.adapter, layout=layout, few=few)
             verified = _verify(lane, output[: layout.plain], plan, index)
             if draws_drafts(lane):
                 drawn_from = [place.drawn_from for place in drafts if place.drawn_from is not None]

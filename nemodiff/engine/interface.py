@@ -45,13 +45,13 @@ class Defaults:
 
     def fill(self, request: Request) -> Request:
         """The request with these defaults in place of None."""
-        block_length = self.block_length_of(request)
+        block_length, shared = self.block_length_of(request), request.acceptance == "match"
         return dataclasses.replace(
             request,
             block_length=block_length,
             threshold=self.threshold_of(request.sampler) if request.threshold is None else request.threshold,
             order=request.order or self.order,
-            draft_head=request.draft_head and self.draft_head and not request.temperature,
+            draft_head=request.draft_head and self.draft_head and (shared or not request.temperature),
             steps=min(request.steps or max(1, block_length // 2), block_length - 1),
         )
 

@@ -24,7 +24,7 @@ from nemodiff.engine.devices import describe_device
 from nemodiff.engine.interface import Bounds, Defaults, EngineInterface, Events
 from nemodiff.engine.sight import Sight
 from nemodiff.errors import CheckpointError, RequestError
-from nemodiff.model.draft_head import DraftHead
+from nemodiff.model.draft_head import WeighsDrafts
 from nemodiff.model.layout import Layout
 from nemodiff.model.memory import enough_memory, peak, reset_peak
 from nemodiff.model.row_costs import look_again
@@ -58,7 +58,7 @@ class Engine(EngineInterface):
         defaults: Defaults,
         sampler: TrainedSampler | None = None,
         sight: Sight | None = None,
-        draft_head: DraftHead | None = None,
+        draft_head: WeighsDrafts | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self._model: Runner | None = model

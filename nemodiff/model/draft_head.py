@@ -8,8 +8,11 @@ proposes: the verifier decides what is accepted. Heads that see the drafts befor
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -20,14 +23,20 @@ from nemodiff.network_files import load_network, save_network
 
 #: Of every place the likeliest drafts, which are weighed; the others keep what they have.
 CANDIDATES = 32
+#: Of every place the likeliest tokens, behind which the next place is weighed; behind others it is as it was guessed.
+PARENTS = 12
 #: Distances from the token that a group stands behind; further ones are weighed as the last.
 DISTANCES = 8
 #: Figures beside the embeddings, see `DraftHead.forward`.
-_FIGURES = 4
+_FIGURES = 5
+#: Of how many places around, the place itself included, the head sees what was said.
+AROUND = 5
 #: Log shares below count as this.
-_FLOOR = -12.0
-#: A weight is between exp(-_MOST) and exp(_MOST).
-_MOST = 20.0
+FLOOR = -12.0
+#: A weight is between exp(-MOST) and exp(MOST).
+MOST = 20.0
+#: Layers whose input is a token's embedding alone.
+_TABLES = ("before", "pair", "candidate")
 #: Of training: the share of embeddings' components, and of the hidden layer, that a step leaves out.
 _DROPOUT = 0.3
 
@@ -50,7 +59,7 @@ _LARGEST = {"vocab_size": 2**24, "hidden_size": 2**20, "components": 4096, "widt
 
 @dataclass(frozen=True, slots=True)
 class Guessed:
-    """The likeliest tokens of some places, best first: tokens int64, log_shares fp32, each [places, count]."""
+    """The likeliest tokens of some places, best first: tokens int64, log_shares fp32, each [..., count]."""
 
     tokens: Tensor
     log_shares: Tensor
@@ -58,13 +67,59 @@ class Guessed:
     def __getitem__(self, places: slice) -> Guessed:
         return Guessed(self.tokens[places], self.log_shares[places])
 
+    @property
+    def batch(self) -> Guessed:
+        """The same with a dimension of length 1 before the others."""
+        return Guessed(self.tokens[None], self.log_shares[None])
+
     @classmethod
     def join(cls, *parts: Guessed) -> Guessed:
         return cls(torch.cat([part.tokens for part in parts]), torch.cat([part.log_shares for part in parts]))
 
 
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What the noise of a request makes of a group's places: tokens, the likeliest given it, best first, with the
+    logarithms of what they have without it and given it (at the temperature). Each [places, candidates]."""
+
+    tokens: Tensor
+    plain: Tensor
+    log_shares: Tensor
+    temperature: float
+
+
+@contextmanager
+def _one_thread(device: torch.device) -> Iterator[None]:
+    """So little work that to wake a second thread of torch's takes longer than the work."""
+    count = torch.get_num_threads() if device.type == "cpu" else 1
+    if count == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(count)
+
+
+class WeighsDrafts(Protocol):
+    """A draft head that does not learn: a `DraftHead`, or one in kernels of our own."""
+
+    def drafts(
+        self, guesses: Guessed, older: int, newest: int, count: int, drawn: Drawn | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(tokens int64, probabilities fp32) of the `count` likeliest drafts of a group's places behind each token that
+        may stand before them, best first: each [places, parents, count].
+
+        guesses: [1 + places, candidates], as `DraftHead.forward` takes them. older, newest: the token that the group
+        stands behind, and the one in the place before its first. Behind that one all drafts of the first place stand;
+        the parents of the others are the first of those that are weighed for the place before them. drawn: what is
+        weighed at a temperature, in place of the guesses.
+        """
+
+
 class DraftHead(nn.Module):
-    """Weights for pairs of tokens at neighbouring places. fp32.
+    """Weights for pairs of tokens at neighbouring places of groups of masks. fp32.
 
     `projection` [hidden, components] and `mean` [hidden] compress the model's token embeddings.
     """
@@ -75,16 +130,14 @@ class DraftHead(nn.Module):
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
         self.config = config
-        size, width = config.components, config.width
+        size, width, rank = config.components, config.width, config.rank
         self.before = nn.Linear(size, width)
-        self.older = nn.Linear(size, width, bias=False)
-        self.said_before = nn.Linear(size, width, bias=False)
-        self.said = nn.Linear(size, width, bias=False)
+        self.around = nn.Linear(AROUND * size, width, bias=False)
         self.figures = nn.Linear(_FIGURES, width, bias=False)
         self.distance = nn.Embedding(DISTANCES, width)
-        self.out = nn.Linear(width, config.rank)
-        self.pair = nn.Linear(size, config.rank, bias=False)
-        self.candidate = nn.Linear(size, config.rank)
+        self.out = nn.Linear(width, rank)
+        self.pair = nn.Linear(size, rank, bias=False)
+        self.candidate = nn.Linear(size, rank)
         self.register_buffer("projection", torch.zeros(config.hidden_size, size))
         self.register_buffer("mean", torch.zeros(config.hidden_size))
         self.table: Tensor | None = None
@@ -103,13 +156,17 @@ class DraftHead(nn.Module):
     def train(self, mode: bool = True) -> DraftHead:
         super().train(mode)
         ready = self.table is not None and not mode
-        self._ready = {name: self._made(name) for name in ("before", "pair", "candidate")} if ready else {}
+        self._ready = {name: self._made(name).half() for name in _TABLES} if ready else {}
         return self
+
+    @property
+    def tables(self) -> dict[str, Tensor]:
+        """The compressed embeddings [vocab, components], and of every token what three layers make of it. fp32."""
+        return {"table": self._attached} | {name: self._made(name) for name in _TABLES}
 
     @torch.no_grad()
     def _made(self, name: str) -> Tensor:
-        layer, table = getattr(self, name), self._attached
-        return torch.cat([layer(part).half() for part in table.split(8192)])
+        return getattr(self, name)(self._attached)
 
     @property
     def _attached(self) -> Tensor:
@@ -123,40 +180,66 @@ class DraftHead(nn.Module):
             return getattr(self, name)(F.dropout(self._attached[tokens], _DROPOUT))
         return self._ready[name][tokens].float()
 
-    def forward(self, tokens: Tensor, before: Guessed, own: Guessed, older: Tensor, distance: Tensor) -> Tensor:
-        """Logarithms of the weights of `own` guesses behind each token that may stand before them: [places, tokens,
-        candidates].
+    @torch.inference_mode()
+    def drafts(
+        self, guesses: Guessed, older: int, newest: int, count: int, drawn: Drawn | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """See `WeighsDrafts`."""
+        with _one_thread(guesses.tokens.device):
+            drawn = drawn or Drawn(guesses.tokens[1:], guesses.log_shares[1:], guesses.log_shares[1:], 1.0)
+            before = Guessed.join(guesses[:1], Guessed(drawn.tokens, drawn.plain)[:-1])
+            tokens, log_shares = before.tokens[:, :PARENTS].clone(), before.log_shares[:, :PARENTS].clone()
+            here = guesses.tokens[0] == newest
+            tokens[0], log_shares[0] = newest, guesses.log_shares[0].where(here, -torch.inf).amax()
+            known = torch.tensor([[older, newest]], device=tokens.device)
+            weights = self(guesses.batch, Guessed(tokens, log_shares).batch, known, drawn.tokens[None])[0]
+            weights = (weights / drawn.temperature).clamp(-MOST, MOST)
+            count = min(count, drawn.tokens.shape[1])
+            values, order = weighed(Guessed(drawn.tokens, drawn.log_shares), weights).topk(count, dim=-1)
+            return drawn.tokens[:, None].expand_as(weights).gather(-1, order), values.exp()
 
-        tokens: int64 [places, tokens], those that may stand in the place before. before, own: what was guessed for
-        that place and for this one. older: int64 [places], the token two places before, -1 where it is not known.
-        distance: int64 [places], from the token that the group stands behind, 1 for its first place. Raises ValueError
-        before `attach`.
+    def forward(self, guesses: Guessed, parents: Guessed, known: Tensor, candidates: Tensor | None = None) -> Tensor:
+        """Logarithms of the weights of candidates behind each token that may stand before them: [groups, places,
+        parents, candidates].
+
+        guesses: [groups, 1 + places, candidates], what the verifier's row said of the place before a group's first and
+        what the group said of its own. parents: [groups, places, parents], tokens that may stand in the place before
+        each, and what they had there. known: int64 [groups, 2], the token that a group stands behind and the one in
+        the place before its first. candidates: int64 [groups, places, candidates]; the guesses where it is None.
+        Raises ValueError before `attach`.
         """
-        table = self._attached
-        shares = own.log_shares.exp()
-        said = (shares[..., None] * table[own.tokens]).sum(-2)
-        said_before = (before.log_shares.exp()[..., None] * table[before.tokens]).sum(-2)
-        earlier = table[older.clamp_min(0)] * (older >= 0)[:, None]
-        place = self.said(said) + self.said_before(said_before) + self.older(earlier)
-        place = place + self.distance((distance - 1).clamp(0, DISTANCES - 1))
-        # How sure this place was, how sure the one before, and how much the token there surprises.
-        found = before.tokens[:, None, :] == tokens[:, :, None]
-        surprise = torch.where(found, before.log_shares[:, None, :], _FLOOR).amax(-1).clamp_min(_FLOOR) / 4
-        of_place = (-(shares * own.log_shares.clamp_min(_FLOOR)).sum(-1), own.log_shares[:, 0], before.log_shares[:, 0])
-        figures = torch.stack((surprise, *(part[:, None].expand_as(surprise) for part in of_place)), -1)
-        hidden = F.gelu(self._of("before", tokens) + place[:, None] + self.figures(figures.clamp_min(_FLOOR)))
+        table, shares = self._attached, guesses.log_shares.exp()
+        flat = guesses.tokens.flatten(0, 1)
+        said = F.embedding_bag(flat, table, mode="sum", per_sample_weights=shares.flatten(0, 1))
+        said = said.view(*guesses.tokens.shape[:2], -1)
+        first = table[known]
+        own, before, behind = said[:, 1:], said[:, :-1], F.pad(said[:, 2:], (0, 0, 0, 1))
+        count = own.shape[1]
+        two_before = torch.cat((first, said[:, 1:-2]), 1)[:, :count]
+        newest = first[:, 1:].expand_as(own)
+        place = self.around(torch.cat((own, before, two_before, behind, newest), -1))
+        place = place + self.distance(torch.arange(count, device=table.device).clamp_max(DISTANCES - 1))
+        # How sure this place was, how sure the one before, and how much the tokens there surprise.
+        floored = guesses.log_shares.clamp_min(FLOOR)
+        entropy = -(shares * floored).sum(-1)[:, 1:]
+        surprise = parents.log_shares.clamp_min(FLOOR) / 4
+        of_place = (entropy, floored[:, 1:, 0], floored[:, :-1, 0], surprise[:, :1, 0].expand_as(entropy))
+        figures = torch.stack((surprise, *(part[:, :, None].expand_as(surprise) for part in of_place)), -1)
+        hidden = F.silu(self._of("before", parents.tokens) + place[:, :, None] + self.figures(figures))
         hidden = F.dropout(hidden, _DROPOUT, self.training)
-        pairs = (self.out(hidden) + self._of("pair", tokens)) @ self._of("candidate", own.tokens).transpose(1, 2)
-        return (pairs / self.config.rank**0.5).clamp(-_MOST, _MOST)
+        pairs = self.out(hidden) + self._of("pair", parents.tokens)
+        candidates = guesses.tokens[:, 1:] if candidates is None else candidates
+        weights = pairs @ self._of("candidate", candidates).transpose(-1, -2)
+        return (weights / self.config.rank**0.5).clamp(-MOST, MOST)
 
 
 def weighed(own: Guessed, weights: Tensor) -> Tensor:
-    """Log shares of `own` guesses after weighing, [places, tokens, candidates]; the mass of tokens that are no
-    candidates keeps its weight. weights: what a DraftHead gave."""
-    log_shares = own.log_shares[:, None]
+    """Log shares of `own` guesses [..., candidates] after weighing, [..., tokens, candidates]; the mass of tokens that
+    are no candidates keeps its weight. weights: what a DraftHead gave."""
+    log_shares = own.log_shares.unsqueeze(-2)
     grown = log_shares + weights
-    rest = (1 - own.log_shares.exp().sum(-1)).clamp_min(1e-6).log()
-    return grown - torch.logaddexp(grown.logsumexp(-1), rest[:, None])[..., None]
+    rest = (1 - log_shares.exp().sum(-1)).clamp_min(1e-6).log()
+    return grown - torch.logaddexp(grown.logsumexp(-1), rest).unsqueeze(-1)
 
 
 def save_head(head: DraftHead, folder: Path, notes: dict) -> Path:

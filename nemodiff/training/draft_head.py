@@ -31,6 +31,8 @@ from nemodiff.training.stacked import Stacked, kept
 MASKS, TOGETHER = 7, 8
 #: Of the time that prompts are collected in: the share of open ones, and of held-out ones.
 OPEN_SHARE, HELD_OUT_SHARE = 0.6, 0.15
+#: Which of the candidates is right where the answer has none.
+ELSEWHERE = -100
 #: How much more often training draws a group that decoding would use than another one.
 _USED = 2
 
@@ -52,9 +54,16 @@ class DraftStates(Stacked):
     log_shares: Tensor
 
     @property
-    def places(self) -> Tensor:
-        """(state, place) of every mask whose place the answer has: int64 [m, 2]."""
-        return (self.text[:, 2:] >= 0).nonzero()
+    def has(self) -> Tensor:
+        """Which places of groups the answers have: bool [n, masks]."""
+        return self.text[:, 2:] >= 0
+
+    @property
+    def guesses(self) -> Guessed:
+        """[n, 1 + masks, candidates]: what a DraftHead takes."""
+        tokens = torch.cat((self.predicted_tokens[:, None], self.tokens), 1)
+        shares = torch.cat((self.predicted_shares[:, None], self.log_shares), 1)
+        return Guessed(tokens.long(), shares.float())
 
 
 def collect(
@@ -124,27 +133,22 @@ def new_head(embedding: Tensor, seed: int = 0, **sizes: int) -> DraftHead:
     return head
 
 
-def log_shares_of(head: DraftHead | None, states: DraftStates, places: Tensor) -> tuple[Tensor, Tensor]:
-    """(log shares [m, candidates + 1] of the guesses for places, behind the answer's own token there; which of them is
-    the answer's next [m]). The last column is all that is no candidate. head: None leaves the guesses as they are."""
-    state, place = places.unbind(1)
-    text = states.text[state].long()
-    own = Guessed(states.tokens[state, place].long(), states.log_shares[state, place].float())
-    earlier = (place - 1).clamp_min(0)
-    is_first = (place == 0)[:, None]
-    before = Guessed(
-        torch.where(is_first, states.predicted_tokens[state], states.tokens[state, earlier]).long(),
-        torch.where(is_first, states.predicted_shares[state], states.log_shares[state, earlier]).float(),
-    )
+def log_shares_of(head: DraftHead | None, states: DraftStates) -> tuple[Tensor, Tensor]:
+    """(log shares [n, masks, candidates + 1] of the guesses for places, behind the answer's own tokens; which of them
+    are the answer's next [n, masks], ELSEWHERE where it has ended). The last column is all that is no candidate. head:
+    None leaves the guesses as they are."""
+    text, guesses = states.text.long(), states.guesses
+    own = Guessed(guesses.tokens[:, 1:], guesses.log_shares[:, 1:])
     log_shares = own.log_shares
     if head is not None:
-        token = text.gather(1, place[:, None] + 1)
-        older = torch.where(place == 0, text[:, 0], -1)
-        log_shares = weighed(own, head(token, before, own, older, place + 1))[:, 0]
+        parents = text[:, 1:-1].clamp_min(0)
+        here = guesses.tokens[:, :-1] == parents[..., None]
+        surprise = torch.where(here, guesses.log_shares[:, :-1], -torch.inf).amax(-1)
+        log_shares = weighed(own, head(guesses, Guessed(parents[..., None], surprise[..., None]), text[:, :2]))[:, :, 0]
     rest = (1 - log_shares.exp().sum(-1, keepdim=True)).clamp_min(1e-6).log()
-    hit = own.tokens == text.gather(1, place[:, None] + 2)
+    hit = own.tokens == text[:, 2:, None]
     found = torch.where(hit.any(-1), hit.int().argmax(-1), hit.shape[-1])
-    return torch.cat((log_shares, rest), -1), found
+    return torch.cat((log_shares, rest), -1), found.where(states.has, ELSEWHERE)
 
 
 def train_head(
@@ -152,25 +156,25 @@ def train_head(
     kinds: Sequence[DraftStates],
     *,
     steps: int = 1500,
-    batch: int = 1024,
+    batch: int = 256,
     rate: float = 2e-3,
     seed: int = 0,
 ) -> list[float]:
     """Fit the head by cross-entropy over the candidates and all that is none; the loss of every step. Every kind of
-    states gives as many places to a step, those of groups that decoding uses more often than others. A place counts
-    the less the further it is, as it is reached less often."""
+    states gives as many groups to a step, those that decoding uses more often than others. A place counts the less the
+    further it is, as it is reached less often."""
     generator = torch.Generator().manual_seed(seed)
-    places = [torch.cat((states.places, *[_places_of(states, used(states))] * (_USED - 1))) for states in kinds]
+    often = [torch.cat((torch.arange(len(states)), *[used(states).nonzero()[:, 0]] * (_USED - 1))) for states in kinds]
     optimizer = torch.optim.AdamW(head.parameters(), lr=rate, weight_decay=0.02)
     losses: list[float] = []
     head.train().requires_grad_(True)
     for step in range(steps):
         loss = torch.zeros(())
-        for states, known in zip(kinds, places, strict=True):
-            chosen = known[torch.randint(len(known), (batch // len(kinds),), generator=generator)]
-            log_shares, found = log_shares_of(head, states, chosen)
-            counts = (1 + chosen[:, 1]).rsqrt()
-            each = F.nll_loss(log_shares, found, reduction="none")
+        for states, known in zip(kinds, often, strict=True):
+            chosen = states[known[torch.randint(len(known), (batch // len(kinds),), generator=generator)]]
+            log_shares, found = log_shares_of(head, chosen)
+            counts = chosen.has * torch.arange(1, 1 + found.shape[1]).rsqrt()
+            each = F.nll_loss(log_shares.transpose(1, 2), found, reduction="none", ignore_index=ELSEWHERE)
             loss = loss + (each * counts).sum() / counts.sum() / len(kinds)
         descend(optimizer, loss, rate, step, steps)
         losses.append(loss.item())
@@ -193,30 +197,24 @@ def used(states: DraftStates) -> Tensor:
     return torch.tensor(found)
 
 
-def _places_of(states: DraftStates, groups: Tensor) -> Tensor:
-    """(state, place) of some groups' places. groups: which, bool [n]."""
-    return states.places[groups[states.places[:, 0]]]
-
-
 @torch.no_grad()
 def _accepted(head: DraftHead | None, states: DraftStates) -> tuple[Tensor, Tensor]:
-    """(of every place that the answer has: whether its likeliest draft is right, bool [m]; of every group how many of
+    """(of every place whether its likeliest draft is the answer's token, bool [n, masks]; of every group how many of
     its drafts are accepted, [n])."""
-    places = states.places
-    parts = [log_shares_of(head, states, part) for part in places.split(4096)]
-    right = torch.cat([log_shares[:, :-1].argmax(-1) == found for log_shares, found in parts])
-    grid = torch.zeros(len(states), states.tokens.shape[1])
-    grid[places[:, 0], places[:, 1]] = right.float()
-    return right, grid.cumprod(1).sum(1)
+    right = []
+    for start in range(0, len(states), 1024):
+        log_shares, found = log_shares_of(head, states[start : start + 1024])
+        right.append(log_shares[..., :-1].argmax(-1) == found)
+    grid = torch.cat(right)
+    return grid, grid.float().cumprod(1).sum(1)
 
 
 def hits(head: DraftHead | None, states: DraftStates) -> tuple[list[float], float]:
     """(of the places at every distance the share whose likeliest draft is the answer's token, behind the answer's own
     one before it; how many drafts of a chain are accepted, on average over groups whose places the answer all has)."""
     right, lengths = _accepted(head, states)
-    distance = states.places[:, 1]
-    shares = [float(right[distance == place].float().mean()) for place in range(states.tokens.shape[1])]
-    return shares, float(lengths[(states.text >= 0).all(1)].mean())
+    shares = (right.float().sum(0) / states.has.sum(0)).tolist()
+    return shares, float(lengths[states.has.all(1)].mean())
 
 
 def run(

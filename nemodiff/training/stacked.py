@@ -23,6 +23,9 @@ class Stacked:
         parts = list(parts)
         return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in cls.__slots__))
 
+    def __getitem__(self: Kind, rows: slice | torch.Tensor) -> Kind:
+        return type(self)(*(getattr(self, name)[rows] for name in self.__slots__))
+
     def __len__(self) -> int:
         return len(getattr(self, self.__slots__[0]))
 

@@ -28,9 +28,6 @@ class States(Stacked):
     counted: Tensor
     confidence: Tensor
 
-    def __getitem__(self, part: slice) -> "States":
-        return States(*(getattr(self, name)[part] for name in self.__slots__))
-
 
 class _Block:
     """One block that is denoised again and again; every forward is noted."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,24 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import nemodiff
+from nemodiff.decode.noise import Noise
 from nemodiff.decode.tree_plan import grow
 from nemodiff.errors import CheckpointError
-from nemodiff.model.draft_head import CANDIDATES, Guessed, load_head, save_head, weighed
+from nemodiff.model.cpu import CpuDraftHead, compiled_kernels
+from nemodiff.model.draft_head import (
+    CANDIDATES,
+    PARENTS,
+    DraftHead,
+    Drawn,
+    Guessed,
+    HeadConfig,
+    load_head,
+    save_head,
+    weighed,
+)
 from nemodiff.request import Request
 from nemodiff.training import draft_head as training
-from tests.helpers.checkpoints import DTYPES, MASK, random_head, random_llama, with_head, write_llama
+from tests.helpers.checkpoints import DTYPES, MASK, needs_int8, random_head, random_llama, with_head, write_llama
 from tests.helpers.reference import Obvious, prompt_ids, speculation_beside_ar
 
 KINDS = ("aligned", "shifted")
@@ -37,97 +50,125 @@ def engines(folders):
     return {kind: with_head(folder) for kind, folder in folders.items()}
 
 
+@dataclass
+class Place:
+    """What a row says of a place: its likeliest tokens with the logarithms of what they have, best first; of all tokens
+    the same; and what is weighed, which at a temperature is what the noise makes of them."""
+
+    guesses: dict[int, float]
+    plain: torch.Tensor
+    weighed: dict[int, float]
+
+
 class Slow(Obvious):
     """Drafts with whole sequences, a place and a pair of tokens at a time. The engine keeps the head's layers as tables
     of fp16, so decisions that are closer than these round are left out."""
 
     CLOSE = 0.02
 
-    def __init__(self, model, shifted: bool) -> None:
+    def __init__(self, model, shifted: bool, temperature: float = 0.0, seed: int = 0) -> None:
         super().__init__(model)
-        self.shifted = shifted
+        self.shifted, self.temperature, self.noise = shifted, temperature, Noise(seed)
         self.head = random_head(model.model.embed_tokens.weight.detach())
 
-    def guesses(self, logits: torch.Tensor, mask: int | None) -> dict[int, float]:
-        """The likeliest tokens of a row with the logarithm of what they have, best first."""
+    def place(self, logits: torch.Tensor, mask: int | None, index: int | None = None) -> Place:
+        """index: the answer position, of a place that is drafted."""
+
+        def best(shares: torch.Tensor) -> dict[int, float]:
+            values, tokens = shares.topk(CANDIDATES)
+            return dict(zip(tokens.tolist(), values.tolist(), strict=True))
+
         shares = logits.float().log_softmax(-1)
         if mask is not None:
             shares[mask] = -math.inf
-        values, tokens = shares.topk(CANDIDATES)
-        return dict(zip(tokens.tolist(), values.tolist(), strict=True))
+        if self.temperature and index is not None:
+            drawn = shares / self.temperature + self.noise.gumbel("token", [index], shares[None])[0]
+            return Place(best(shares), shares.log_softmax(-1), best(drawn.log_softmax(-1)))
+        return Place(best(shares), shares, best(shares))
 
     def embedded(self, token: int) -> torch.Tensor:
         return (self.model.model.embed_tokens.weight[token] - self.head.mean) @ self.head.projection
 
+    def said(self, place: Place) -> torch.Tensor:
+        return sum(math.exp(share) * self.embedded(token) for token, share in place.guesses.items())
+
     @torch.no_grad()
-    def behind(self, token: int, before: dict, own: dict, older: int | None, distance: int) -> dict[int, float]:
-        """Probabilities of a place's guesses where `token` stands before it."""
-        head = self.head
-        said = sum(math.exp(share) * self.embedded(other) for other, share in own.items())
-        said_before = sum(math.exp(share) * self.embedded(other) for other, share in before.items())
-        surprise = max(before.get(token, -12.0), -12.0) / 4
-        entropy = -sum(math.exp(share) * share for share in own.values())
-        figures = torch.tensor([surprise, entropy, max(own.values()), max(before.values())])
-        hidden = head.before(self.embedded(token)) + head.said(said) + head.said_before(said_before)
-        hidden = hidden + head.figures(figures) + head.distance.weight[distance - 1]
-        if older is not None:
-            hidden = hidden + head.older(self.embedded(older))
-        pair = head.out(torch.nn.functional.gelu(hidden)) + head.pair(self.embedded(token))
+    def behind(self, token: int, rows: list[Place], place: int, known: tuple[int, int]) -> dict[int, float]:
+        """Probabilities of what is weighed of rows[place] where `token` stands before it. rows: the first is the
+        verifier's. known: the token that the group stands behind, and the one after it."""
+        head, own, before, newest = self.head, rows[place], rows[place - 1], known[1]
+        if place > 1 and token not in itertools.islice(before.weighed, PARENTS):
+            return {candidate: math.exp(share) for candidate, share in own.weighed.items()}
+        two_before = self.embedded(known[place - 1]) if place < 3 else self.said(rows[place - 2])
+        after = self.said(rows[place + 1]) if place + 1 < len(rows) else torch.zeros_like(two_before)
+        around = [self.said(own), self.said(before), two_before, after, self.embedded(newest)]
+        surprise_newest = max(rows[0].guesses.get(newest, -12.0), -12.0) / 4
+        surprise = surprise_newest if place == 1 else max(float(before.plain[token]), -12.0) / 4
+        entropy = -sum(math.exp(share) * max(share, -12.0) for share in own.guesses.values())
+        sure = [max(one.guesses.values()) for one in (own, before)]
+        figures = torch.tensor([surprise, entropy, *sure, surprise_newest])
+        hidden = head.before(self.embedded(token)) + head.around(torch.cat(around)) + head.figures(figures)
+        hidden = hidden + head.distance.weight[place - 1]
+        pair = head.out(torch.nn.functional.silu(hidden)) + head.pair(self.embedded(token))
         grown = {}
-        for candidate, share in own.items():
+        for candidate, share in own.weighed.items():
             weight = float(pair @ head.candidate(self.embedded(candidate))) / head.config.rank**0.5
+            weight /= self.temperature or 1
             grown[candidate] = math.exp(share + max(-20.0, min(weight, 20.0)))
-        total = sum(grown.values()) + 1 - sum(map(math.exp, own.values()))
+        total = sum(grown.values()) + 1 - sum(map(math.exp, own.weighed.values()))
         return {candidate: share / total for candidate, share in grown.items()}
 
-    def chain(self, rows: list[dict], before: dict, older: int, newest: int) -> list[tuple[int, float]]:
+    def chain(self, rows: list[Place], known: tuple[int, int]) -> list[tuple[int, float]]:
         """(token, probability) of every place, each behind the likeliest one before it."""
         found: list[tuple[int, float]] = []
-        for distance, own in enumerate(rows, 1):
-            token = found[-1][0] if found else newest
-            shares = self.behind(token, before, own, None if found else older, distance)
+        for place in range(1, len(rows)):
+            shares = self.behind(found[-1][0] if found else known[1], rows, place, known)
             first, second, *_ = sorted(shares.values(), reverse=True)
             self.decided(first, second)
             best = max(shares, key=shares.__getitem__)
             found.append((best, shares[best]))
-            before = own
         return found
 
     def group(self, ids: list[int], newest: int, masks: int) -> list[tuple[int, float]]:
         """What a group of masks behind ids drafts after the verifier's own token."""
         logits = self.logits([*ids, *[MASK] * masks], len(ids))[len(ids) :]
-        rows = [self.guesses(row, MASK) for row in logits[not self.shifted :]]
-        return self.chain(rows, self.guesses(self.logits(ids)[-1], None), ids[-1], newest)
+        rows = [self.place(row, MASK) for row in logits[not self.shifted :]]
+        return self.chain([self.place(self.logits(ids)[-1], None), *rows], (ids[-1], newest))
 
-    def block(self, ids: list[int], length: int) -> list[int]:
-        """What the draft pass over [newest token, MASK × (length - 1)] drafts."""
+    def block(self, ids: list[int], length: int, index: int) -> list[int]:
+        """What the draft pass over [newest token, MASK × (length - 1)] drafts, for answer positions from `index` on."""
         logits = self.logits([*ids, *[MASK] * (length - 1)], len(ids) - 1)[len(ids) - 1 :]
-        rows = [self.guesses(row, MASK) for row in (logits[:-1] if self.shifted else logits[1:])]
-        first, second = itertools.islice(rows[0].values(), 2)
+        rows = [self.place(row, MASK, index + at) for at, row in enumerate(logits[:-1] if self.shifted else logits[1:])]
+        (newest, first), (_, second) = itertools.islice(rows[0].weighed.items(), 2)
         self.decided(math.exp(first), math.exp(second))
-        newest = next(iter(rows[0]))
-        return [newest, *(token for token, _ in self.chain(rows[1:], rows[0], ids[-1], newest))]
+        return [newest, *(token for token, _ in self.chain(rows, (ids[-1], newest)))]
 
 
 @settings(max_examples=6, deadline=None)
-@given(seed=st.integers(0, 10**6), length=st.integers(2, 7), count=st.integers(2, 14))
+@given(
+    seed=st.integers(0, 10**6),
+    length=st.integers(2, 7),
+    count=st.integers(2, 14),
+    temperature=st.sampled_from([0.0, 0.0, 0.3, 0.8, 1.5]),
+)
 @pytest.mark.parametrize("kind", KINDS)
-def test_linear_drafts_are_those_of_a_slow_loop(engines, kind, seed, length, count):
-    request = Request(
-        prompt_ids=prompt_ids(seed), modes=SPECULATION, block_length=length, max_new_tokens=count, draft="linear"
-    )
+def test_linear_drafts_are_those_of_a_slow_loop(engines, kind, seed, length, count, temperature):
+    """At a temperature the noise of a position moves its drafts, as it moves AR's choice there."""
+    asked = {"block_length": length, "max_new_tokens": count, "draft": "linear", "temperature": temperature}
+    request = Request(prompt_ids=prompt_ids(seed), modes=SPECULATION, seed=seed, **asked)
     lane = engines[kind].generate(request).lanes[0]
-    slow = Slow(random_llama(seed=3), kind == "shifted")
+    slow = Slow(random_llama(seed=3), kind == "shifted", temperature, seed)
 
     def drafts():
         ends = itertools.accumulate(lane.acceptance_lengths, initial=1)
-        return [slow.block([*prompt_ids(seed), *lane.tokens[:end]], length) for end in ends if end < len(lane.tokens)]
+        found = [(end, [*prompt_ids(seed), *lane.tokens[:end]]) for end in ends if end < len(lane.tokens)]
+        return [slow.block(ids, length, end) for end, ids in found]
 
     expected = slow.told(drafts)
     drafted = [[p.token for p in event.positions] for event in lane.events if event.phase == "draft"]
     assert drafted == expected and len(drafted) == len(lane.acceptance_lengths)
     for event in lane.events:
-        if event.phase == "draft":
+        if event.phase == "draft" and not temperature:
             assert all(p.top[0] == (p.token, p.confidence) for p in event.positions)
 
 
@@ -192,7 +233,7 @@ def drafted(engine, **asked) -> list:
 
 
 @pytest.mark.parametrize("draft", ["linear", "quadratic", "tree"])
-def test_it_can_be_left_out_and_is_at_a_temperature(folders, engines, draft):
+def test_it_can_be_left_out_and_is_where_drafts_have_noise_of_their_own(folders, engines, draft):
     """Then drafts are those of an engine without one, and the trace says so."""
     rows = {"rows": 12} if draft == "tree" else {}
     plain = nemodiff.load(str(folders["shifted"]), dtype="float32", device="cpu")
@@ -200,17 +241,21 @@ def test_it_can_be_left_out_and_is_at_a_temperature(folders, engines, draft):
     assert drafted(engines["shifted"], draft_head=False, **asked) == drafted(plain, **asked)
     assert drafted(engines["shifted"], **asked) != drafted(plain, **asked)
     warm = asked | {"temperature": 0.9}
-    assert drafted(engines["shifted"], **warm) == drafted(plain, **warm)
+    assert drafted(engines["shifted"], **warm) != drafted(plain, **warm)
+    for acceptance in ("sampling", "independent"):
+        other = warm | {"acceptance": acceptance}
+        assert drafted(engines["shifted"], **other) == drafted(plain, **other)
     said = [
         engine.generate(Request(prompt_ids=prompt_ids(5), **options)).request["draft_head"]
         for engine, options in (
             (engines["shifted"], asked),
             (engines["shifted"], warm),
+            (engines["shifted"], warm | {"acceptance": "sampling"}),
             (engines["shifted"], asked | {"draft_head": False}),
             (plain, asked),
         )
     ]
-    assert said == [True, False, False, False]
+    assert said == [True, True, False, False, False]
 
 
 def test_more_alternatives_change_no_draft(engines):
@@ -262,14 +307,62 @@ def test_weights_leave_the_mass_of_other_tokens_as_it_is():
     assert doubled.tolist() == pytest.approx([0.4, 0.4])  # 0.5 and 2 · 0.25, of 0.5 + 0.5 + 0.25 for the rest
 
 
+@needs_int8
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    sizes=st.tuples(*[st.integers(1, 40)] * 3),
+    places=st.integers(1, 12),
+    candidates=st.integers(1, CANDIDATES),
+    count=st.integers(1, 20),
+    known=st.booleans(),
+    temperature=st.sampled_from([0.0, 0.3, 1.0, 2.0]),
+)
+def test_the_kernel_drafts_what_torch_does(seed, sizes, places, candidates, count, known, temperature):
+    """known: whether the newest token was among the verifier's likeliest."""
+    torch.manual_seed(seed)
+    head, embedding = DraftHead(HeadConfig(90, 24, *sizes)), torch.randn(90, 24)
+    for parameter in head.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    head.mean, head.projection = 0.1 * torch.randn(24), torch.randn(24, sizes[0]) / 5
+    head.eval().attach(embedding)
+    plain = (3 * torch.randn(1 + places, 90)).log_softmax(-1)
+    shares, tokens = plain.topk(candidates)
+    drawn = None
+    if temperature:
+        noisy = (plain[1:] / temperature - torch.rand(places, 90).log().neg().log()).log_softmax(-1).topk(candidates)
+        drawn = Drawn(noisy.indices, plain[1:].gather(1, noisy.indices), noisy.values, temperature)
+    newest = int(tokens[0, -1]) if known else min(set(range(90)).difference(tokens[0].tolist()))
+    asked = Guessed(tokens, shares), 5, newest, count, drawn
+    expected, found = head.drafts(*asked), CpuDraftHead(head, compiled_kernels()).drafts(*asked)
+    assert [part.shape for part in found] == [part.shape for part in expected]
+    for place, parent in itertools.product(range(places), range(expected[0].shape[1])):
+        if place == 0 < parent:  # the first place stands behind the newest token alone
+            continue
+        theirs, ours = ([part[place, parent].tolist() for part in parts] for parts in (expected, found))
+        assert ours[1] == pytest.approx(theirs[1], abs=0.02)
+        shares = dict(zip(*ours, strict=True))
+        assert len(shares) == len(ours[0])
+        for token, share in zip(*theirs, strict=True):
+            assert shares.get(token, min(ours[1])) == pytest.approx(share, abs=0.02)
+
+
+@needs_int8
+def test_the_kernel_takes_no_more_guesses_than_it_has_room_for():
+    guesses = Guessed(torch.zeros(2, CANDIDATES + 1, dtype=torch.long), torch.full((2, CANDIDATES + 1), -4.0))
+    head = random_head(random_llama(seed=3).model.embed_tokens.weight.detach())
+    with pytest.raises(ValueError, match="33 guesses of a place, where the kernel weighs 32"):
+        CpuDraftHead(head, compiled_kernels()).drafts(guesses, 1, 2, 5)
+
+
 def test_files_bring_back_the_same_head(folders, tmp_path):
     embedding = random_llama(seed=3).model.embed_tokens.weight.detach()
     save_head(random_head(embedding), tmp_path / "one", {})
     head = load_head(tmp_path / "one")
     head.attach(embedding)
-    tokens = torch.tensor([[1, 2]])
-    guesses = Guessed(tokens, torch.tensor([[0.6, 0.2]]).log())
-    asked = tokens, guesses, guesses, torch.tensor([7]), torch.tensor([1])
+    guesses = Guessed(torch.tensor([[[1, 2], [3, 4]]]), torch.tensor([[[0.6, 0.2], [0.5, 0.1]]]).log())
+    parents = Guessed(torch.tensor([[[1]]]), torch.tensor([[[0.6]]]).log())
+    asked = guesses, parents, torch.tensor([[7, 1]])
     torch.testing.assert_close(head(*asked), random_head(embedding)(*asked), rtol=0.02, atol=0.02)
     with pytest.raises(CheckpointError, match="trained for another model: fetch the checkpoint again"):
         load_head(tmp_path / "one").attach(embedding[:-1])
@@ -325,38 +418,39 @@ def test_what_is_collected_is_what_quadratic_drafts_see(engines, kind):
         ids = [*prompt_ids(1), *answer[: index + 1]]
         assert states.text[index].tolist() == padded[index : index + states.text.shape[1]]
         logits = slow.logits([*ids, *[MASK] * training.MASKS], len(ids))[len(ids) :]
-        rows = [slow.guesses(row, MASK) for row in logits[kind == "aligned" :]]
+        rows = [slow.place(row, MASK).guesses for row in logits[kind == "aligned" :]]
         pairs = zip(states.tokens[index].tolist(), states.log_shares[index].tolist(), strict=True)
         assert [dict(zip(*pair, strict=True)) for pair in pairs] == [pytest.approx(row, abs=0.02) for row in rows]
         predicted = states.predicted_tokens[index].tolist(), states.predicted_shares[index].tolist()
-        expected = slow.guesses(slow.logits(ids)[-1], None)
+        expected = slow.place(slow.logits(ids)[-1], None).guesses
         assert dict(zip(*predicted, strict=True)) == pytest.approx(expected, abs=0.02)
 
 
 def test_a_new_head_changes_nothing_and_learns(engines, states):
     embedding = engines["shifted"].model.embed.weight
     head = training.new_head(embedding, components=8, width=16, rank=8)
-    places = states.places
-    before, found = training.log_shares_of(head, states, places)
-    torch.testing.assert_close(before, training.log_shares_of(None, states, places)[0], rtol=1e-4, atol=1e-4)
+    before, found = training.log_shares_of(head, states)
+    torch.testing.assert_close(before, training.log_shares_of(None, states)[0], rtol=1e-4, atol=1e-4)
     losses = training.train_head(head, [states, states], steps=300, batch=64)
     assert sum(losses[-50:]) < 0.95 * sum(losses[:50])
-    after = training.log_shares_of(head, states, places)[0]
-    assert torch.nn.functional.nll_loss(after, found) < torch.nn.functional.nll_loss(before, found)
-    assert after.exp().sum(-1).tolist() == pytest.approx([1.0] * len(after), abs=1e-3)
+    after = training.log_shares_of(head, states)[0]
+    first, last = (torch.nn.functional.nll_loss(shares.flatten(0, 1), found.flatten()) for shares in (before, after))
+    assert last < first
+    assert after.exp().sum(-1).flatten().tolist() == pytest.approx([1.0] * found.numel(), abs=1e-3)
 
 
 def test_hits_are_counted_behind_the_answers_own_tokens(states):
     shares, accepted = training.hits(None, states)
-    log_shares, found = training.log_shares_of(None, states, states.places)
-    right = log_shares[:, :-1].argmax(-1) == found
-    assert shares[0] == pytest.approx(float(right[states.places[:, 1] == 0].float().mean()))
+    log_shares, found = training.log_shares_of(None, states)
+    right = log_shares[..., :-1].argmax(-1) == found
     chains = []
+    for place, share in enumerate(shares):
+        assert share == pytest.approx(float(right[:, place][states.text[:, place + 2] >= 0].float().mean()))
     for state in range(len(states)):
         if (states.text[state] < 0).any():
+            assert not right[state][states.text[state, 2:] < 0].any()
             continue
-        row = right[states.places[:, 0] == state].tolist()
-        chains.append(len(list(itertools.takewhile(bool, row))))
+        chains.append(len(list(itertools.takewhile(bool, right[state].tolist()))))
     assert accepted == pytest.approx(sum(chains) / len(chains))
 
 

@@ -3,7 +3,8 @@
 `kernels` is the forward, in Python that numba compiles, and `kernel_…` are its steps; `vector` gives numba vectors;
 `tiles` are the inner loops, for an instruction set; `plan` is what Python and the kernels share; `build` makes machine
 code of it all and keeps it; `check` holds new machine code against a reference; `pack` lays weights out; `team` are the
-threads; `model` is what the rest of the engine sees.
+threads; `model` is what the rest of the engine sees; `draft_head` and `kernel_draft_head` are the head that weighs
+drafts.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 
 from nemodiff.cache_folder import cache_folder
 from nemodiff.model.cpu.check import check
+from nemodiff.model.cpu.draft_head import CpuDraftHead
 from nemodiff.model.cpu.model import CpuModel
 from nemodiff.model.cpu.plan import KernelsUnavailable, say
 from nemodiff.model.transformer import Transformer
@@ -56,4 +58,4 @@ def quantise(model: Transformer, tile: str | None = None) -> CpuModel:
     return CpuModel(model, compiled_kernels(tile))
 
 
-__all__ = ["CpuModel", "KernelsUnavailable", "compiled_kernels", "int8_obstacle", "quantise"]
+__all__ = ["CpuDraftHead", "CpuModel", "KernelsUnavailable", "compiled_kernels", "int8_obstacle", "quantise"]

@@ -29,7 +29,7 @@ from nemodiff.model.cpu.tiles import TILES, Tile, define_tiles
 #: Which tile to run: auto, or one of `TILES`.
 SETTING = "NEMODIFF_CPU_TILE"
 _EXTERNAL = ("nemodiff_product", "nemodiff_scores", "nemodiff_mix")
-_EXPORTED = ("nemodiff_work", "nemodiff_serve", "nemodiff_product")
+_EXPORTED = ("nemodiff_work", "nemodiff_serve", "nemodiff_product", "nemodiff_weigh")
 #: What the machine code may ask of the C library, and nothing else.
 _LIBRARY = {"read", "sched_yield", "_read", "SwitchToThread", "memset", "memcpy", "memmove", "exp", "log", "sqrt"}
 _LIBRARY |= {f"{name}f" for name in ("exp", "log", "sqrt", "fma", "roundeven")} | {"fma"}
@@ -41,7 +41,7 @@ _loaded: dict[Tile, Kernels] = {}
 
 class Kernels:
     """The compiled functions. work(plan, worker) runs a thread's share of a forward, serve(file, mailbox, worker) is a
-    helper's life (see `kernels`); both give up Python's lock while they run."""
+    helper's life (see `kernels`), weigh(plan) a draft head's group; all give up Python's lock while they run."""
 
     def __init__(self, tile: Tile, machine_code: bytes) -> None:
         self.tile = tile
@@ -53,6 +53,7 @@ class Kernels:
         self.work = self._function("nemodiff_work", 2)
         self.serve = self._function("nemodiff_serve", 3)
         self.product = self._function("nemodiff_product", 10)
+        self.weigh = self._function("nemodiff_weigh", 1)
 
     def _function(self, name: str, parameters: int) -> Callable[..., None]:
         address = self._engine.get_function_address(name)
@@ -177,15 +178,21 @@ def compile_kernels(tile: Tile) -> bytes:
 
 @cache
 def _driver() -> str:
-    """`kernels.work` and `kernels.serve` in LLVM's language, under plain names; the tiles are still missing."""
+    """`kernels.work`, `kernels.serve` and `kernel_draft_head.weigh` in LLVM's language, under plain names; the tiles
+    are still missing."""
     for name in _EXTERNAL:  # numba makes machine code too, which nobody calls: it only has to find the names
         llvm.add_symbol(name, ctypes.cast(_nothing, ctypes.c_void_p).value)
     from numba import types
 
+    from nemodiff.model.cpu.kernel_draft_head import weigh
     from nemodiff.model.cpu.kernels import serve, work
 
     parts, wrappers = [], []
-    for name, function, parameters in (("nemodiff_work", work, 2), ("nemodiff_serve", serve, 3)):
+    for name, function, parameters in (
+        ("nemodiff_work", work, 2),
+        ("nemodiff_serve", serve, 3),
+        ("nemodiff_weigh", weigh, 1),
+    ):
         signature = (types.intp,) * parameters
         function.compile(signature)
         parts.append(function.inspect_llvm(signature))
@@ -196,7 +203,8 @@ def _driver() -> str:
             f'  call i32 @"{inner}"(ptr %result, ptr %error, {named})\n  ret void\n}}\n'
         )
     module = llvm.parse_assembly(parts[0])
-    module.link_in(llvm.parse_assembly(parts[1]))
+    for part in parts[1:]:
+        module.link_in(llvm.parse_assembly(part))
     declared = str(module)
     return declared + "\n" + "".join(wrappers)
 

@@ -1,4 +1,5 @@
-"""What newly compiled kernels must pass before they are used: exact products, a small model as torch computes it."""
+"""What newly compiled kernels must pass before they are used: exact products, a small model and a draft head as torch
+computes them."""
 
 from __future__ import annotations
 
@@ -8,9 +9,11 @@ import torch
 from torch import Tensor
 
 from nemodiff.model.config import ModelConfig, RopeConfig
+from nemodiff.model.cpu.draft_head import CpuDraftHead
 from nemodiff.model.cpu.model import CpuModel
 from nemodiff.model.cpu.pack import PackedMatrix
 from nemodiff.model.cpu.plan import ACTIVATION_PEAK, SEGMENT, WEIGHT_PEAK, KernelsUnavailable
+from nemodiff.model.draft_head import CANDIDATES, DraftHead, Guessed, HeadConfig
 from nemodiff.model.transformer import Transformer
 
 if TYPE_CHECKING:
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Largest relative error of the small model's logits: activations have 14 bits, and nothing else is rounded.
 _TOLERANCE = 3e-3
+#: Largest error of a draft's probability: tables of tokens are bfloat16.
+_DRAFT_TOLERANCE = 0.05
 
 
 @torch.inference_mode()
@@ -43,6 +48,22 @@ def check(kernels: Kernels) -> None:
         cache.keep(1)
     if not torch.equal(torch.cat(alone), together):
         raise KernelsUnavailable(f"the {kernels.tile.name} kernels' rows depend on the rows beside them")
+    _check_draft_head(kernels)
+
+
+def _check_draft_head(kernels: Kernels) -> None:
+    generator = torch.Generator().manual_seed(0)
+    head = DraftHead(HeadConfig(90, 24, components=20, width=18, rank=12))
+    for tensor in (*head.parameters(), head.mean, head.projection):
+        tensor.data.copy_(torch.randn(tensor.shape, generator=generator) / 4)
+    head.eval().attach(torch.randn(90, 24, generator=generator))
+    shares, tokens = (3 * torch.randn(5, 90, generator=generator)).log_softmax(-1).topk(CANDIDATES)
+    asked = Guessed(tokens, shares), 5, int(tokens[0, 1]), 8
+    (_, expected), (_, found) = head.drafts(*asked), CpuDraftHead(head, kernels).drafts(*asked)
+    found[0, 1:] = expected[0, 1:]  # before the first place only the newest token stands
+    error = float((found - expected).abs().max())
+    if not error < _DRAFT_TOLERANCE:
+        raise KernelsUnavailable(f"the {kernels.tile.name} kernels' draft head is off by {error:.2f}")
 
 
 def multiply(kernels: Kernels, weight: Tensor, steps: Tensor) -> Tensor:

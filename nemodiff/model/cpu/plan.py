@@ -60,6 +60,33 @@ class LayerPlan(ctypes.Structure):
     ]
 
 
+class HeadPlan(ctypes.Structure):
+    """A draft head and one group of masks. Sizes are padded to whole vectors.
+
+    The head: components, width, rank: its sizes. table [vocabulary, components], before [vocabulary, width], pair and
+    candidate [vocabulary, rank]: bfloat16. around [width / 16, 5 * components, 16], out [rank / 16, width, 16],
+    distance [distances, width], figures [5, width]: float32. scale: of weights; floor: of log shares; most: a weight
+    at most.
+
+    The group: tokens int64 and log_shares float32 [1 + places, candidates], older and newest, as `WeighsDrafts.drafts`
+    takes them. own_tokens int64, own_plain and own_shares float32 [places, candidates]: what is weighed, as `Drawn` has
+    it; colder: one over the temperature. best_tokens int64 and best_shares float32 [places, parents, count]: what it
+    gives; of the first place only the first parent's.
+
+    Buffers, float32: said [1 + places, components], around_rows [places, 5 * components], place_rows [places, width],
+    hidden [parents, width], pairs [parents, rank], weighed [row].
+    """
+
+    _fields_ = [
+        *_fields("components width rank distances row"),
+        *_fields("table before pair candidate around out distance figures"),
+        *_fields("scale floor most colder", ctypes.c_float),
+        *_fields("places parents candidates count tokens log_shares own_tokens own_plain own_shares"),
+        *_fields("older newest best_tokens best_shares"),
+        *_fields("said around_rows place_rows hidden pairs weighed"),
+    ]
+
+
 class Plan(ctypes.Structure):
     """A model and one forward of it.
 
