@@ -68,7 +68,9 @@ def test_loops_are_filtered_out():
 
 def test_read_answers_skips_a_line_cut_off(tmp_path):
     file = tmp_path / "chat.jsonl"
-    file.write_text('{"prompt": "a", "answer_ids": [1], "kept": true}\n{"prompt": "b", "ans', encoding="utf-8")
+    file.write_text(
+        '{"kind": "explain", "prompt": "a", "answer_ids": [1], "kept": true}\n{"prompt": "b", "ans', encoding="utf-8"
+    )
     assert [record["prompt"] for record in read_answers(file)] == ["a"]
     assert read_answers(tmp_path / "none.jsonl") == []
 
