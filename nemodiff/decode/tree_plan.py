@@ -68,11 +68,11 @@ class Tree:
         return 1 + len(self.nodes) + len(self.behind) * self.masks
 
 
-def grow(drafts: Sequence[Ranked], most: int, behind: Behind | None = None) -> list[Node]:
+def grow(drafts: Sequence[Ranked], most: int, behind: Behind | None = None, least: float = 0.0) -> list[Node]:
     """The `most` likeliest candidates, best first, so that every one comes after its parent.
 
     drafts: by distance from the newest token, 1 first. behind: what they are behind a certain candidate, where they
-    depend on it.
+    depend on it. least: no candidate is less probable.
     """
     nodes: list[Node] = []
     following = [drafts[0] if drafts else ()]  # of every row the drafts of the place behind it
@@ -87,6 +87,8 @@ def grow(drafts: Sequence[Ranked], most: int, behind: Behind | None = None) -> l
     offer(0, 1, 0, 1.0)
     while heap and len(nodes) < most:
         minus, _, parent, depth, rank, before = heapq.heappop(heap)
+        if -minus < least:
+            break
         token, share = following[parent][rank]
         nodes.append(Node(token, parent, depth, share, -minus))
         deeper = () if depth == len(drafts) else behind(depth + 1, token) if behind else drafts[depth]
@@ -115,8 +117,10 @@ class Planner:
     def plan(self, drafts: Sequence[Ranked], left: int, behind: Behind | None = None) -> Tree:
         """The next forward. drafts, behind: what the group behind the newest token guessed, as for `grow`; empty where
         there was none. left: places of the answer that are still open, the verifier's own included."""
-        nodes = grow(drafts[: max(left - 1, 0)], min(MOST_NODES, self._most - 1), behind)
         worth = 0.0 if self._rows else self._tokens / self._ms
+        # A candidate that is less probable than its row is worth pays in no tree, nor does any behind it.
+        most, least = min(MOST_NODES, self._most - 1), worth * self._costs.least
+        nodes = grow(drafts[: max(left - 1, 0)], most, behind, least)
         groups_of = self._values(worth, left)
         ends, accepted, best, sizes = [1.0], 0.0, -math.inf, (0, 0, 0)
         for count in range(len(nodes) + 1):

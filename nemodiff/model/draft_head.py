@@ -29,7 +29,7 @@ PARENTS = 12
 DISTANCES = 8
 #: Figures beside the embeddings, see `DraftHead.forward`.
 _FIGURES = 5
-#: Of how many places around, the place itself included, the head sees what was said.
+#: Embeddings that it sees at a place: what was said of it, of the two before and of the next, and the newest token.
 AROUND = 5
 #: Log shares below count as this.
 FLOOR = -12.0

@@ -30,8 +30,8 @@ _known: WeakKeyDictionary[Runner, RowCosts] = WeakKeyDictionary()
 class RowCosts:
     """Milliseconds of a forward by its rows: `measured` at `counts`, ascending, and on lines between and beyond.
 
-    padded: to which of these rows are filled up, where a runner does so. looked: when they were last compared with the
-    machine, in seconds of the monotonic clock.
+    padded: to which of these rows are filled up, where a runner does so. least: what one more row costs at least.
+    looked: when they were last compared with the machine, in seconds of the monotonic clock.
     """
 
     def __init__(
@@ -44,6 +44,8 @@ class RowCosts:
             step = (measured[right] - measured[left]) / max(counts[right] - counts[left], 1)
             self._table.append(measured[left] + step * (rows - counts[left]))
         self._slope = (measured[-1] - measured[0]) / max(counts[-1] - counts[0], 1)
+        steps = [after - before for before, after in zip(self._table[1:], self._table[2:], strict=False)]
+        self.least = max(min([self._slope, *steps]), 0.0)
         self.looked = time.monotonic()
 
     def of(self, rows: int) -> float:

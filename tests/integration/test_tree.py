@@ -178,6 +178,25 @@ def test_rows_are_used_where_they_are_cheap():
     assert cheap.plan(vague, 40).rows < 64
 
 
+@settings(deadline=None)
+@given(drafts_of, st.lists(st.floats(0, 30), min_size=1, max_size=63), st.integers(1, 40))
+def test_candidates_that_cannot_pay_are_left_out_at_no_loss(drafts, steps, left):
+    """steps: what the second row costs beyond the first, and so on."""
+    ms = [10.0, *(10 + total for total in itertools.accumulate(steps))]
+    costs, every = (RowCosts(range(1, len(ms) + 1), ms) for _ in range(2))
+    assert costs.least == pytest.approx(min(*steps, sum(steps) / len(steps)))
+    every.least = 0.0  # then all are grown
+
+    def gain(costs: RowCosts) -> tuple[float, int]:
+        planner = Planner(costs, None, spare=0)
+        worth = planner._tokens / planner._ms
+        plan = planner.plan(drafts, left)
+        value = dict(planner._values(worth, left)).get(plan.masks, 0.0)
+        return plan.expected + plan.ready * value - worth * costs.of(plan.rows), len(plan.nodes)
+
+    assert gain(costs)[0] >= gain(every)[0] - 1e-9
+
+
 def test_groups_stand_where_verification_is_likeliest_to_end():
     drafts = [[(1, 0.6), (2, 0.25)], [(3, 0.5)]]
     plan = Planner(FLAT, 64, spare=1).plan(drafts, 40)
