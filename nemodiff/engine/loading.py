@@ -20,7 +20,7 @@ from nemodiff.json_fields import Fields
 from nemodiff.model.adapter import merge_adapter
 from nemodiff.model.config import ModelConfig, VisionConfig
 from nemodiff.model.cpu import CpuDraftHead, CpuModel, quantise
-from nemodiff.model.draft_head import DraftHead, WeighsDrafts, load_head
+from nemodiff.model.draft_head import DraftHead, load_head
 from nemodiff.model.memory import shortage
 from nemodiff.model.runner import Runner
 from nemodiff.model.transformer import Transformer
@@ -74,9 +74,8 @@ def load(
     if replacing:
         replacing.close()
     sampler = _network(files, "sampler", load_sampler, runner)
-    draft_head: WeighsDrafts | None = _network(files, "draft_head", load_head, runner)
-    if isinstance(draft_head, DraftHead) and isinstance(runner, CpuModel):
-        draft_head = CpuDraftHead(draft_head, runner.kernels)
+    head = _network(files, "draft_head", load_head, runner)
+    draft_head = CpuDraftHead(head, runner.kernels) if head and isinstance(runner, CpuModel) else head
     if sampler:
         defaults = dataclasses.replace(defaults, trained_threshold=sampler.threshold)
     sight = _sight(files, config, lambda seeing: open_runner(seeing, runner)) if files.vision else None

@@ -67,6 +67,10 @@ class Guessed:
     def __getitem__(self, places: slice) -> Guessed:
         return Guessed(self.tokens[places], self.log_shares[places])
 
+    def of(self, tokens: Tensor) -> Tensor:
+        """Log shares of one token [...] per place, -inf where it is none of the likeliest."""
+        return self.log_shares.where(self.tokens == tokens[..., None], -torch.inf).amax(-1)
+
     @property
     def batch(self) -> Guessed:
         """The same with a dimension of length 1 before the others."""
@@ -189,9 +193,8 @@ class DraftHead(nn.Module):
             drawn = drawn or Drawn(guesses.tokens[1:], guesses.log_shares[1:], guesses.log_shares[1:], 1.0)
             before = Guessed.join(guesses[:1], Guessed(drawn.tokens, drawn.plain)[:-1])
             tokens, log_shares = before.tokens[:, :PARENTS].clone(), before.log_shares[:, :PARENTS].clone()
-            here = guesses.tokens[0] == newest
-            tokens[0], log_shares[0] = newest, guesses.log_shares[0].where(here, -torch.inf).amax()
             known = torch.tensor([[older, newest]], device=tokens.device)
+            tokens[0], log_shares[0] = newest, guesses[:1].of(known[:, 1])
             weights = self(guesses.batch, Guessed(tokens, log_shares).batch, known, drawn.tokens[None])[0]
             weights = (weights / drawn.temperature).clamp(-MOST, MOST)
             count = min(count, drawn.tokens.shape[1])

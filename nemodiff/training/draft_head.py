@@ -141,10 +141,9 @@ def log_shares_of(head: DraftHead | None, states: DraftStates) -> tuple[Tensor, 
     own = Guessed(guesses.tokens[:, 1:], guesses.log_shares[:, 1:])
     log_shares = own.log_shares
     if head is not None:
-        parents = text[:, 1:-1].clamp_min(0)
-        here = guesses.tokens[:, :-1] == parents[..., None]
-        surprise = torch.where(here, guesses.log_shares[:, :-1], -torch.inf).amax(-1)
-        log_shares = weighed(own, head(guesses, Guessed(parents[..., None], surprise[..., None]), text[:, :2]))[:, :, 0]
+        before, tokens = Guessed(guesses.tokens[:, :-1], guesses.log_shares[:, :-1]), text[:, 1:-1].clamp_min(0)
+        parents = Guessed(tokens[..., None], before.of(tokens)[..., None])
+        log_shares = weighed(own, head(guesses, parents, text[:, :2]))[:, :, 0]
     rest = (1 - log_shares.exp().sum(-1, keepdim=True)).clamp_min(1e-6).log()
     hit = own.tokens == text[:, 2:, None]
     found = torch.where(hit.any(-1), hit.int().argmax(-1), hit.shape[-1])
