@@ -127,7 +127,8 @@ def _sampler(args: argparse.Namespace) -> int:
 def _draft_head(args: argparse.Namespace) -> int:
     from nemodiff.training.draft_head import run
 
-    return _collecting(args, run, "draft head", "groups")
+    check_there(args.start, "draft head")
+    return _collecting(args, run, "draft head", "groups", start=args.start)
 
 
 def _collecting(args: argparse.Namespace, run: Callable[..., str], made: str, collected: str, **more: Any) -> int:
@@ -251,6 +252,7 @@ def _add_sampler(steps: Steps) -> None:
 def _add_draft_head(steps: Steps) -> None:
     head = steps.add_parser("draft-head", help="the draft head, on what masks guess along a checkpoint's own answers")
     _add_collecting(head, "draft_head", "groups of masks", minutes=15, steps=1500)
+    head.add_argument("--start", type=Path, help="folder of a draft head to go on from")
     head.set_defaults(func=_draft_head)
 
 

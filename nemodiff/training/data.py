@@ -16,7 +16,8 @@ from nemodiff.training.dual_stream import Span, Stream
 from nemodiff.training.noisy_copies import CHAT_DECAY, DECAY, WAYS, Noisy, noisy_copy
 
 PROMPT_WEIGHT = 0.3  # of the words of the user, which the frozen base's distribution is kept on
-NEUTRAL_WEIGHT = 2.0
+# Of the base's own words against those of tasks: it holds AR nearer to the base at no cost in tokens.
+CHAT_WEIGHT, NEUTRAL_WEIGHT = 2.0, 3.0
 # A token to which the frozen base gives less than this is hard: a draft that reaches it mostly fails there.
 HARD = 0.6
 
@@ -158,7 +159,7 @@ def pack(
         shared = 0 if sequence.neutral else prefix
         own = len(sequence.prompt) - shared
         whole = (sequence.prompt + sequence.answer)[shared:]
-        full = NEUTRAL_WEIGHT if sequence.neutral else 1.0
+        full = NEUTRAL_WEIGHT if sequence.neutral else CHAT_WEIGHT if sequence.chat else 1.0
         answer_row: dict[int, int] = {}
         for i in range(0 if sequence.chat else own - 1, len(whole) - 1):
             if i >= own - 1:
@@ -219,6 +220,7 @@ class Mixture:
         self.tokenizer, self.seed, self.max_answer, self.mask_id = tokenizer, seed, max_answer, mask_id
         self.chat_share, self.neutral_share = chat_share, neutral_share
         self.end_id = tokenizer.eos_token_id
+        self.weights = list(WEIGHTS)  # how often each trained family is drawn
         self.chat: list[Sequence] = []
         self.neutral: list[Sequence] = []
         for record in read_answers(chat_file) if chat_file else []:
@@ -265,7 +267,7 @@ class Mixture:
                 sequence = rng.choice(self.chat)
                 chat += len(sequence.answer)
             else:
-                sequence = self.structured(rng.choices(TRAINED_FAMILIES, WEIGHTS)[0], rng.getrandbits(48))
+                sequence = self.structured(rng.choices(TRAINED_FAMILIES, self.weights)[0], rng.getrandbits(48))
                 if len(sequence.answer) > self.max_answer:
                     continue
             answers += len(sequence.answer)

@@ -3,6 +3,7 @@ training on its own words keeps it as it is."""
 
 import json
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from nemodiff.training.batch_decode import BatchDecoder
 from nemodiff.training.dual_stream import Backbone
 
 NEUTRAL = "neutral"  # kind of a record whose prompt is plain text, outside the chat template
+#: How many continuations an opening of plain text gets: they are sampled, so that each is another text.
+DRAWS = 4
 _FIELDS = {"kind", "prompt", "answer_ids", "kept"}
 
 
@@ -54,8 +57,8 @@ def distill(
     device: str = "cpu",
     neutral: int = 256,
 ) -> int:
-    """Append the base's continuations of the first `neutral` openings and its answers to the first `limit` open prompts
-    to the JSONL file `out`; prompts already there are skipped.
+    """Append the base's continuations of the first `neutral` openings, DRAWS of each, and its answers to the first
+    `limit` open prompts to the JSONL file `out`; what is already there is not made again.
 
     Answers are greedy ones in the chat template, with <|im_end|> where the base ended within `max_new_tokens`;
     continuations are sampled from the plain text (temperature 1, top-p 0.95). A record is {"kind", "prompt",
@@ -69,13 +72,13 @@ def distill(
     tokenizer = AutoTokenizer.from_pretrained(base)
     backbone = Backbone.of(load_model(base, device, DTYPES[training_dtype(device)]))
     done = read_answers(out)
-    prompts_done = {record["prompt"] for record in done}
+    made = Counter(record["prompt"] for record in done)
     seen = {tuple(record["answer_ids"][:24]) for record in done}
-    openings = [(NEUTRAL, opening) for opening in NEUTRAL_OPENINGS[:neutral]]
+    openings = [(NEUTRAL, opening) for opening in NEUTRAL_OPENINGS[:neutral]] * DRAWS
     passes: list[tuple[list[tuple[str, str]], list[list[int]], dict[str, Any]]] = []
     drawn: dict[str, Any] = {"temperature": 1.0, "top_p": 0.95, "seed": seed}
     for items, sampling in ((openings, drawn), (open_prompts(seed)[:limit], {})):
-        waiting = [item for item in items if item[1] not in prompts_done]
+        waiting = not_made(items, made)
         encoded = [
             tokenizer.encode(prompt, add_special_tokens=False) if kind == NEUTRAL else chat_ids(tokenizer, prompt)
             for kind, prompt in waiting
@@ -103,6 +106,17 @@ def distill(
                     speed = tokens / (time.monotonic() - started)
                     print(f"{answered}/{total} prompts, {kept} kept, {speed:.0f} tokens/s", flush=True)
     return kept
+
+
+def not_made(items: list[tuple[str, str]], made: Counter[str]) -> list[tuple[str, str]]:
+    """The (kind, prompt) of `items` without the first made[prompt] of each prompt."""
+    left, waiting = made.copy(), []
+    for item in items:
+        if left[item[1]]:
+            left[item[1]] -= 1
+        else:
+            waiting.append(item)
+    return waiting
 
 
 def chat_ids(tokenizer: Any, prompt: str) -> list[int]:

@@ -18,7 +18,7 @@ from nemodiff.decode import Prefill
 from nemodiff.decode.drafts import guessed
 from nemodiff.engine.loading import load
 from nemodiff.engine.local import Engine
-from nemodiff.model.draft_head import CANDIDATES, DraftHead, Guessed, HeadConfig, save_head, weighed
+from nemodiff.model.draft_head import CANDIDATES, DraftHead, Guessed, HeadConfig, load_head, save_head, weighed
 from nemodiff.model.layout import groups
 from nemodiff.model.output import Output
 from nemodiff.request import Request
@@ -33,6 +33,8 @@ MASKS, TOGETHER = 7, 8
 OPEN_SHARE, HELD_OUT_SHARE = 0.6, 0.15
 #: Which of the candidates is right where the answer has none.
 ELSEWHERE = -100
+#: Largest learning rate of a new head.
+RATE = 2e-3
 #: How much more often training draws a group that decoding would use than another one.
 _USED = 2
 
@@ -156,7 +158,7 @@ def train_head(
     *,
     steps: int = 1500,
     batch: int = 256,
-    rate: float = 2e-3,
+    rate: float = RATE,
     seed: int = 0,
 ) -> list[float]:
     """Fit the head by cross-entropy over the candidates and all that is none; the loss of every step. Every kind of
@@ -226,16 +228,22 @@ def run(
     device: str | None = None,
     dtype: str | None = None,
     seed: int = 0,
+    start: Path | None = None,
 ) -> str:
     """Collect groups for `minutes`, train, save; returns what it reports.
 
-    states_file: where the groups are kept; those of an earlier run are used in place of new ones.
+    states_file: where the groups are kept; those of an earlier run are used in place of new ones. start: folder of a
+    head to go on from, at a quarter of the rate. Raises CheckpointError for one of another model.
     """
     engine = load(checkpoint, device=device, dtype=dtype, report=print)
     parts = kept(states_file, DraftStates, lambda: _collected(engine, minutes, seed))
     trained, held_out = parts[:2], {"structured": parts[2], "open": parts[3]}
-    head = new_head(engine.model.embed.weight, seed)
-    losses = train_head(head, trained, steps=steps, seed=seed)
+    if start:
+        head = load_head(start)
+        head.attach(engine.model.embed.weight)
+    else:
+        head = new_head(engine.model.embed.weight, seed)
+    losses = train_head(head, trained, steps=steps, seed=seed, rate=RATE / 4 if start else RATE)
     figures: dict[str, object] = {
         "groups": sum(map(len, trained)),
         "steps": steps,

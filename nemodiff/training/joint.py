@@ -19,6 +19,7 @@ from nemodiff.checkpoints.catalogue import BASE
 from nemodiff.engine.devices import DTYPES, training_dtype
 from nemodiff.training.data import Batch, Mixture
 from nemodiff.training.dual_stream import Backbone
+from nemodiff.training.focus import TASKS, family_weights, right_answers
 from nemodiff.training.lora import Lora, export_adapter
 from nemodiff.training.objective import Figures, base_distribution, joint_loss
 from nemodiff.training.progress import log_figures, read_state, save_state
@@ -41,7 +42,7 @@ class Settings:
     copies: int = 2
     learning_rate: float = 1e-3
     mask_learning_rate: float = 3e-3
-    alpha: float = 1.0
+    alpha: float = 0.75  # weight of the diffusion loss; the AR loss is a mean in which chat counts twice
     warmup: int = 20
     workers: int = 2
     device: str = "cpu"
@@ -115,10 +116,12 @@ class Trainer:
         self.step, self.tokens, self.targets, self.seconds = 0, 0, 0, 0.0
         if settings.start and not state:
             self.lora.load(Path(settings.start))
+            self.data.weights = self.focus(tokenizer.eos_token_id)
         if state:
             self.lora.values.copy_(state["values"])
             self.lora.mask_embedding.data.copy_(state["mask_embedding"])
             self.optimizer.load_state_dict(state["optimizer"])
+            self.data.weights = state.get("weights", self.data.weights)
             self.step, self.tokens, self.targets, self.seconds = (
                 state[name] for name in ("step", "tokens", "targets", "seconds")
             )
@@ -127,6 +130,17 @@ class Trainer:
     @property
     def out(self) -> Path:
         return Path(self.settings.out)
+
+    def focus(self, end_id: int) -> list[float]:
+        """How often each family is drawn: those more often that AR still writes wrongly."""
+        workers = self.settings.workers
+        right = right_answers(
+            self.backbone, self.lora, self.data.structured, end_id, worker=self.worker, workers=workers
+        )
+        right = add_up(right, workers)
+        if self.worker == 0:
+            print(f"before training {right.sum() / (TASKS * len(right)):.0%} of tasks are right", flush=True)
+        return family_weights(right)
 
     def average(self, figures: Tensor, elapsed: float, tokens: int) -> tuple[Tensor, float, int]:
         """Mean gradients over the workers; sums of figures and tokens; worker 0's clock, so that all see one
@@ -177,6 +191,7 @@ class Trainer:
             "values": self.lora.values,
             "mask_embedding": self.lora.mask_embedding.detach(),
             "vocabulary": self.vocabulary,
+            "weights": self.data.weights,
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "tokens": self.tokens,

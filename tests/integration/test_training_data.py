@@ -29,7 +29,7 @@ from nemodiff.tasks.structured.families import (
     is_held_out,
 )
 from nemodiff.training.data import Sequence, common_prefix
-from nemodiff.training.distill import keep_answer, read_answers, repeated_share
+from nemodiff.training.distill import keep_answer, not_made, read_answers, repeated_share
 from nemodiff.training.noisy_copies import BLOCK_SIZES, DECAY, MAX_PADS, PAD_WEIGHT, noisy_copy
 
 SEEDS = range(25)
@@ -46,6 +46,13 @@ def test_open_prompts_are_many_distinct_and_not_held_out():
     assert open_prompts() == open_prompts(0) != open_prompts(1)
     assert sorted(open_prompts(0)) == sorted(open_prompts(1))
     assert len({kind for kind, _ in open_prompts()[:500]}) >= 30
+
+
+def test_a_resumed_distillation_makes_what_is_missing():
+    """An opening of plain text has several continuations, a prompt one answer; each is counted once."""
+    items = [("neutral", "a"), ("neutral", "b")] * 2
+    assert not_made(items, Counter(a=1)) == [("neutral", "b"), ("neutral", "a"), ("neutral", "b")]
+    assert not_made(items, Counter(a=2, b=3)) == [] and not_made(items, Counter()) == items
 
 
 def test_nearly_equal_prompts_are_not_drawn():

@@ -1,0 +1,51 @@
+"""Which structured tasks a model still writes wrongly, so that training draws these more often."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from nemodiff.tasks.structured.families import TRAINED_FAMILIES, WEIGHTS
+from nemodiff.training.batch_decode import BatchDecoder
+from nemodiff.training.data import Sequence
+from nemodiff.training.dual_stream import Backbone
+from nemodiff.training.lora import Lora
+
+TASKS = 4  # of every family
+MAX_ANSWER = 140
+#: Weight of a family of which every task is written wrongly, and of one of which none is, of its own in WEIGHTS.
+WRONG, RIGHT = 2.5, 0.7
+
+
+@torch.no_grad()
+def right_answers(
+    backbone: Backbone,
+    lora: Lora,
+    make: Callable[[str, str], Sequence],
+    end_id: int,
+    *,
+    worker: int = 0,
+    workers: int = 1,
+) -> torch.Tensor:
+    """How many of TASKS instances of each trained family AR writes to the last token, fp32 [families]; `make` gives
+    an instance by family and seed. Of several workers each counts its share, to be added up."""
+    layers = [{**layer, **merged} for layer, merged in zip(backbone.layers, lora.merged, strict=True)]
+    tasks = [(at, make(name, f"focus {i}")) for at, name in enumerate(TRAINED_FAMILIES) for i in range(TASKS)][
+        worker::workers
+    ]
+    tasks = [(at, task) for at, task in tasks if len(task.answer) <= MAX_ANSWER]
+    room = max(len(task.prompt) for _, task in tasks) + MAX_ANSWER
+    decoder = BatchDecoder(replace(backbone, layers=layers), end_id, slots=64, room=room)
+    right = torch.zeros(len(TRAINED_FAMILIES))
+    for index, ids in decoder.run([task.prompt for _, task in tasks], MAX_ANSWER):
+        at, task = tasks[index]
+        right[at] += ids == task.answer
+    return right
+
+
+def family_weights(right: torch.Tensor) -> list[float]:
+    """How often training draws each family, from how many of its tasks were right [families]."""
+    shares = (right / TASKS).clamp(0, 1).tolist()
+    return [weight * (WRONG + (RIGHT - WRONG) * share) for weight, share in zip(WEIGHTS, shares, strict=True)]
