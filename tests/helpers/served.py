@@ -116,6 +116,7 @@ def values(**fields: Any) -> list[Any]:
         "order": "best",
         "rows": None,
         "stop": "",
+        "draft_head": True,
         "picture": "",
     }
     assert fields.keys() <= defaults.keys()

@@ -15,7 +15,7 @@ from ui.page import permalink
 from ui.page.permalink import FIELDS, PICTURE, query, read
 
 DEFAULTS = ["Hi", list(MODES), "", "", 8, "confidence", 0.95, 0.3, 4, 0, 0, 128, False, False, "linear", "match", 1]
-DEFAULTS += ["best", None, ""]
+DEFAULTS += ["best", None, "", True]
 #: A conversation as its field holds it, of up to two turns.
 TURNS = st.tuples(st.text(st.characters(codec="utf-8"), min_size=1, max_size=20).filter(str.strip), st.text(max_size=9))
 TALK = st.lists(TURNS, max_size=2).map(
@@ -45,6 +45,7 @@ VALUES = st.tuples(
     st.sampled_from(ORDERS),
     st.integers(2, 64),
     st.sampled_from(["", "\\n", "a, b\n\\\\&=é"]),
+    st.booleans(),
 ).map(list)
 
 
@@ -62,7 +63,7 @@ def test_what_is_as_by_default_is_left_out():
     assert query(changed, DEFAULTS) == "prompt=Hi&block=16&temperature=0.7&raw=1"
     assert query([*DEFAULTS[:4], None, *DEFAULTS[5:]], DEFAULTS) == "prompt=Hi"
     # what a field without a value holds once it shows
-    assert query([*DEFAULTS[:-2], 0, DEFAULTS[-1]], DEFAULTS) == "prompt=Hi"
+    assert query([*DEFAULTS[:-3], 0, *DEFAULTS[-2:]], DEFAULTS) == "prompt=Hi"
     assert query([*DEFAULTS[:7], 0, *DEFAULTS[8:]], DEFAULTS) == "prompt=Hi&entropy=0"
 
 
