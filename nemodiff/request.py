@@ -27,6 +27,7 @@ from nemodiff.trace.events import MODES
 
 __all__ = [
     "ACCEPTANCES",
+    "COLDEST",
     "DRAFTS",
     "MAX_BLOCK_LENGTH",
     "MAX_IMAGES",
@@ -42,6 +43,9 @@ __all__ = [
 
 MAX_PROMPT_CHARACTERS = 100_000
 MAX_IMAGES = MAX_PICTURES
+#: The lowest temperature at which noise is drawn. Below it, steps of fp32 between logits / T are larger than the noise,
+#: and further down the quotients overflow: what is left of the distribution is the most probable token.
+COLDEST = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

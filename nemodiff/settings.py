@@ -227,8 +227,8 @@ class Decoding:
         Flag(),
         "weigh drafts by the token before them, where the checkpoint has a draft head (at a temperature: with match)",
         more=True,
-        explained="A small network looks at the token before each draft and weighs the candidates by it, so that longer "
-        "drafts are accepted. The text is AR's with it and without it.",
+        explained="A small network looks at the token before each draft and weighs the candidates by it, so that "
+        "longer drafts are accepted. The text is AR's with it and without it.",
     )
 
 

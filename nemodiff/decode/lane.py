@@ -21,6 +21,7 @@ from nemodiff.model.draft_head import WeighsDrafts
 from nemodiff.model.layout import Layout
 from nemodiff.model.output import Best, Output
 from nemodiff.model.runner import Runner
+from nemodiff.request import COLDEST
 from nemodiff.samplers import Sampler
 from nemodiff.samplers.topk import best, largest
 from nemodiff.trace.events import Event, Position, Stop
@@ -30,9 +31,6 @@ TOGETHER = {"cuda"}
 
 #: Probabilities [rows, vocab] → a figure per row [rows], for a sampler to rank by.
 Measure = Callable[[Tensor], Tensor]
-#: The lowest temperature at which noise is drawn. Below it, steps of fp32 between logits / T are larger than the noise,
-#: and further down the quotients overflow: what is left of the distribution is the most probable token.
-COLDEST = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +38,8 @@ class Settings:
     """A Request with the checkpoint's defaults filled in. eos: ids that end an answer, empty to ignore them.
 
     thinking: (answer position at which thinking must have ended, id of </think>), None without a budget.
-    draft, acceptance, ar_weight, rows: see Request. draft_head: what weighs drafts, if anything does; at a temperature
-    only those that share AR's noise. stops: strings that end an answer, None without any. A temperature below COLDEST
-    becomes 0.
+    draft, acceptance, ar_weight, rows: see Request. draft_head: what weighs drafts, if anything does. stops: strings
+    that end an answer, None without any. A temperature below COLDEST becomes 0.
     """
 
     max_new_tokens: int
@@ -64,8 +61,6 @@ class Settings:
     def __post_init__(self) -> None:
         if self.temperature < COLDEST:
             object.__setattr__(self, "temperature", 0.0)
-        if self.temperature and self.acceptance != "match":
-            object.__setattr__(self, "draft_head", None)
 
     @property
     def most_rows(self) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 from nemodiff.checkpoints.catalogue import DEFAULT
 from nemodiff.checkpoints.tokenizer import Tokenizer
 from nemodiff.errors import RequestError
-from nemodiff.request import MAX_QUADRATIC_LENGTH, Request
+from nemodiff.request import COLDEST, MAX_QUADRATIC_LENGTH, Request
 from nemodiff.trace.events import Event, Trace
 from nemodiff.trace.oracle import Progress
 from nemodiff.trace.recorder import Recorder
@@ -45,13 +45,15 @@ class Defaults:
 
     def fill(self, request: Request) -> Request:
         """The request with these defaults in place of None."""
-        block_length, shared = self.block_length_of(request), request.acceptance == "match"
+        block_length = self.block_length_of(request)
+        # The head weighs drafts that are under AR's own noise, or under none.
+        weighed = request.acceptance == "match" or request.temperature < COLDEST
         return dataclasses.replace(
             request,
             block_length=block_length,
             threshold=self.threshold_of(request.sampler) if request.threshold is None else request.threshold,
             order=request.order or self.order,
-            draft_head=request.draft_head and self.draft_head and (shared or not request.temperature),
+            draft_head=request.draft_head and self.draft_head and weighed,
             steps=min(request.steps or max(1, block_length // 2), block_length - 1),
         )
 

@@ -30,7 +30,7 @@ from nemodiff.model.draft_head import (
     save_head,
     weighed,
 )
-from nemodiff.request import Request
+from nemodiff.request import COLDEST, Request
 from nemodiff.training import draft_head as training
 from tests.helpers.checkpoints import DTYPES, MASK, needs_int8, random_head, random_llama, with_head, write_llama
 from tests.helpers.reference import Obvious, prompt_ids, speculation_beside_ar
@@ -251,11 +251,12 @@ def test_it_can_be_left_out_and_is_where_drafts_have_noise_of_their_own(folders,
             (engines["shifted"], asked),
             (engines["shifted"], warm),
             (engines["shifted"], warm | {"acceptance": "sampling"}),
+            (engines["shifted"], asked | {"temperature": COLDEST / 2, "acceptance": "sampling"}),
             (engines["shifted"], asked | {"draft_head": False}),
             (plain, asked),
         )
     ]
-    assert said == [True, True, False, False, False]
+    assert said == [True, True, False, True, False, False]
 
 
 def test_more_alternatives_change_no_draft(engines):

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from nemodiff.decode.lane import COLDEST, LaneRun, Settings
+from nemodiff.decode.lane import LaneRun, Settings
 from nemodiff.decode.prefill import Prefill
 from nemodiff.decode.quadratic import _mixed
 from nemodiff.model.output import Output
-from nemodiff.request import Request
+from nemodiff.request import COLDEST, Request
 from nemodiff.samplers import confidence
 from nemodiff.trace.events import MODES
 from tests.helpers.checkpoints import VOCABULARY
