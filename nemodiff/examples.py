@@ -48,7 +48,7 @@ EXAMPLES: tuple[Example, ...] = (
 )
 
 #: Prompts in scripts whose letters are several tokens each, pieces of their bytes: AR copies all of them, and diffusion
-#: alone leaves one out.
+#: alone loses some of the Greek ones.
 SCRIPTS: tuple[Example, ...] = (
     Example(
         "Greek JSON",

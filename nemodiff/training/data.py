@@ -17,7 +17,7 @@ from nemodiff.training.noisy_copies import CHAT_DECAY, DECAY, WAYS, Noisy, noisy
 
 PROMPT_WEIGHT = 0.3  # of the words of the user, which the frozen base's distribution is kept on
 # Of the base's own words against those of tasks: it holds AR nearer to the base at no cost in tokens.
-CHAT_WEIGHT, NEUTRAL_WEIGHT = 2.0, 3.0
+CHAT_WEIGHT, NEUTRAL_WEIGHT = 3.0, 5.0
 # A token to which the frozen base gives less than this is hard: a draft that reaches it mostly fails there.
 HARD = 0.6
 

@@ -42,7 +42,7 @@ class Settings:
     copies: int = 2
     learning_rate: float = 1e-3
     mask_learning_rate: float = 3e-3
-    alpha: float = 0.75  # weight of the diffusion loss; the AR loss is a mean in which chat counts twice
+    alpha: float = 0.5  # weight of the diffusion loss; the AR loss is a mean in which chat counts most
     warmup: int = 20
     workers: int = 2
     device: str = "cpu"
