@@ -169,7 +169,8 @@ def weigh_candidates(head, place, index, rest):
         total = splat(NONE)
         for i in range(0, rank, 64):
             total = total + load(mine + i) * load_bfloat16(other + i // 2)
-        weight = min(max(sum_lanes(total) * head.scale * head.colder, -head.most), head.most)
+        weight = min(max(sum_lanes(total) * head.scale, -head.most), head.most)
+        weight = min(max(weight * head.colder, -head.most), head.most)
         store_float(head.weighed + 4 * guess, load_float(head.own_shares + 4 * (own + guess)) + weight)
     sums = splat(NONE)
     for i in range(0, 4 * head.row, 64):
