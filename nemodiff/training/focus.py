@@ -14,7 +14,6 @@ from nemodiff.training.dual_stream import Backbone
 from nemodiff.training.lora import Lora
 
 TASKS = 4  # of every family
-MAX_ANSWER = 140
 #: Weight of a family of which every task is written wrongly, and of one of which none is, of its own in WEIGHTS.
 WRONG, RIGHT = 2.5, 0.7
 
@@ -25,21 +24,23 @@ def right_answers(
     lora: Lora,
     make: Callable[[str, str], Sequence],
     end_id: int,
+    max_answer: int,
     *,
     worker: int = 0,
     workers: int = 1,
 ) -> torch.Tensor:
     """How many of TASKS instances of each trained family AR writes to the last token, fp32 [families]; `make` gives
-    an instance by family and seed. Of several workers each counts its share, to be added up."""
+    an instance by family and seed, and those with more than `max_answer` tokens are not asked. Of several workers each
+    counts its share, to be added up."""
     layers = [{**layer, **merged} for layer, merged in zip(backbone.layers, lora.merged, strict=True)]
     tasks = [(at, make(name, f"focus {i}")) for at, name in enumerate(TRAINED_FAMILIES) for i in range(TASKS)][
         worker::workers
     ]
-    tasks = [(at, task) for at, task in tasks if len(task.answer) <= MAX_ANSWER]
-    room = max(len(task.prompt) for _, task in tasks) + MAX_ANSWER
+    tasks = [(at, task) for at, task in tasks if len(task.answer) <= max_answer]
+    room = max(len(task.prompt) for _, task in tasks) + max_answer
     decoder = BatchDecoder(replace(backbone, layers=layers), end_id, slots=64, room=room)
     right = torch.zeros(len(TRAINED_FAMILIES))
-    for index, ids in decoder.run([task.prompt for _, task in tasks], MAX_ANSWER):
+    for index, ids in decoder.run([task.prompt for _, task in tasks], max_answer):
         at, task = tasks[index]
         right[at] += ids == task.answer
     return right

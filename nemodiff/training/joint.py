@@ -135,7 +135,13 @@ class Trainer:
         """How often each family is drawn: those more often that AR still writes wrongly."""
         workers = self.settings.workers
         right = right_answers(
-            self.backbone, self.lora, self.data.structured, end_id, worker=self.worker, workers=workers
+            self.backbone,
+            self.lora,
+            self.data.structured,
+            end_id,
+            self.data.max_answer,
+            worker=self.worker,
+            workers=workers,
         )
         right = add_up(right, workers)
         if self.worker == 0:

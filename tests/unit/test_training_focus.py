@@ -21,9 +21,8 @@ def greedy(model, prompt: list[int]) -> list[int]:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_right_answers_are_counted_by_family(monkeypatch, workers):
+def test_right_answers_are_counted_by_family(workers):
     """The merged weights answer, not the base's; what several workers count adds up to what one counts."""
-    monkeypatch.setattr("nemodiff.training.focus.MAX_ANSWER", LENGTH)
     model = tiny_model()
     lora = tiny_lora(model)
     reference = merged_model(model, lora)
@@ -37,7 +36,7 @@ def test_right_answers_are_counted_by_family(monkeypatch, workers):
         return Sequence(prompt, [(answer[0] + 1) % 20, *answer[1:]] if wrong else answer)
 
     backbone = Backbone.of(model)
-    counted = sum(right_answers(backbone, lora, make, END, worker=i, workers=workers) for i in range(workers))
+    counted = sum(right_answers(backbone, lora, make, END, LENGTH, worker=i, workers=workers) for i in range(workers))
     assert counted.tolist() == [TASKS - 3 if family % 2 else TASKS for family in range(len(TRAINED_FAMILIES))]
 
 
