@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from nemodiff.trace.opening import read_trace
 from tests.helpers.engines import WAIT, MadeEngine, messages, streamed
 from ui import wire
 from ui.live import stage
-from ui.live.run import Runs
+from ui.live.run import GRACE, HURRY, Runs, awaited
 from ui.page.shelf import Shelf
 from ui.wire import UNEXPECTED
 
@@ -52,21 +53,31 @@ def test_a_run_that_its_page_lost_goes_on_for_a_while_and_then_ends(monkeypatch:
         assert engine.made == (4 if finish == "stopped" else 9)  # within one forward
 
 
-def test_where_others_wait_a_lost_run_goes_on_only_for_a_page_that_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ui.live.run.HURRY", math.inf)
-    for asks, finish in ((False, "stopped"), (True, "length")):
+def test_where_others_wait_a_lost_run_goes_on_for_a_shorter_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However soon the server sees that the connection broke, its page has that long to ask."""
+    for seconds, asks, finish in ((-1.0, False, "stopped"), (math.inf, False, "length"), (math.inf, True, "length")):
+        monkeypatch.setattr("ui.live.run.HURRY", seconds)
         engine, runs = MadeEngine(9, hold=3), Runs()
         batches = streamed(engine, asked(), runs, wanted=lambda: True)
         run = runs.get(json.loads(next(batches))["run"])
         batches.close()
         if asks:
             assert len(json.loads(stage.resync(runs, run.id))["ev"]) <= 3
-        else:
-            monkeypatch.setattr("ui.live.run.HURRY", 0.0)
         engine.released.set()
         assert run.join(WAIT)
         assert run.end()["end"]["finish"] == {"ar": finish}
-        monkeypatch.setattr("ui.live.run.HURRY", math.inf)
+
+
+def test_who_asks_for_a_run_again_prolongs_it_and_who_does_not_loses_it_sooner_where_others_wait() -> None:
+    now = time.monotonic()
+    for gone, last, alone, busy in (
+        (now, -math.inf, True, True),
+        (now - HURRY - 1, -math.inf, True, False),
+        (now - HURRY - 1, now, True, True),
+        (now - GRACE - 1, now - HURRY - 1, True, False),
+        (now - GRACE - 1, -math.inf, False, False),
+    ):
+        assert (awaited(gone, last, others=False), awaited(gone, last, others=True)) == (alone, busy)
 
 
 def test_stop_ends_a_run_and_its_stream_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,15 +25,14 @@ logger = logging.getLogger(__name__)
 LATE = "The prompt took longer to read than the {:g} s that a run may take here: shorten it."
 #: Seconds that a run goes on for a page that is gone, which may come back: a broken connection, a reload.
 GRACE = 15.0
-#: The same while others wait, and only for a page that has asked for the run since.
+#: The same while others wait. A page whose connection broke asks at once, but the server may see the break first.
 HURRY = 3.0
 
 
 def awaited(gone: float, asked: float, others: bool) -> bool:
     """Whether a page may still come back that is gone since `gone` and asked for its run last at `asked`, both on the
     monotonic clock. others: whether others wait for the model."""
-    alone = time.monotonic() - max(gone, asked)
-    return alone <= HURRY and asked >= gone - HURRY if others else alone <= GRACE
+    return time.monotonic() - max(gone, asked) <= (HURRY if others else GRACE)
 
 
 class Run:
