@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
@@ -56,6 +57,9 @@ def average(tensors: list[Tensor], workers: int) -> None:
 def _join(
     worker: int, work: Callable[..., None], workers: int, meeting: str, said: SimpleQueue[str], args: tuple[Any, ...]
 ) -> None:
+    # torch ends a worker by an interrupt where its parent was killed; one that a shell put into the background would
+    # ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=worker, world_size=workers)

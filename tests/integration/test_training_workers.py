@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -44,3 +49,46 @@ def test_what_a_worker_refuses_is_its_sentence(tmp_path: Path) -> None:
     with pytest.raises(NemodiffError, match=r"^This is no folder of mine: name another one\.$"):
         run_together(refuse, 2, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def stay(worker: int, folder: Path) -> None:
+    """Tell that this worker is here, and work on until somebody ends it."""
+    (folder / f"{worker}.pid").write_text(str(os.getpid()), encoding="utf-8")
+    while True:
+        time.sleep(0.05)
+
+
+def is_there(pid: int) -> bool:
+    """Whether a process works on; one that has ended and that nobody has taken note of does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a parent's death is told to its children on Linux alone")
+def test_workers_end_with_a_parent_that_was_killed_in_the_background(tmp_path: Path) -> None:
+    """As `nohup … &` begins it, which has interrupts ignored."""
+    script = f"import pathlib, {__name__} as own; own.run_together(own.stay, 2, pathlib.Path('run'), pathlib.Path('.'))"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        parent = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, env=environment)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    files = [tmp_path / f"{worker}.pid" for worker in range(2)]
+    try:
+        while not all(file.exists() and file.read_text() for file in files):
+            assert parent.poll() is None
+            time.sleep(0.05)
+    finally:
+        parent.terminate()
+        parent.wait()
+    pids = [int(file.read_text()) for file in files]
+    for _ in range(1200):
+        if not any(map(is_there, pids)):
+            return
+        time.sleep(0.05)
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    pytest.fail("a worker goes on without its parent")
