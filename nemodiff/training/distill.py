@@ -76,7 +76,8 @@ def distill(
     seen = {tuple(record["answer_ids"][:24]) for record in done}
     openings = [(NEUTRAL, opening) for opening in NEUTRAL_OPENINGS[:neutral]] * DRAWS
     passes: list[tuple[list[tuple[str, str]], list[list[int]], dict[str, Any]]] = []
-    drawn: dict[str, Any] = {"temperature": 1.0, "top_p": 0.95, "seed": seed}
+    # What is there already has used up its part of the noise.
+    drawn: dict[str, Any] = {"temperature": 1.0, "top_p": 0.95, "seed": seed + len(done)}
     for items, sampling in ((openings, drawn), (open_prompts(seed)[:limit], {})):
         waiting = not_made(items, made)
         encoded = [

@@ -29,9 +29,9 @@ def right_answers(
     worker: int = 0,
     workers: int = 1,
 ) -> torch.Tensor:
-    """How many of TASKS instances of each trained family AR writes to the last token, fp32 [families]; `make` gives
-    an instance by family and seed, and those with more than `max_answer` tokens are not asked. Of several workers each
-    counts its share, to be added up."""
+    """Of TASKS instances of each trained family, how many AR writes to the last token and how many were asked, fp32
+    [2, families]; `make` gives an instance by family and seed, and those with more than `max_answer` tokens, which
+    training leaves out, are not asked. Of several workers each counts its share, to be added up."""
     layers = [{**layer, **merged} for layer, merged in zip(backbone.layers, lora.merged, strict=True)]
     tasks = [(at, make(name, f"focus {i}")) for at, name in enumerate(TRAINED_FAMILIES) for i in range(TASKS)][
         worker::workers
@@ -39,14 +39,17 @@ def right_answers(
     tasks = [(at, task) for at, task in tasks if len(task.answer) <= max_answer]
     room = max(len(task.prompt) for _, task in tasks) + max_answer
     decoder = BatchDecoder(replace(backbone, layers=layers), end_id, slots=64, room=room)
-    right = torch.zeros(len(TRAINED_FAMILIES))
+    counts = torch.zeros(2, len(TRAINED_FAMILIES))
+    for at, _ in tasks:
+        counts[1, at] += 1
     for index, ids in decoder.run([task.prompt for _, task in tasks], max_answer):
         at, task = tasks[index]
-        right[at] += ids == task.answer
-    return right
+        counts[0, at] += ids == task.answer
+    return counts
 
 
-def family_weights(right: torch.Tensor) -> list[float]:
-    """How often training draws each family, from how many of its tasks were right [families]."""
-    shares = (right / TASKS).clamp(0, 1).tolist()
+def family_weights(counts: torch.Tensor) -> list[float]:
+    """How often training draws each family, from how many of its tasks were right and asked [2, families]."""
+    right, asked = counts
+    shares = torch.where(asked > 0, right / asked.clamp_min(1), 1.0).tolist()
     return [weight * (WRONG + (RIGHT - WRONG) * share) for weight, share in zip(WEIGHTS, shares, strict=True)]

@@ -19,7 +19,7 @@ from nemodiff.checkpoints.catalogue import BASE
 from nemodiff.engine.devices import DTYPES, training_dtype
 from nemodiff.training.data import Batch, Mixture
 from nemodiff.training.dual_stream import Backbone
-from nemodiff.training.focus import TASKS, family_weights, right_answers
+from nemodiff.training.focus import family_weights, right_answers
 from nemodiff.training.lora import Lora, export_adapter
 from nemodiff.training.objective import Figures, base_distribution, joint_loss
 from nemodiff.training.progress import log_figures, read_state, save_state
@@ -134,7 +134,7 @@ class Trainer:
     def focus(self, end_id: int) -> list[float]:
         """How often each family is drawn: those more often that AR still writes wrongly."""
         workers = self.settings.workers
-        right = right_answers(
+        counts = right_answers(
             self.backbone,
             self.lora,
             self.data.structured,
@@ -143,10 +143,11 @@ class Trainer:
             worker=self.worker,
             workers=workers,
         )
-        right = add_up(right, workers)
+        counts = add_up(counts, workers)
         if self.worker == 0:
-            print(f"before training {right.sum() / (TASKS * len(right)):.0%} of tasks are right", flush=True)
-        return family_weights(right)
+            right, asked = counts.sum(1)
+            print(f"before training {right / asked:.0%} of tasks are right", flush=True)
+        return family_weights(counts)
 
     def average(self, figures: Tensor, elapsed: float, tokens: int) -> tuple[Tensor, float, int]:
         """Mean gradients over the workers; sums of figures and tokens; worker 0's clock, so that all see one

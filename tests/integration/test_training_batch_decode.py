@@ -1,11 +1,13 @@
 """Batched AR decoding for distilling: every slot's text is what the prompt gives alone."""
 
 import random
+from pathlib import Path
 
 import pytest
 import torch
 
 from nemodiff.training.batch_decode import BatchDecoder, _sample
+from nemodiff.training.distill import DRAWS, distill, read_answers
 from nemodiff.training.dual_stream import Backbone
 from tests.helpers.training import END, tiny_model
 
@@ -41,3 +43,19 @@ def test_sampling_keeps_to_the_nucleus_and_its_proportions():
     counts = torch.bincount(_sample(logits, 1.0, 0.9, generator), minlength=4) / 4000
     assert counts[3] == 0
     assert counts[:3].tolist() == pytest.approx([0.5 / 0.95, 0.3 / 0.95, 0.15 / 0.95], abs=0.03)
+
+
+def test_a_resumed_run_draws_other_continuations_than_those_that_are_there(chat_folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "chat.jsonl"
+
+    def run() -> list[list[int]]:
+        distill(chat_folder, file, limit=0, neutral=1, slots=2, max_new_tokens=24)
+        return [record["answer_ids"] for record in read_answers(file)]
+
+    whole = run()
+    first = file.read_text(encoding="utf-8").splitlines()[0]
+    assert run() == whole  # nothing is left to make
+    file.write_text(first + "\n", encoding="utf-8")
+    resumed = run()
+    assert resumed[0] == whole[0] and len(resumed) == len(whole) == DRAWS
+    assert len({tuple(answer) for answer in resumed}) == DRAWS

@@ -33,17 +33,25 @@ def test_right_answers_are_counted_by_family(workers):
         prompt = [20 + family % 40, 20 + number]
         answer = answered.setdefault(tuple(prompt), greedy(reference, prompt))
         wrong = family % 2 and number < 3
-        return Sequence(prompt, [(answer[0] + 1) % 20, *answer[1:]] if wrong else answer)
+        long = [END] * (LENGTH + 1)  # of which nothing is asked
+        return Sequence(prompt, long if family == 4 else [(answer[0] + 1) % 20, *answer[1:]] if wrong else answer)
 
     backbone = Backbone.of(model)
-    counted = sum(right_answers(backbone, lora, make, END, LENGTH, worker=i, workers=workers) for i in range(workers))
-    assert counted.tolist() == [TASKS - 3 if family % 2 else TASKS for family in range(len(TRAINED_FAMILIES))]
+    counts = sum(right_answers(backbone, lora, make, END, LENGTH, worker=i, workers=workers) for i in range(workers))
+    asked = [0 if family == 4 else TASKS for family in range(len(TRAINED_FAMILIES))]
+    assert counts.tolist() == [[count - 3 if family % 2 else count for family, count in enumerate(asked)], asked]
 
 
 def test_what_is_wrong_is_drawn_more_often():
     right = torch.full((len(WEIGHTS),), float(TASKS))
-    assert family_weights(right) == pytest.approx([weight * RIGHT for weight in WEIGHTS])
-    right[3] = 0
-    assert family_weights(right)[3] == pytest.approx(WEIGHTS[3] * WRONG)
+    asked = right.clone()
+    assert family_weights(torch.stack((right, asked))) == pytest.approx([weight * RIGHT for weight in WEIGHTS])
+    right[3], right[5], asked[5] = 0, 1, 1
+    weights = family_weights(torch.stack((right, asked)))
+    assert (weights[3], weights[5]) == pytest.approx((WEIGHTS[3] * WRONG, WEIGHTS[5] * RIGHT))
     right[3] = TASKS / 2
-    assert family_weights(right)[3] == pytest.approx(WEIGHTS[3] * (WRONG + RIGHT) / 2)
+    assert family_weights(torch.stack((right, asked)))[3] == pytest.approx(WEIGHTS[3] * (WRONG + RIGHT) / 2)
+
+
+def test_a_family_of_which_nothing_was_asked_is_drawn_as_one_that_is_known():
+    assert family_weights(torch.zeros(2, len(WEIGHTS))) == pytest.approx([weight * RIGHT for weight in WEIGHTS])
