@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -241,7 +242,10 @@ def test_a_page_that_is_gone_while_it_waits_keeps_its_place_and_its_run_begins_w
     until(lambda: not desk._tickets)
 
 
-def test_a_page_that_is_gone_and_does_not_ask_gives_way_to_who_waits(held: Any) -> None:
+def test_a_page_that_is_gone_and_does_not_ask_gives_way_to_who_waits(
+    held: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ui.live.run.HURRY", -1.0)
     desk, first = held
     third = take(desk, visitor("c"), lambda _: iter([3]))
     assert next(third)[2] == 2
@@ -249,6 +253,18 @@ def test_a_page_that_is_gone_and_does_not_ask_gives_way_to_who_waits(held: Any) 
     assert list(third)[-1] == 3
     assert desk.runs.get(TICKET) is None
     assert json.loads(desk.resync(TICKET, 0)) == {"gone": desk.server}
+
+
+def test_a_page_whose_turn_comes_before_it_could_ask_has_its_run(held: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others wait, and the server saw that the connection broke before the page did."""
+    monkeypatch.setattr("ui.live.run.HURRY", math.inf)
+    desk, first = held
+    third = take(desk, visitor("c"), lambda _: iter([3]))
+    assert next(third)[2] == 2
+    assert list(first) == [2]
+    assert list(third)[-1] == 3  # after the run of who is gone
+    assert desk.runs.get(TICKET).join(WAIT)
+    assert json.loads(desk.resync(TICKET, 0))["end"]["finish"] == {"ar": "length"}
 
 
 def test_a_page_that_is_gone_for_longer_leaves_the_line(held: Any, monkeypatch: pytest.MonkeyPatch) -> None:
