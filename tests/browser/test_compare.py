@@ -106,8 +106,8 @@ def test_the_plan_is_the_fields_own_though_they_changed_while_the_pace_was_measu
 
 def test_a_stopped_sweep_goes_on_where_it_was(page: Page) -> None:
     open_tab(page)
-    ask(page, "Lighthouse", "4, 8", "0.5, 0.9, 0.99", 200)
-    expect(page.locator("#sweep-plan")).to_contain_text("9 runs of at most 200 tokens · up to about")
+    ask(page, "Lighthouse", "4, 8", "0.5, 0.9, 0.99", 100)
+    expect(page.locator("#sweep-plan")).to_contain_text("9 runs of at most 100 tokens · up to about")
     page.locator("#sweep-start").click()
     expect(rows(page).nth(1)).to_be_visible()  # AR and a first setting
     expect(status(page)).to_contain_text(re.compile(r"of 9 runs · about .* left"))
@@ -121,7 +121,7 @@ def test_a_stopped_sweep_goes_on_where_it_was(page: Page) -> None:
     page.locator("#sweep-start").click()
     expect(status(page)).to_contain_text(f"{left} runs in")
     expect(rows(page)).to_have_count(9)
-    expect(page.locator("#sweep-plan")).to_contain_text("9 runs of at most 200 tokens")  # all of it, anew
+    expect(page.locator("#sweep-plan")).to_contain_text("9 runs of at most 100 tokens")  # all of it, anew
 
 
 def test_own_prompts_are_measured_with_trees_and_repeats_and_advised_upon(page: Page, tmp_path: Path) -> None:

@@ -31,7 +31,9 @@ def test_right_answers_are_counted_by_family(workers):
     def make(name: str, seed: str) -> Sequence:
         family, number = TRAINED_FAMILIES.index(name), int(seed.split()[1])
         prompt = [20 + family % 40, 20 + number]
-        answer = answered.setdefault(tuple(prompt), greedy(reference, prompt))
+        if tuple(prompt) not in answered:
+            answered[tuple(prompt)] = greedy(reference, prompt)
+        answer = answered[tuple(prompt)]
         wrong = family % 2 and number < 3
         long = [END] * (LENGTH + 1)  # of which nothing is asked
         return Sequence(prompt, long if family == 4 else [(answer[0] + 1) % 20, *answer[1:]] if wrong else answer)
