@@ -53,6 +53,18 @@ def test_a_run_that_its_page_lost_goes_on_for_a_while_and_then_ends(monkeypatch:
         assert engine.made == (4 if finish == "stopped" else 9)  # within one forward
 
 
+def test_the_seconds_of_a_page_that_was_gone_before_its_run_began_are_counted() -> None:
+    for since, finish in ((GRACE + 1, "stopped"), (0.0, "length")):
+        engine, runs = MadeEngine(9, hold=3), Runs()
+        batches = streamed(engine, asked(), runs)
+        run = runs.get(json.loads(next(batches))["run"])
+        batches.close()
+        run.let_go(time.monotonic() - since)
+        engine.released.set()
+        assert run.join(WAIT)
+        assert run.end()["end"]["finish"] == {"ar": finish}
+
+
 def test_where_others_wait_a_lost_run_goes_on_for_a_shorter_while(monkeypatch: pytest.MonkeyPatch) -> None:
     """However soon the server sees that the connection broke, its page has that long to ask."""
     for seconds, asks, finish in ((-1.0, False, "stopped"), (math.inf, False, "length"), (math.inf, True, "length")):

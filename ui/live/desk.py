@@ -165,7 +165,7 @@ class Desk:
                         if ticket.wait(PATIENCE):
                             break
                     if ticket.mine and not ticket.halted and awaited(gone, ticket.asked, self.line.waiting > 0):
-                        begin().let_go(ticket.asked)
+                        begin().let_go(gone, ticket.asked)
                         return
                 except TurnedAway:
                     pass  # the server is being restarted, which the page will see

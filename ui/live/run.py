@@ -87,12 +87,12 @@ class Run:
         """Ask the model to stop. Sets a flag only, so it may be called from anywhere."""
         self._stopping.set()
 
-    def let_go(self, asked: float = -math.inf) -> None:
+    def let_go(self, gone: float | None = None, asked: float = -math.inf) -> None:
         """The page that this is sent to is gone, and may ask for the rest: the run goes on for a while. Sets a flag.
 
-        asked: when it asked for it before it began, on the monotonic clock."""
+        gone: since when, on the monotonic clock, by default since now; asked: when it asked for it before it began."""
         self._asked = max(self._asked, asked)  # first, since the model's thread looks at both
-        self._gone = time.monotonic()
+        self._gone = time.monotonic() if gone is None else gone
 
     def join(self, seconds: float) -> bool:
         """Wait for the run's end; False when it goes on after `seconds`."""
